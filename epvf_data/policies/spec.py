@@ -1,0 +1,177 @@
+"""The architecture of a policy, as canonical JSON with an id, and where each tensor lies in the flat parameter vector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from epvf_data.errors import ConfigError
+
+ACTIVATIONS = ("tanh", "relu", "elu", "swish", "identity")
+OUTPUTS = ("tanh", "clip", "identity")
+_KEYS = {"kind", "observation_size", "action_size", "dtype", "flatten_order", "normaliser", "layers", "size"}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one tensor lies in the flat vector: `flat[offset : offset + prod(shape)].reshape(shape)`."""
+
+    offset: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """A fixed observation normaliser: (observation − mean) / std, then clipped to ±clip."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    clip: float = 10.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"mean": list(self.mean), "std": list(self.std), "clip": self.clip}
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """A deterministic multilayer perceptron: observation → action, the action in [−1, 1] unless `output` is identity.
+
+    Layer l computes `activation(x @ kernel_l + bias_l)` with kernel_l of shape [inputs, outputs]; the last layer uses
+    `output` in place of `activation`. The flat vector holds kernel_0, bias_0, kernel_1, … each in C order.
+    """
+
+    observation_size: int
+    action_size: int
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    output: str = "tanh"
+    bias: bool = True
+    normaliser: Normaliser | None = None
+
+    def __post_init__(self) -> None:
+        for name, size in (("observation_size", self.observation_size), ("action_size", self.action_size)):
+            if not isinstance(size, int) or size < 1:
+                raise ConfigError(f"{name} is {size!r}; a policy needs a whole number of at least 1.")
+        if any(not isinstance(width, int) or width < 1 for width in self.hidden):
+            raise ConfigError(f"hidden layer widths are {self.hidden!r}; each must be a whole number of at least 1.")
+        for name, got, known in (("activation", self.activation, ACTIVATIONS), ("output", self.output, OUTPUTS)):
+            if got not in known:
+                raise ConfigError(f"{name} is {got!r}; choose one of {', '.join(known)}.")
+        if self.normaliser is not None:
+            sizes = {len(self.normaliser.mean), len(self.normaliser.std)}
+            if sizes != {self.observation_size}:
+                raise ConfigError(
+                    f"the normaliser has {sorted(sizes)} entries; the policy observes {self.observation_size} numbers."
+                )
+            values = (*self.normaliser.mean, *self.normaliser.std, self.normaliser.clip)
+            if not all(math.isfinite(value) for value in values) or min(self.normaliser.std) <= 0:
+                raise ConfigError("the normaliser needs finite means and finite, positive standard deviations.")
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Observation size, hidden widths, action size."""
+        return (self.observation_size, *self.hidden, self.action_size)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Slot]:
+        """Tensor name → its place in the flat vector, in the vector's order."""
+        slots: dict[str, Slot] = {}
+        offset = 0
+        for layer, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
+            shapes: list[tuple[str, tuple[int, ...]]] = [("kernel", (inputs, outputs))]
+            if self.bias:
+                shapes.append(("bias", (outputs,)))
+            for name, shape in shapes:
+                slots[f"layer_{layer}/{name}"] = slot = Slot(offset, shape)
+                offset += slot.size
+        return slots
+
+    @cached_property
+    def size(self) -> int:
+        """Number of parameters P of the flat vector."""
+        return sum(slot.size for slot in self.tensors.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON values: all a stranger needs to unflatten and run the policy."""
+        last = len(self.sizes) - 2
+        layers = [
+            {
+                "name": f"layer_{layer}",
+                "activation": self.output if layer == last else self.activation,
+                "tensors": {
+                    name.split("/")[1]: {"offset": slot.offset, "shape": list(slot.shape)}
+                    for name, slot in self.tensors.items()
+                    if name.startswith(f"layer_{layer}/")
+                },
+            }
+            for layer in range(last + 1)
+        ]
+        return {
+            "kind": "mlp",
+            "observation_size": self.observation_size,
+            "action_size": self.action_size,
+            "dtype": "float32",
+            "flatten_order": "C",
+            "normaliser": None if self.normaliser is None else self.normaliser.to_dict(),
+            "layers": layers,
+            "size": self.size,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> PolicySpec:
+        """Inverse of `to_dict`. Raises ConfigError unless the value describes exactly what we would write ourselves."""
+        try:
+            layers = value["layers"]
+            hidden = tuple(int(layer["tensors"]["kernel"]["shape"][1]) for layer in layers[:-1])
+            normaliser = value["normaliser"]
+            spec = cls(
+                observation_size=value["observation_size"],
+                action_size=value["action_size"],
+                hidden=hidden,
+                activation=layers[0]["activation"] if hidden else "tanh",
+                output=layers[-1]["activation"],
+                bias="bias" in layers[0]["tensors"],
+                normaliser=None
+                if normaliser is None
+                else Normaliser(tuple(normaliser["mean"]), tuple(normaliser["std"]), normaliser["clip"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(
+                f"the policy specification cannot be read ({type(error).__name__}: {error}); "
+                f"it needs the keys {', '.join(sorted(_KEYS))}."
+            ) from error
+        if spec.to_dict() != dict(value):
+            raise ConfigError("the policy specification contradicts itself: offsets, shapes or size do not add up.")
+        return spec
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces. Equal specifications give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> PolicySpec:
+        """Inverse of `to_json`."""
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the policy specification is not JSON ({error}).") from error
+        if not isinstance(value, dict):
+            raise ConfigError("the policy specification is not a JSON object.")
+        return cls.from_dict(value)
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self.sizes))
