@@ -1,4 +1,4 @@
-"""The architecture of a policy, as canonical JSON with an id, and where each tensor lies in the flat parameter vector."""
+"""A policy's architecture, as canonical JSON with an id, and where each tensor lies in the flat parameter vector."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+# make demo   installs everything into .venv and runs the main job
+# make test   installs everything into .venv and runs the tests
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+DEMO   ?= demo
+
+.PHONY: demo test install lint constraints clean
+
+# Reinstalled when the declared or pinned versions change.
+$(BIN)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "epvf-data needs Python 3.11 or newer, got $$($(PYTHON) --version): run make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(BIN)/installed
+
+demo: $(BIN)/installed
+	@mkdir -p $(DEMO)
+	cd $(DEMO) && $(abspath $(BIN))/epvf-data doctor
+	cd $(DEMO) && rm -rf ant.zarr ant-critic && $(abspath $(BIN))/epvf-data collect --env ant --envs 4096
+	cd $(DEMO) && $(abspath $(BIN))/epvf-data info ant.zarr --plot returns.png
+	cd $(DEMO) && $(abspath $(BIN))/epvf-data train-offline --out ant-critic
+
+test: $(BIN)/installed
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+# The same versions install twice: pins for every Python and platform, from the ranges in pyproject.toml.
+constraints:
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --extra dev --extra gpu pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,86 @@
+"""Probing states: observations in which every policy's actions are recorded.
+
+Built-in environments ship theirs, so that data sets of different labs can be compared row by row. For other
+environments they are drawn from the episodes of random policies, with a seed of their own.
+
+    python -m epvf_data.collectors.probes      # makes the shipped files again
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from epvf_data import envs
+from epvf_data.collectors.recipe import stream
+from epvf_data.envs import Env
+from epvf_data.errors import ConfigError
+from epvf_data.physics.trajectory import trajectory
+from epvf_data.policies import mlp
+from epvf_data.policies.spec import PolicySpec
+
+SHIPPED = 256  # states a shipped file holds; a data set uses the first K
+_FOLDER = resources.files("epvf_data.collectors") / "probes"
+
+
+def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.ndarray, "K O"]:
+    """The first `count` probing states of the environment, or of a NumPy file of shape [K, O]."""
+    if count < 1:
+        raise ConfigError(f"got {count} probing states; at least 1 is needed.")
+    if file is not None:
+        states = _load(Path(file))
+    else:
+        shipped = _FOLDER / f"{env.name}-{env.version}.npy"
+        states = _load(shipped) if shipped.is_file() else draw(env, count)
+    if states.ndim != 2 or states.shape[1] != env.observation_size or not np.isfinite(states).all():
+        raise ConfigError(
+            f"got probing states of shape {states.shape}; environment {env.name} needs finite numbers of shape "
+            f"[states, {env.observation_size}]."
+        )
+    if len(states) < count:
+        raise ConfigError(
+            f"got {count} probing states to use, but there are {len(states)}; ask for fewer or give a file."
+        )
+    return np.ascontiguousarray(states[:count], np.float32)
+
+
+def _load(path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            return np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(
+            f"the probing states in {path} cannot be read ({error}); expected a NumPy .npy file."
+        ) from error
+
+
+def draw(env: Env, count: int, policies: int = 32, seed: int = 0) -> Float[np.ndarray, "K O"]:
+    """States that random policies of scales 0.5 to 2 visit: a random policy, then a random time of its episode."""
+    spec = PolicySpec(env.observation_size, env.action_size)
+    key = stream(seed, "probe")
+    visited = []
+    for number in range(policies):
+        own = jax.random.fold_in(key, number)
+        params = mlp.init(own, spec, 0.5 * 4.0 ** (number / (policies - 1)))
+        episode = trajectory(env, spec, np.asarray(params), np.asarray(jax.random.key_data(own)))
+        seen = episode.observations
+        visited.append(seen[np.isfinite(seen).all(axis=1)])
+    generator = np.random.default_rng(seed)
+    picks = [visited[generator.integers(policies)] for _ in range(count)]
+    return np.stack([seen[generator.integers(len(seen))] for seen in picks]).astype(np.float32)
+
+
+def main() -> None:
+    folder = Path(str(_FOLDER))
+    folder.mkdir(exist_ok=True)
+    for name in envs.ENVS:
+        env = envs.make(name)
+        np.save(folder / f"{env.name}-{env.version}.npy", draw(env, SHIPPED))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Where a data set's policies come from. Row i depends on the recipe, the seed and i alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt32
+
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.policies import mlp
+from epvf_data.policies.files import load_policy
+from epvf_data.policies.perturb import check_law, clip_weights, perturb
+from epvf_data.policies.spec import PolicySpec
+
+STREAMS = {name: number for number, name in enumerate(("init", "perturb", "reset", "probe", "base"))}
+INIT_LAW = "init_uniform"  # the law of rows that are fresh initialisations: U(±scale/√fan_in)
+
+
+@dataclass(frozen=True)
+class RandomSource:
+    """Fresh initialisations, the scale of each drawn log-uniformly between the two numbers of `scale`."""
+
+    share: float = 0.25  # of all rows
+    scale: tuple[float, ...] = (0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class PerturbedSource:
+    """Rows around base policies: each family is its base itself, then perturbations, the scales of `scales` in turn."""
+
+    bases: tuple[str, ...] = ("random",)  # policy files, `bundled`, or `random`
+    random_bases: int = 32  # how many, when bases are random
+    random_scale: float = 1.0
+    law: str = "gaussian"
+    scales: tuple[float, ...] = (0.01, 0.03, 0.1)
+    antithetic: bool = True
+    floor: float = 0.0
+    clip: float | None = None  # weight clip after the perturbation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A mixture of the two sources."""
+
+    random: RandomSource = field(default_factory=RandomSource)
+    perturbed: PerturbedSource = field(default_factory=PerturbedSource)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.random.share <= 1.0:
+            raise ConfigError(f"random.share is {self.random.share}; it is a share of all rows, between 0 and 1.")
+        if len(self.random.scale) != 2 or not 0 < self.random.scale[0] <= self.random.scale[1]:
+            raise ConfigError(
+                f"random.scale is {list(self.random.scale)}; expected two positive numbers [least, greatest]."
+            )
+        if not self.perturbed.scales or min(self.perturbed.scales) <= 0:
+            raise ConfigError(
+                f"perturbed.scales is {list(self.perturbed.scales)}; expected at least one positive number."
+            )
+        if self.perturbed.random_bases < 1:
+            raise ConfigError(f"perturbed.random_bases is {self.perturbed.random_bases}; at least 1 is needed.")
+        check_law(self.perturbed.law)
+
+
+class Plan(NamedTuple):
+    """What each of n rows is, before any parameter is drawn."""
+
+    fresh: np.ndarray  # bool [n]: a random initialisation
+    base: Int[np.ndarray, "n"]  # family, −1 for fresh rows
+    scale: Float[np.ndarray, "n"]
+    sign: Int[np.ndarray, "n"]  # +1/−1; 0: the base itself
+    noise_seed: UInt32[np.ndarray, "n 2"]
+    reset_seed: UInt32[np.ndarray, "n 2"]
+
+
+def stream(seed: int, name: str) -> jax.Array:
+    """The key of a named stream of randomness: adding a stream never shifts another."""
+    return jax.random.fold_in(jax.random.key(seed), STREAMS[name])
+
+
+def load_bases(
+    recipe: Recipe, spec: PolicySpec, seed: int, bundled: Callable[[], list[np.ndarray]]
+) -> Float[np.ndarray, "F P"]:
+    """The parameters of every base, under the weight clip if there is one.
+
+    Raises ArchitectureMismatchError when a file holds another architecture.
+    """
+    source = recipe.perturbed
+    bases: list[np.ndarray] = []
+    for name in source.bases:
+        if name == "random":
+            keys = jax.random.split(stream(seed, "base"), source.random_bases)
+            bases.extend(np.asarray(jax.vmap(lambda key: mlp.init(key, spec, source.random_scale))(keys)))
+        elif name == "bundled":
+            bases.extend(bundled())
+        else:
+            found, flat = load_policy(name)
+            if found != spec:
+                raise ArchitectureMismatchError(
+                    f"the policy in {name} is {found} ({found.id[:8]}); this collection makes {spec} ({spec.id[:8]}): "
+                    "set policy.hidden and its neighbours to match."
+                )
+            bases.append(flat)
+    return np.asarray(clip_weights(jnp.asarray(np.stack(bases), jnp.float32), source.clip))
+
+
+def plan(recipe: Recipe, families: int, seed: int, rows: Int[np.ndarray, "n"]) -> Plan:
+    """What the rows of these numbers are. Fresh rows are spread evenly among the others; families take turns."""
+    rows = np.asarray(rows, np.int64)
+    share, source = recipe.random.share, recipe.perturbed
+    before = np.floor(rows * share + 1e-9).astype(np.int64)  # fresh rows among the rows before this one
+    fresh = np.floor((rows + 1) * share + 1e-9).astype(np.int64) > before
+    turn = rows - before  # number among the perturbed rows
+    family, member = turn % families, turn // families
+    pair = np.maximum(member - 1, 0) // (2 if source.antithetic else 1)
+    sign = np.where(member == 0, 0, np.where(source.antithetic & (member % 2 == 0), -1, 1))
+    scales = np.asarray(source.scales, np.float32)[pair % len(source.scales)]
+    noise_seed, reset_seed, uniform = _draw(seed, rows, fresh, family, pair)
+    low, high = np.log(recipe.random.scale)
+    drawn = np.exp(low + uniform * (high - low))
+    return Plan(
+        fresh=fresh,
+        base=np.where(fresh, -1, family),
+        scale=np.where(fresh, drawn, np.where(sign == 0, 0.0, scales)).astype(np.float32),
+        sign=np.where(fresh, 0, sign).astype(np.int8),
+        noise_seed=noise_seed,
+        reset_seed=reset_seed,
+    )
+
+
+def _draw(seed: int, rows: np.ndarray, fresh: np.ndarray, family: np.ndarray, pair: np.ndarray):
+    """Raw key data of each row's noise and reset streams, and a uniform number for fresh rows' scale."""
+
+    def one(row, is_fresh, family, pair):
+        own = jax.random.fold_in(stream(seed, "init"), row)
+        shared = jax.random.fold_in(jax.random.fold_in(stream(seed, "perturb"), family), pair)
+        noise = jnp.where(is_fresh, jax.random.key_data(own), jax.random.key_data(shared))
+        scale_key = jax.random.fold_in(own, 1)
+        reset = jax.random.key_data(jax.random.fold_in(stream(seed, "reset"), row))
+        return noise, reset, jax.random.uniform(scale_key)
+
+    values = jax.jit(jax.vmap(one))(rows.astype(np.uint32), fresh, family.astype(np.uint32), pair.astype(np.uint32))
+    return tuple(np.asarray(value) for value in values)
+
+
+def parameters(
+    recipe: Recipe, spec: PolicySpec, bases: Float[np.ndarray, "F P"], plan: Plan
+) -> Float[np.ndarray, "n P"]:
+    """The flat parameters of the planned rows."""
+    source = recipe.perturbed
+    make = _maker(spec, source.law, source.floor, source.clip)
+    base = bases[np.maximum(plan.base, 0)]
+    return np.asarray(make(plan.noise_seed, base, plan.scale, plan.sign.astype(np.float32), plan.fresh))
+
+
+@lru_cache(maxsize=16)
+def _maker(spec: PolicySpec, law: str, floor: float, clip: float | None):
+    def one(seed, base, scale, sign, fresh):
+        key = jax.random.wrap_key_data(seed)
+        spread = clip_weights(perturb(law, key, base, scale, sign, floor), clip)
+        return jnp.where(fresh, mlp.init(key, spec, scale), jnp.where(sign == 0, base, spread))
+
+    return jax.jit(jax.vmap(one))

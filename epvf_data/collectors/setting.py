@@ -1,0 +1,136 @@
+"""What a collection is: its configuration, and that configuration resolved against this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from epvf_data import config as configuration
+from epvf_data import envs
+from epvf_data.collectors.bundled import bundled_bases
+from epvf_data.collectors.probes import probing_states
+from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases
+from epvf_data.envs import Env
+from epvf_data.errors import ConfigError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.provenance import processor
+from epvf_data.rollout import resolve_backend
+from epvf_data.store.schema import EnvIdentity, policy_id
+
+STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The architecture of every policy of the collection."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    output: str = "tanh"
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Everything that decides which rows a collection holds."""
+
+    env: str = "ant"
+    envs: int = 4096  # worlds at once, which is also the rows of one commit
+    policies: int | None = None  # rows in all; None: as many as envs
+    episodes: int | None = None  # a policy; None: 1 where the start is fixed, else 8
+    horizon: int | None = None  # control steps; None: the environment's
+    seed: int = 0
+    backend: str = "auto"
+    discount: float | None = None  # also store discounted returns
+    probes: int = 64  # probing states
+    probe_file: str | None = None  # .npy of shape [states, observation size] instead of the shipped ones
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    random: RandomSource = field(default_factory=RandomSource)
+    perturbed: PerturbedSource = field(default_factory=PerturbedSource)
+
+    def __post_init__(self) -> None:
+        for name in ("envs", "policies", "episodes", "horizon", "probes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1.")
+        if self.discount is not None and not 0.0 < self.discount <= 1.0:
+            raise ConfigError(f"discount is {self.discount}; it must be above 0 and at most 1.")
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.random, self.perturbed)
+
+
+def configure(
+    file: str | None, overrides: Sequence[str], flags: Mapping[str, Any], bases: Sequence[str] = ()
+) -> CollectConfig:
+    """The configuration of a command: the environment's default recipe, the file, `--set`, then the flags."""
+    stated = configuration.read_toml(file) if file else {}
+    changes = configuration.parse_overrides(overrides)
+    name = flags.get("env", changes.get("env", stated.get("env", CollectConfig.env)))
+    recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{name}.toml"
+    default = configuration.read_toml(recipe) if recipe.is_file() else {}
+    base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
+    return configuration.build(CollectConfig, default, stated, changes, flags, base_layer)
+
+
+class Setting:
+    """A configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
+
+    def __init__(self, config: CollectConfig):
+        self.config = config
+        env = envs.make(config.env)
+        self.env: Env = env.with_horizon(config.horizon or env.horizon)
+        self.backend = resolve_backend(self.env, config.backend)
+        policy = config.policy
+        self.spec = PolicySpec(
+            env.observation_size, env.action_size, policy.hidden, policy.activation, policy.output, policy.bias
+        )
+        self.recipe = config.recipe
+        self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
+        self.total = config.policies or config.envs
+        self.bases = load_bases(self.recipe, self.spec, config.seed, lambda: bundled_bases(self.env, self.spec))
+        self.base_ids = [policy_id(self.spec, base) for base in self.bases]
+        self.probe_states = probing_states(self.env, config.probes, config.probe_file)
+        device = jax.devices()[0]
+        self.simulation = {
+            "backend": self.backend,
+            "device": processor() if self.backend == "native" or device.platform == "cpu" else device.device_kind,
+            "dtype": "float32",
+            "matmul_precision": "float32",
+        }
+
+    @property
+    def run(self) -> str:
+        """Identity of the rows: equal for two calls that would make the same row i, whatever their number."""
+        settings = configuration.to_dict(self.config)
+        for name in ("envs", "policies", "backend", "probe_file"):
+            settings.pop(name)
+        settings.update(
+            backend=self.backend,
+            episodes=self.episodes,
+            spec=self.spec.id,
+            env=self.env.digest,
+            bases=self.base_ids,
+            probes=hashlib.sha256(self.probe_states.tobytes()).hexdigest(),
+        )
+        settings["perturbed"].pop("bases")  # file names say less than the policies' ids
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def env_identity(env: Env) -> EnvIdentity:
+    """The environment as the store knows it."""
+    known = {"name", "version", "observation_size", "action_size", "timestep", "substeps"}
+    return EnvIdentity(
+        **{key: value for key, value in env.identity.items() if key in known},
+        horizon=env.horizon,
+        digest=env.digest,
+        details={key: value for key, value in env.identity.items() if key not in known | {"horizon"}},
+    )

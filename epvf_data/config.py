@@ -1,0 +1,128 @@
+"""Configuration: defaults, then TOML files, then `--set a.b=v`, then flags, into a frozen dataclass.
+
+Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from epvf_data.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], *layers: Mapping[str, Any]) -> T:
+    """The dataclass made of its defaults and the layers, later ones winning; nested tables become nested dataclasses.
+
+    Raises ConfigError for an unknown key (with the nearest known one) and for a value of the wrong type.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(merged, layer)
+    return _build(cls, merged, prefix="")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file, or one sentence about what is wrong with it."""
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration file {path}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error}.") from error
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=text"]` → {"a": {"b": 1}, "c": "text"}; values are TOML, and plain words are text."""
+    result: dict[str, Any] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"got --set {override!r}; write it as --set key=value or --set table.key=value.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        layer: dict[str, Any] = {}
+        node = layer
+        *parents, last = path.strip().split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+        _merge(result, layer)
+    return result
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values; `build(cls, to_dict(config))` gives it back."""
+    return {
+        field.name: to_dict(value)
+        if dataclasses.is_dataclass(value)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+    }
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = (
+                f"did you mean {prefix}{near[0]}?"
+                if near
+                else f"known are {', '.join(prefix + name for name in fields)}."
+            )
+            raise ConfigError(f"there is no setting {prefix}{key}; {hint}")
+        arguments[key] = _convert(hints[key], value, prefix + key)
+    return cls(**arguments)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the type `hint`, or ConfigError naming what was expected."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {value!r}; it is a table of settings: set {name}.something.")
+        return _build(typing.cast(type, hint), value, prefix=f"{name}.")
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        options = typing.get_args(hint)
+        if (value is None or value == "none") and type(None) in options:
+            return None
+        for option in options:
+            if option is not type(None):
+                return _convert(option, value, name)
+    if origin is tuple:
+        item = typing.get_args(hint)[0]
+        sequence = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(item, entry, name) for entry in sequence)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{name} is {value!r}; expected {_describe(hint)}.")
+    return value
+
+
+def _describe(hint: type) -> str:
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))

@@ -1,0 +1,82 @@
+"""What works on this machine, and which known-bad combinations of packages it has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from epvf_data import envs
+from epvf_data.errors import EpvfError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.provenance import processor, versions
+from epvf_data.rollout import rollout
+from epvf_data.runtime import cache_folder
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices, backends that gave a return here, and problems in plain words (none: an empty list)."""
+    problems = _known_bad(versions())
+    try:
+        devices = [{"platform": device.platform, "kind": device.device_kind} for device in jax.devices()]
+    except RuntimeError as error:
+        devices = []
+        problems.append(f"JAX finds no device ({error}); reinstall jax, with the `gpu` extra for NVIDIA cards.")
+    backends = []
+    for backend, name in (("native", "ant"), ("mjx", "cartpole")):
+        try:
+            _try(backend, name)
+            backends.append(backend)
+        except (EpvfError, RuntimeError, ImportError, OSError) as error:
+            problems.append(f"backend {backend} does not run here: {error}")
+    if shutil.which("nvidia-smi") and not any(device["platform"] == "gpu" for device in devices):
+        problems.append(
+            'an NVIDIA driver is here but JAX does not use it; install the extra: pip install "epvf-data[gpu]".'
+        )
+    return {
+        "versions": versions(),
+        "devices": devices,
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "backends": backends,
+        "cache": str(cache_folder()),
+        "problems": problems,
+    }
+
+
+def _try(backend: str, name: str) -> None:
+    env = envs.make(name).with_horizon(5)
+    spec = PolicySpec(env.observation_size, env.action_size, hidden=(4,))
+    outcomes = rollout(env, spec, np.zeros((1, spec.size), np.float32), backend=backend)
+    if not np.isfinite(outcomes.returns).all():
+        raise RuntimeError("a five-step rollout gave a return that is not finite")
+
+
+def _known_bad(found: dict[str, str | None]) -> list[str]:
+    """Combinations that install without a complaint and break later."""
+    problems = []
+
+    def at_least(package: str, least: tuple[int, ...], why: str) -> None:
+        version = found.get(package)
+        if version and tuple(int(part) for part in version.split(".")[: len(least)] if part.isdigit()) < least:
+            problems.append(f"{package} {version} {why}; install {package}>={'.'.join(map(str, least))}.")
+
+    if found["mujoco"] and found["mujoco-mjx"] and found["mujoco"] != found["mujoco-mjx"]:
+        problems.append(
+            f"mujoco {found['mujoco']} is paired with mujoco-mjx {found['mujoco-mjx']}; install one version of both."
+        )
+    at_least("zarr", (3, 1, 6), "has known faults with sharding")
+    at_least("numcodecs", (0, 16, 6), "decodes pickle, which can run a stranger's code")
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
+        problems.append("NVIDIA_TF32_OVERRIDE=1 rounds matrix products to 10 bits and changes returns; unset it.")
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_folder()):
+            pass
+    except OSError as error:
+        problems.append(f"the cache folder {cache_folder()} cannot be written ({error.strerror}); set XDG_CACHE_HOME.")
+    return problems

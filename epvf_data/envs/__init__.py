@@ -1,0 +1,22 @@
+"""What a task is; knows no policy."""
+
+from functools import cache
+
+from epvf_data.envs import ant, cartpole
+from epvf_data.envs.base import Env, Physics
+from epvf_data.errors import ConfigError
+
+__all__ = ["ENVS", "Env", "Physics", "make"]
+
+ENVS = {"ant": ant.make, "cartpole": cartpole.make}
+
+
+@cache
+def make(name: str) -> Env:
+    """The environment of that name; the same object at each call, so that compiled functions are reused.
+
+    Raises ConfigError for an unknown name.
+    """
+    if name not in ENVS:
+        raise ConfigError(f"there is no environment {name!r}; choose one of {', '.join(sorted(ENVS))}.")
+    return ENVS[name]()

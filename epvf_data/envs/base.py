@@ -1,0 +1,83 @@
+"""What a task is: a frozen record of pure functions over one world. It knows no policy and no backend."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from epvf_data.errors import ConfigError
+
+
+class Physics(NamedTuple):
+    """The state of one world after a control step, as far as a task may look at it."""
+
+    qpos: Float[Array, "nq"]  # generalised positions (m, rad, unit quaternions)
+    qvel: Float[Array, "nv"]  # generalised velocities (m/s, rad/s)
+    action: Float[Array, "A"]  # the action that led here, in [−1, 1]; zeros after a reset
+
+
+@dataclass(frozen=True, eq=False)
+class Env:
+    """One task. Functions take and give one world; backends `vmap` them. Compare environments by `digest`.
+
+    MuJoCo tasks carry their model as `xml`; other tasks carry `dynamics`, (state, control) → (qpos, qvel) of the next.
+    """
+
+    name: str
+    version: str
+    observation_size: int
+    action_size: int
+    horizon: int  # control steps until truncation
+    timestep: float  # seconds a physics step
+    reset: Callable[[PRNGKeyArray], Physics]
+    observe: Callable[[Physics], Float[Array, "O"]]
+    reward: Callable[[Physics, Physics], Float[Array, ""]]  # (before, after) one control step
+    terminated: Callable[[Physics], Bool[Array, ""]]
+    control: Callable[[Float[Array, "A"]], Float[Array, "nu"]]  # action → actuator controls
+    random_start: bool  # False: one episode tells a deterministic policy's return exactly
+    substeps: int = 1  # physics steps a control step
+    xml: str | None = None
+    dynamics: Callable[[Physics, Float[Array, "nu"]], tuple[Array, Array]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.xml is None) == (self.dynamics is None):
+            raise ConfigError(f"environment {self.name} needs exactly one of `xml` and `dynamics`.")
+        for name in ("observation_size", "action_size", "horizon", "substeps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of environment {self.name} is {getattr(self, name)}; it must be at least 1.")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What defines the task, as plain JSON values. The functions are named by `version`: raise it when they change."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "observation_size": self.observation_size,
+            "action_size": self.action_size,
+            "horizon": self.horizon,
+            "timestep": self.timestep,
+            "substeps": self.substeps,
+            "model_sha256": None if self.xml is None else hashlib.sha256(canonical_xml(self.xml).encode()).hexdigest(),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the identity's canonical JSON: rows of two digests never merge silently."""
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_horizon(self, horizon: int) -> Env:
+        """The same task truncated after `horizon` control steps: another digest, since returns differ."""
+        return self if horizon == self.horizon else replace(self, horizon=horizon)
+
+
+def canonical_xml(text: str) -> str:
+    """The XML without comments, attribute order and white space, so that only its meaning enters the digest."""
+    return ElementTree.canonicalize(text, strip_text=True, with_comments=False)

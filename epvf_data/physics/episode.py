@@ -1,0 +1,101 @@
+"""One episode's bookkeeping, written once for every backend: act, and account for what the physics did."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from epvf_data.envs.base import Env, Physics
+from epvf_data.policies import mlp
+from epvf_data.policies.spec import PolicySpec
+
+
+MAX_STATE = 1e10  # beyond it MuJoCo C calls a state diverged (mjMAXVAL); MJX follows here
+
+
+class Outcomes(NamedTuple):
+    """How every episode of every policy ended, on the host."""
+
+    returns: Float[np.ndarray, "N E"]  # undiscounted
+    discounted: Float[np.ndarray, "N E"]
+    lengths: Int[np.ndarray, "N E"]  # control steps
+    terminated: Bool[np.ndarray, "N E"]
+    truncated: Bool[np.ndarray, "N E"]
+    finite: Bool[np.ndarray, "N E"]
+
+    @classmethod
+    def empty(cls, policies: int, episodes: int) -> Outcomes:
+        """Arrays to be filled in; returns start as NaN so that a forgotten one shows."""
+        shape = (policies, episodes)
+        flags = [np.zeros(shape, bool) for _ in range(3)]
+        return cls(
+            np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.int32), *flags
+        )
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.lengths.sum(dtype=np.int64))
+
+
+class Episode(NamedTuple):
+    """What is known of one world's episode so far."""
+
+    physics: Physics
+    returns: Float[Array, ""]  # undiscounted sum of rewards
+    discounted: Float[Array, ""]
+    length: Int[Array, ""]  # control steps whose reward is in the return
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    finite: Bool[Array, ""]  # False: the policy or the physics gave NaN or infinity, and the episode ended there
+    running: Bool[Array, ""]
+
+
+def begin(env: Env, key: PRNGKeyArray) -> Episode:
+    """A fresh episode from the environment's start."""
+    zero, no, yes = jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool)
+    return Episode(env.reset(key), zero, zero, jnp.zeros((), jnp.int32), no, no, finite=yes, running=yes)
+
+
+def act(
+    env: Env, spec: PolicySpec, tensors: mlp.Tensors, episode: Episode
+) -> tuple[Episode, Float[Array, "A"], Float[Array, "nu"]]:
+    """The policy's action in the present state, and the actuator controls it stands for.
+
+    A policy that answers NaN or infinity ends its episode here, before the physics sees the control.
+    """
+    action = mlp.apply(spec, tensors, env.observe(episode.physics))
+    finite = jnp.isfinite(action).all()
+    action = jnp.where(finite, action, 0.0)
+    episode = episode._replace(
+        finite=episode.finite & (finite | ~episode.running),
+        terminated=episode.terminated | (episode.running & ~finite),
+        running=episode.running & finite,
+    )
+    return episode, action, env.control(action)
+
+
+def account(env: Env, discount: float, episode: Episode, after: Physics) -> Episode:
+    """Adds the reward of the step that led to `after` and ends the episode where the task says so.
+
+    A state that is not finite, or beyond MuJoCo's bound of 1e10, ends the episode as terminated and keeps the return gathered before it.
+    """
+    finite = (jnp.abs(after.qpos) < MAX_STATE).all() & (jnp.abs(after.qvel) < MAX_STATE).all()
+    reward = env.reward(episode.physics, after)
+    finite &= jnp.isfinite(reward)
+    counts = episode.running & finite
+    length = episode.length + counts
+    ended = env.terminated(after) | ~finite
+    over_time = length >= env.horizon
+    return Episode(
+        physics=after,
+        returns=episode.returns + jnp.where(counts, reward, 0.0),
+        discounted=episode.discounted + jnp.where(counts, reward * discount**episode.length, 0.0),
+        length=length,
+        terminated=episode.terminated | (episode.running & ended),
+        truncated=episode.truncated | (counts & over_time),
+        finite=episode.finite & (finite | ~episode.running),
+        running=episode.running & ~ended & ~over_time,
+    )

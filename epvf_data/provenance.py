@@ -1,0 +1,80 @@
+"""Who made something, with which versions, on what: plain JSON values for commit records and run directories."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "epvf-data",
+    "jax",
+    "jaxlib",
+    "mujoco",
+    "mujoco-mjx",
+    "numpy",
+    "zarr",
+    "numcodecs",
+    "flax",
+    "optax",
+    "scipy",
+)
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Version of Python and of each package that can change a result; None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout this package runs from; None for an installed wheel."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def processor() -> str:
+    """The processor's model name, or its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def now() -> str:
+    """The present time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance(**extra: Any) -> dict[str, Any]:
+    """Versions, git state, command and platform, with `extra` beside them."""
+    return {
+        "versions": versions(),
+        "git": git_state(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "platform": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        **extra,
+    }

@@ -1,0 +1,71 @@
+"""The one door through which any policy gets a return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt32
+
+from epvf_data.envs import Env
+from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError
+from epvf_data.physics import mjx, native
+from epvf_data.physics.episode import Outcomes
+from epvf_data.policies.spec import PolicySpec
+
+BACKENDS = ("auto", "mjx", "native")
+
+
+def resolve_backend(env: Env, backend: str = "auto") -> str:
+    """The backend that `auto` stands for here: `native` for MuJoCo models without an accelerator, else `mjx`.
+
+    Raises ConfigError for an unknown name and BackendError for one that cannot run the environment.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    if backend == "auto":
+        return "native" if env.xml is not None and jax.default_backend() == "cpu" else "mjx"
+    if backend == "native" and env.xml is None:
+        raise BackendError(f"environment {env.name} is not a MuJoCo model; use `--backend mjx` or `--backend auto`.")
+    return backend
+
+
+def rollout(
+    env: Env,
+    spec: PolicySpec,
+    params: Float[np.ndarray, "N P"],
+    *,
+    reset_seed: UInt32[np.ndarray, "N 2"] | None = None,
+    episodes: int = 1,
+    backend: str = "auto",
+    discount: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcomes:
+    """Rolls out `episodes` episodes of each of N policies and tells how each ended.
+
+    `reset_seed` is the raw JAX key data of each row's start states: episode e starts from `fold_in(key, e)`. Rows
+    without seeds share key 0. `progress` is called with (episodes, control steps) newly finished, from any thread.
+
+    Raises ArchitectureMismatchError when the policies do not fit the specification or the environment.
+    """
+    params = np.asarray(params, np.float32)
+    if params.ndim != 2 or params.shape[1] != spec.size:
+        raise ArchitectureMismatchError(
+            f"got parameters of shape {params.shape}; policies {spec} need shape [policies, {spec.size}]."
+        )
+    if (spec.observation_size, spec.action_size) != (env.observation_size, env.action_size):
+        raise ArchitectureMismatchError(
+            f"policies {spec} map {spec.observation_size} observations to {spec.action_size} actions; "
+            f"environment {env.name} has {env.observation_size} and {env.action_size}."
+        )
+    if episodes < 1:
+        raise ConfigError(f"got {episodes} episodes a policy; at least 1 is needed.")
+    if reset_seed is None:
+        reset_seed = np.zeros((len(params), 2), np.uint32)
+    if reset_seed.shape != (len(params), 2):
+        raise ConfigError(
+            f"got reset seeds of shape {reset_seed.shape}; {len(params)} policies need [{len(params)}, 2]."
+        )
+    run = {"native": native.rollout, "mjx": mjx.rollout}[resolve_backend(env, backend)]
+    return run(env, spec, params, reset_seed, episodes=episodes, discount=discount, progress=progress)

@@ -1,0 +1,22 @@
+"""Settings that make silent mistakes loud, and a compile cache inside the checkout so that a second run is quick."""
+
+from pathlib import Path
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+hypothesis.settings.register_profile("epvf", deadline=None, derandomize=True, max_examples=30)
+hypothesis.settings.load_profile("epvf")
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
