@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,7 +15,7 @@ LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Bar:
-    """`with Bar("collect", "episodes") as bar: bar.update(done, total, "210,000 env steps/s")`, from any one thread."""
+    """`with Bar("collect", "episodes") as bar: bar.update(done, total, steps, "env steps")`."""
 
     def __init__(self, name: str, unit: str, quiet: bool = False):
         self.name, self.unit, self.quiet = name, unit, quiet
@@ -38,19 +40,24 @@ class Bar:
         if self.bar is not None:
             self.bar.stop()
 
-    def update(self, done: float, total: float, note: str = "") -> None:
-        """Shows that `done` of `total` units are finished."""
-        if self.bar is not None:
-            self.bar.update(
-                self.task, completed=done, total=total, note=note or f"{done:,.0f}/{total:,.0f} {self.unit}"
-            )
-            return
+    def update(self, done: float, total: float, count: float | None = None, what: str = "") -> None:
+        """Shows that `done` of `total` units are finished, and `count` of `what` since the start as a rate."""
         now = time.perf_counter()
-        if not self.quiet and (now - self.logged >= LOG_EVERY or done >= total):
+        elapsed = max(now - self.began, 1e-9)
+        note = f"{done:,.0f}/{total:,.0f} {self.unit}"
+        if count is not None:
+            note += f" · {count / elapsed:,.0f} {what}/s"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=total, note=note)
+        elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= total):
             self.logged = now
-            left = (now - self.began) * (total - done) / done if done else float("nan")
-            print(
-                f"{self.name}: {done:,.0f}/{total:,.0f} {self.unit}, {note + ', ' if note else ''}{left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            left = f"{elapsed * (total - done) / done:.0f}" if done else "?"
+            print(f"{self.name}: {note} · {left} s left", file=sys.stderr, flush=True)
+
+    def epoch(self, event: Mapping[str, Any]) -> None:
+        """Shows one training epoch: keys split, epoch, epochs, validation_loss (one number a seed)."""
+        if event["epoch"] <= 1:
+            self.began = time.perf_counter()
+        losses = event["validation_loss"]
+        self.unit = f"epochs ({event['split']}) · validation loss {sum(losses) / len(losses):.3f}"
+        self.update(event["epoch"], event["epochs"])

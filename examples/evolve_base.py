@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=300)
     parser.add_argument("--population", type=int, default=1024)
     parser.add_argument("--horizon", type=int, default=250)
+    parser.add_argument("--episodes", type=int, default=1, help="a policy; all policies meet the same starts")
     parser.add_argument("--sigma", type=float, default=0.05)
     parser.add_argument("--learning-rate", type=float, default=1e-2)
     parser.add_argument("--every", type=int, default=20, help="generations between snapshots")
@@ -60,11 +61,12 @@ def main() -> None:
     steps = 0
     for generation in range(args.generations):
         population, noise = ask(jax.random.fold_in(key, generation + 1), base)
-        outcomes = rollout(env, spec, np.asarray(population))
+        starts = np.tile(jax.random.key_data(jax.random.key(generation)), (args.population, 1))
+        outcomes = rollout(env, spec, np.asarray(population), reset_seed=starts, episodes=args.episodes)
         returns = outcomes.returns.mean(axis=1)
         steps += outcomes.env_steps
         if generation % args.every == 0:
-            alone = rollout(envs.make(args.env), spec, np.asarray(base)[None]).returns.mean()
+            alone = rollout(envs.make(args.env), spec, np.asarray(base)[None], episodes=args.episodes).returns.mean()
             save_policy(args.out / f"{args.env}-h{args.horizon}-{generation:04d}.safetensors", spec, np.asarray(base))
             print(
                 f"generation {generation}: {steps / 1e6:.1f} M steps, population {returns.mean():.1f} "

@@ -17,7 +17,7 @@ from epvf_data.policies.spec import PolicySpec
 
 
 def bundled_bases(env: Env, spec: PolicySpec) -> list[np.ndarray]:
-    """Parameters of the bundled policies of an environment, the youngest of the evolution first.
+    """Parameters of the bundled policies of an environment, the least evolved first.
 
     Raises ConfigError where there are none and ArchitectureMismatchError where they do not fit `spec`.
     """

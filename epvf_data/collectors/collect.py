@@ -215,11 +215,12 @@ def _check_space(setting: Setting, out: Path, rows: int) -> None:
 def _lineage(setting: Setting, planned: Plan) -> Lineage:
     source = setting.recipe.perturbed
     details = "".join(f" {name}={value:g}" for name, value in (("floor", source.floor), ("clip", source.clip)) if value)
-    return Lineage.from_rows(
-        source=np.where(planned.fresh, "random", "perturbed"),
+    return Lineage.build(
+        len(planned.base),
+        source=["random" if fresh else "perturbed" for fresh in planned.fresh],
         base=[None if base < 0 else setting.base_ids[base] for base in planned.base],
-        run=[setting.run] * len(planned.base),
-        law=np.where(planned.fresh, INIT_LAW, source.law + details),
+        run=setting.run,
+        law=[INIT_LAW if fresh else source.law + details for fresh in planned.fresh],
         scale=planned.scale,
         sign=planned.sign,
         noise_seed=planned.noise_seed,

@@ -23,15 +23,16 @@ def returns_by_source(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def plot_returns(dataset: Dataset, path: str | Path) -> None:
-    """Histogram of returns, stacked by source, rows on a logarithmic axis, written as PNG."""
+    """Histogram of returns by source, numbers of policies on a logarithmic axis, written as PNG."""
     groups = returns_by_source(dataset)
     every = np.concatenate(list(groups.values()))
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     edges = np.linspace(every.min(), max(every.max(), every.min() + 1e-6), 61)
-    labels = [f"{name} ({len(values):,})" for name, values in groups.items()]
-    axes.hist(list(groups.values()), bins=list(edges), stacked=True, label=labels)
+    for name, values in groups.items():
+        axes.hist(values, bins=list(edges), histtype="stepfilled", alpha=0.35, label=f"{name} ({len(values):,})")
+        axes.hist(values, bins=list(edges), histtype="step", color=axes.patches[-1].get_facecolor()[:3])
     axes.set_yscale("log")
     axes.set_xlabel("return")
     axes.set_ylabel("policies")

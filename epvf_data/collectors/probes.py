@@ -24,7 +24,7 @@ from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
 SHIPPED = 256  # states a shipped file holds; a data set uses the first K
-_FOLDER = resources.files("epvf_data.collectors") / "probes"
+_FOLDER = resources.files("epvf_data.collectors") / "states"
 
 
 def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.ndarray, "K O"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -78,7 +78,7 @@ class Plan(NamedTuple):
     reset_seed: UInt32[np.ndarray, "n 2"]
 
 
-def stream(seed: int, name: str) -> jax.Array:
+def stream(seed: int | Int[jax.Array, ""], name: str) -> jax.Array:
     """The key of a named stream of randomness: adding a stream never shifts another."""
     return jax.random.fold_in(jax.random.key(seed), STREAMS[name])
 
@@ -120,32 +120,30 @@ def plan(recipe: Recipe, families: int, seed: int, rows: Int[np.ndarray, "n"]) -
     pair = np.maximum(member - 1, 0) // (2 if source.antithetic else 1)
     sign = np.where(member == 0, 0, np.where(source.antithetic & (member % 2 == 0), -1, 1))
     scales = np.asarray(source.scales, np.float32)[pair % len(source.scales)]
-    noise_seed, reset_seed, uniform = _draw(seed, rows, fresh, family, pair)
+    drawn = _draw(seed, rows.astype(np.uint32), fresh, family.astype(np.uint32), pair.astype(np.uint32))
+    noise_seed, reset_seed, uniform = (np.asarray(value) for value in drawn)
     low, high = np.log(recipe.random.scale)
-    drawn = np.exp(low + uniform * (high - low))
     return Plan(
         fresh=fresh,
         base=np.where(fresh, -1, family),
-        scale=np.where(fresh, drawn, np.where(sign == 0, 0.0, scales)).astype(np.float32),
+        scale=np.where(fresh, np.exp(low + uniform * (high - low)), np.where(sign == 0, 0.0, scales)).astype(
+            np.float32
+        ),
         sign=np.where(fresh, 0, sign).astype(np.int8),
         noise_seed=noise_seed,
         reset_seed=reset_seed,
     )
 
 
-def _draw(seed: int, rows: np.ndarray, fresh: np.ndarray, family: np.ndarray, pair: np.ndarray):
-    """Raw key data of each row's noise and reset streams, and a uniform number for fresh rows' scale."""
-
-    def one(row, is_fresh, family, pair):
-        own = jax.random.fold_in(stream(seed, "init"), row)
-        shared = jax.random.fold_in(jax.random.fold_in(stream(seed, "perturb"), family), pair)
-        noise = jnp.where(is_fresh, jax.random.key_data(own), jax.random.key_data(shared))
-        scale_key = jax.random.fold_in(own, 1)
-        reset = jax.random.key_data(jax.random.fold_in(stream(seed, "reset"), row))
-        return noise, reset, jax.random.uniform(scale_key)
-
-    values = jax.jit(jax.vmap(one))(rows.astype(np.uint32), fresh, family.astype(np.uint32), pair.astype(np.uint32))
-    return tuple(np.asarray(value) for value in values)
+@jax.jit
+@partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
+def _draw(seed, row, fresh, family, pair):
+    """Raw key data of a row's noise and reset streams, and a uniform number for a fresh row's scale."""
+    own = jax.random.fold_in(stream(seed, "init"), row)
+    shared = jax.random.fold_in(jax.random.fold_in(stream(seed, "perturb"), family), pair)
+    noise = jnp.where(fresh, jax.random.key_data(own), jax.random.key_data(shared))
+    reset = jax.random.key_data(jax.random.fold_in(stream(seed, "reset"), row))
+    return noise, reset, jax.random.uniform(jax.random.fold_in(own, 1))
 
 
 def parameters(

@@ -81,6 +81,21 @@ def configure(
     return configuration.build(CollectConfig, default, stated, changes, flags, base_layer)
 
 
+def collect_config(env: str, **settings: Any) -> CollectConfig:
+    """The environment's default recipe with some settings changed: `collect_config("ant", envs=1024, seed=3)`.
+
+    Settings inside a table are given with their dotted name: `**{"random.share": 0.5}`.
+    """
+    changes: dict[str, Any] = {"env": env}
+    for name, value in settings.items():
+        *tables, last = name.split(".")
+        node = changes
+        for table in tables:
+            node = node.setdefault(table, {})
+        node[last] = value
+    return configure(None, [], changes)
+
+
 class Setting:
     """A configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
 

@@ -7,30 +7,28 @@ cache. A world whose episode ended leaves the MuJoCo call at once; its slot is g
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Float, UInt32
 from mujoco.rollout import Rollout
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import BackendError
-from epvf_data.physics.episode import Episode, Outcomes, account, act, begin
+from epvf_data.physics.episode import Outcomes, account, act
+from epvf_data.physics.slots import Progress, Queue, blank, put, start
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
 SLOTS = 128  # worlds a thread: enough to hide Python's cost a step, few enough for their weights to stay in cache
 REFILL = 16  # finished slots are refilled this many at a time, so that one compiled function serves all
-Progress = Callable[[int, int], None]  # (episodes, control steps) finished since the last call
 
 
 class Compiled(NamedTuple):
@@ -63,17 +61,17 @@ def rollout(
         raise BackendError(f"environment {env.name} is not a MuJoCo model; use `--backend mjx` or `--backend auto`.")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     threads = threads or len(os.sched_getaffinity(0))
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        work = _Work(env, spec, params, reset_seed, episodes, threads, discount, progress)
-        futures = [_pool(threads).submit(work.run) for _ in range(threads)]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            work.stop.set()  # Ctrl-C, or one thread failed: the others leave at their next step
-            for future in futures:
-                future.exception()
-    return work.outcomes
+    queue = Queue(params, reset_seed, episodes, progress)
+    work = (load_model(env), env, compiled(env, spec, discount), queue, threads)
+    futures = [_pool(threads).submit(_work, *work) for _ in range(threads)]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        queue.stop.set()  # Ctrl-C, or one thread failed: the others leave at their next step
+        for future in futures:
+            future.exception()
+    return queue.outcomes
 
 
 @cache
@@ -96,19 +94,12 @@ def load_model(env: Env) -> mujoco.MjModel:
 def compiled(env: Env, spec: PolicySpec, discount: float) -> Compiled:
     """Compiles nothing yet: jit does at the first call, once for each environment, architecture and discount."""
 
-    def blank() -> tuple[mlp.Tensors, Episode, Array]:
-        tensors = {name: jnp.zeros((SLOTS, *slot.shape)) for name, slot in spec.tensors.items()}
-        episode = jax.vmap(lambda key: begin(env, key))(jnp.broadcast_to(jax.random.key(0), SLOTS))
-        idle = episode._replace(running=jnp.zeros(SLOTS, bool))
-        return tensors, idle, jnp.zeros((SLOTS, env.action_size))
-
     def load(tensors, episode, slots, flat, seeds, numbers):
-        """Puts new policies and fresh episodes into `slots`; slot numbers beyond the block are dropped (padding)."""
-        new = jax.vmap(lambda row: mlp.unflatten(spec, row))(flat)
-        keys = jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.wrap_key_data(seed), number))(seeds, numbers)
-        fresh = jax.vmap(lambda key: begin(env, key))(keys)
-        put = lambda old, value: old.at[slots].set(value, mode="drop")  # noqa: E731
-        return jax.tree.map(put, tensors, new), jax.tree.map(put, episode, fresh), fresh.physics
+        """Puts new policies and fresh episodes into `slots`."""
+        new = jax.vmap(partial(mlp.unflatten, spec))(flat)
+        fresh = jax.vmap(partial(start, env))(seeds, numbers)
+        place = lambda old, value: put(old, slots, value)  # noqa: E731
+        return jax.tree.map(place, tensors, new), jax.tree.map(place, episode, fresh), fresh.physics
 
     def step(tensors, episode, action, qpos, qvel, fresh):
         def one(tensors, episode, action, qpos, qvel, fresh):
@@ -118,64 +109,27 @@ def compiled(env: Env, spec: PolicySpec, discount: float) -> Compiled:
 
         return jax.vmap(one)(tensors, episode, action, qpos, qvel, fresh)
 
-    return Compiled(jax.jit(blank), jax.jit(load, donate_argnums=(0, 1)), jax.jit(step, donate_argnums=(1, 2)))
+    empty = jax.jit(partial(blank, env, spec, SLOTS))
+    return Compiled(empty, jax.jit(load, donate_argnums=(0, 1)), jax.jit(step, donate_argnums=(1, 2)))
 
 
-class _Work:
-    """One call's queue of episodes, shared by the threads; episode k of row r is item r · episodes + k."""
-
-    def __init__(self, env, spec, params, reset_seed, episodes, threads, discount, progress):
-        self.env, self.model, self.functions = env, load_model(env), compiled(env, spec, discount)
-        self.params = np.ascontiguousarray(params, np.float32)
-        self.reset_seed = np.ascontiguousarray(reset_seed, np.uint32)
-        self.episodes, self.threads, self.progress = episodes, threads, progress
-        self.outcomes = Outcomes.empty(len(self.params), episodes)
-        self.items = len(self.params) * episodes
-        self.next = 0
-        self.lock = threading.Lock()
-        self.stop = threading.Event()
-
-    def take(self, wanted: int) -> np.ndarray:
-        """The next items, at most a fair share of what is left, so that all threads end together."""
-        with self.lock:
-            count = min(wanted, math.ceil((self.items - self.next) / self.threads))
-            self.next += count
-            return np.arange(self.next - count, self.next)
-
-    def run(self) -> None:
-        """What each thread does."""
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            block = _Block(self)
-            try:
-                while block.advance() and not self.stop.is_set():
-                    pass
-            except BaseException:
-                self.stop.set()
-                raise
-
-    def finish(self, items: np.ndarray, episode: Episode, slots: np.ndarray) -> None:
-        """Writes the results of finished slots and reports them."""
-        rows, numbers = np.divmod(items, self.episodes)
-        fields = (
-            episode.returns,
-            episode.discounted,
-            episode.length,
-            episode.terminated,
-            episode.truncated,
-            episode.finite,
-        )
-        for target, field in zip(self.outcomes, fields, strict=True):
-            target[rows, numbers] = np.asarray(field)[slots]
-        if self.progress is not None:
-            with self.lock:
-                self.progress(len(items), int(np.asarray(episode.length)[slots].sum()))
+def _work(model: mujoco.MjModel, env: Env, functions: Compiled, queue: Queue, threads: int) -> None:
+    """What each thread does: control step after control step until the queue is empty and nobody runs."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        block = _Block(model, env, functions, queue, threads)
+        try:
+            while block.advance() and not queue.stop.is_set():
+                pass
+        except BaseException:
+            queue.stop.set()
+            raise
 
 
 class _Block:
     """One thread's `SLOTS` worlds."""
 
-    def __init__(self, work: _Work):
-        self.work, model = work, work.model
+    def __init__(self, model: mujoco.MjModel, env: Env, functions: Compiled, queue: Queue, sharers: int):
+        self.model, self.env, self.functions, self.queue, self.sharers = model, env, functions, queue, sharers
         self.data, self.mujoco = [mujoco.MjData(model)], Rollout(nthread=0)
         self.models = [model] * SLOTS
         size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
@@ -184,13 +138,13 @@ class _Block:
         self.warmstart = np.zeros((SLOTS, model.nv))
         self.item = np.full(SLOTS, -1)  # what each slot works on; −1: nothing
         self.fresh = np.ones(SLOTS, bool)  # loaded, and no control step taken yet
-        self.tensors, self.episode, self.action = work.functions.blank()
+        self.tensors, self.episode = functions.blank()
+        self.action = jnp.zeros((SLOTS, env.action_size))
 
     def advance(self) -> bool:
         """One control step of every world that runs; False when nothing is left to do."""
         now = self.state.astype(np.float32)
-        step = self.work.functions.step
-        self.episode, self.action, control = step(
+        self.episode, self.action, control = self.functions.step(
             self.tensors, self.episode, self.action, now[:, self.qpos], now[:, self.qvel], self.fresh
         )
         running = np.asarray(self.episode.running)
@@ -209,7 +163,7 @@ class _Block:
         `rollout` starts the solver cold otherwise, and with one Newton iteration that changes the physics. The last
         acceleration is Δqvel / timestep of the last substep, which is exact for explicit Euler.
         """
-        env, model = self.work.env, self.work.model
+        env, model = self.env, self.model
         everyone = live.size == SLOTS
         before = self.state if everyone else self.state[live]
         warmstart = self.warmstart if everyone else self.warmstart[live]
@@ -234,21 +188,19 @@ class _Block:
         """Hands in the results of idle slots and gives them new episodes; False when the queue was empty."""
         done = idle[self.item[idle] >= 0]
         if done.size:
-            self.work.finish(self.item[done], self.episode, done)
+            self.queue.finish(self.item[done], self.episode, done)
             self.item[done] = -1
-        items = self.work.take(idle.size)
-        for start in range(0, items.size, REFILL):
-            self._load(idle[start : start + REFILL][: items.size - start], items[start : start + REFILL])
+        items = self.queue.take(idle.size, self.sharers)
+        for begin in range(0, items.size, REFILL):
+            self._load(idle[begin : begin + REFILL][: items.size - begin], items[begin : begin + REFILL])
         return bool(items.size)
 
     def _load(self, slots: np.ndarray, items: np.ndarray) -> None:
-        work, padding = self.work, REFILL - items.size
-        rows, numbers = np.divmod(np.pad(items, (0, padding), mode="edge"), work.episodes)
-        targets = np.pad(slots, (0, padding), constant_values=SLOTS)
-        self.tensors, self.episode, start = work.functions.load(
-            self.tensors, self.episode, targets, work.params[rows], work.reset_seed[rows], numbers
+        targets = np.pad(slots, (0, REFILL - slots.size), constant_values=SLOTS)  # beyond the block: dropped
+        self.tensors, self.episode, begun = self.functions.load(
+            self.tensors, self.episode, targets, *self.queue.inputs(items, REFILL)
         )
         self.item[slots], self.fresh[slots] = items, True
         self.state[slots], self.warmstart[slots] = 0.0, 0.0
-        self.state[slots, self.qpos] = np.asarray(start.qpos)[: slots.size]
-        self.state[slots, self.qvel] = np.asarray(start.qvel)[: slots.size]
+        self.state[slots, self.qpos] = np.asarray(begun.qpos)[: slots.size]
+        self.state[slots, self.qvel] = np.asarray(begun.qvel)[: slots.size]

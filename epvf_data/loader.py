@@ -1,0 +1,281 @@
+"""Batches for training: splits, and a block-shuffled, resumable loader that shards over hosts. NumPy only."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Int64
+
+from epvf_data.errors import DatasetError
+from epvf_data.store.lineage import VOCABULARIES
+from epvf_data.store.part import Part
+from epvf_data.store.shard import Shard
+from epvf_data.store.table import Table
+
+Batch = dict[str, np.ndarray]
+_RESIDENT_BYTES = 64 << 20
+_READ_CHUNKS = 8  # by one thread without asking for more: handing work over costs, too
+_STREAM = 0x62_6C_6F_63  # names the shuffle's random stream apart from others of the same seed
+
+
+def split_iid(
+    rows: int, test_fraction: float = 0.1, seed: int = 0
+) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
+    """Row numbers of a random train and test set, each sorted. Both have at least one row.
+
+    Perturbed siblings of a test row may lie in the training set; `split_by_lineage` keeps them together.
+    """
+    _check_fraction(test_fraction)
+    if rows < 2:
+        raise DatasetError(f"a split needs at least two rows; got {rows}.")
+    count = min(rows - 1, max(1, round(rows * test_fraction)))
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def split_by_lineage(
+    groups: Int[np.ndarray, " rows"], test_fraction: float = 0.1, seed: int = 0
+) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
+    """Row numbers of a train and a test set that share no family of `groups` (`Table.groups`), each sorted.
+
+    Families come in a random order and join the test set where that brings its share of rows nearer to the fraction;
+    if none does, the smallest family is the test set. Raises DatasetError where there is only one family.
+    """
+    _check_fraction(test_fraction)
+    _, labels, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise DatasetError(f"a split by lineage needs at least two families; these rows have {len(sizes)}.")
+    wanted = len(labels) * test_fraction
+    chosen = np.zeros(len(sizes), bool)
+    count = 0
+    for family in np.random.default_rng(seed).permutation(len(sizes)).tolist():
+        if abs(count + sizes[family] - wanted) < abs(count - wanted):
+            chosen[family] = True
+            count += int(sizes[family])
+    if not chosen.any():
+        chosen[np.argmin(sizes)] = True
+    if chosen.all():
+        chosen[np.argmin(sizes)] = False
+    test = chosen[labels]
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise DatasetError(f"test_fraction is {fraction}; it must lie between 0 and 1.")
+
+
+def load_all(
+    table: Table, rows: Int[np.ndarray, " chosen"] | None = None, columns: Sequence[str] = ("params", "returns")
+) -> Batch:
+    """The whole set, or the given rows of it in their order, as one array a column: for sets that fit on the device."""
+    return {name: table.column(name) if rows is None else table.take(name, rows) for name in columns}
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of a run of chunks of one part: `rows` in the table's numbering, `inner` in the part's."""
+
+    part: Part
+    rows: Int64[np.ndarray, " rows"]
+    inner: Int64[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Shuffled rows of some blocks. Row i has the number `rows[i]` and lies in `inner[i]` of chunk `owner[i]`."""
+
+    rows: Int64[np.ndarray, " rows"]
+    owner: Int64[np.ndarray, " rows"]
+    inner: Int64[np.ndarray, " rows"]
+    chunks: dict[str, list[Future[list[np.ndarray]]]]
+    skip: int
+
+    def wait(self) -> dict[str, list[np.ndarray]]:
+        """The chunks, once all are read. Raises CorruptDatasetError if one of them is not as it was written."""
+        return {name: [chunk for job in jobs for chunk in job.result()] for name, jobs in self.chunks.items()}
+
+    def copy(
+        self, start: int, stop: int, batch: Batch, first: int, resident: Batch, mapped: dict[str, list[np.ndarray]]
+    ) -> None:
+        """Puts the rows from `start` to `stop` into the batch from place `first` on."""
+        for name, values in resident.items():
+            batch[name][first : first + stop - start] = values[self.rows[start:stop]]
+        for name, chunks in mapped.items():
+            owner, inner = self.owner[start:stop].tolist(), self.inner[start:stop].tolist()
+            # Row by row: a row is kilobytes long, and NumPy's own gather would first copy into a temporary array.
+            target = batch[name]
+            for place, (chunk, row) in enumerate(zip(owner, inner, strict=True), first):
+                target[place] = chunks[chunk][row]
+
+
+def _blocks(table: Table, chosen: Int64[np.ndarray, " chosen"], block_rows: int) -> list[_Block]:
+    """The chosen rows (sorted) in blocks of whole chunks."""
+    blocks = []
+    for part, first, end in zip(table.parts, table.starts[:-1].tolist(), table.starts[1:].tolist(), strict=True):
+        rows = chosen[np.searchsorted(chosen, first) : np.searchsorted(chosen, end)]
+        chunk = _chunk_rows(part)
+        step = max(1, block_rows // chunk) * chunk
+        cuts = np.flatnonzero(np.diff((rows - first) // step)) + 1
+        blocks += [_Block(part, piece, piece - first) for piece in np.split(rows, cuts) if len(piece)]
+    return blocks
+
+
+def _read_chunks(wanted: list[tuple[Shard, int]], verify: bool) -> list[np.ndarray]:
+    return [shard.chunk(chunk, verify=verify) for shard, chunk in wanted]
+
+
+def _chunk_rows(part: Part) -> int:
+    return part.layout("params").chunk_rows  # the same for all columns of a part
+
+
+class Loader:
+    """Batches of a table's rows in an order that is new each epoch, from a bounded amount of memory.
+
+    Blocks of `block_rows` consecutive rows (whole stored chunks) come in random order; the rows of `pool_blocks` blocks
+    at a time are shuffled together. While one pool is handed out, threads read and (with `verify`) checksum the next.
+    Each row comes once an epoch. `shard=(i, n)` gives host i of n its own blocks of the same order; hosts may differ by
+    some rows. The order depends on the seed, the epoch and the settings, never on timing.
+
+    `rows` restricts the loader to these rows (a split). Columns smaller than `resident_bytes` in all stay in memory.
+    Iterating goes on where the last iteration stopped; at an epoch's end the next one begins. Raises DatasetError for
+    settings that make no sense, CorruptDatasetError where a checksum is wrong.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        rows: Int[np.ndarray, " chosen"] | None = None,
+        *,
+        columns: Sequence[str] = ("params", "returns"),
+        batch_size: int,
+        block_rows: int = 64,
+        pool_blocks: int = 64,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+        verify: bool = True,
+        resident_bytes: int = _RESIDENT_BYTES,
+        threads: int | None = None,
+    ) -> None:
+        if min(batch_size, block_rows, pool_blocks) < 1 or seed < 0 or not 0 <= shard[0] < shard[1]:
+            raise DatasetError(
+                f"batch_size {batch_size}, block_rows {block_rows} and pool_blocks {pool_blocks} must be at least 1, "
+                f"seed {seed} at least 0, and shard {shard} must be (i, n) with 0 ≤ i < n."
+            )
+        chosen = np.arange(table.rows) if rows is None else np.unique(np.asarray(rows, np.int64))
+        repeated = rows is not None and len(chosen) != len(rows)
+        if not len(chosen) or chosen[0] < 0 or chosen[-1] >= table.rows or repeated:
+            raise DatasetError(f"rows must be different row numbers from 0 to {table.rows - 1}, at least one.")
+        self.table, self.columns = table, tuple(columns)
+        self._batch_size, self._pool_blocks, self._verify, self._drop_last = batch_size, pool_blocks, verify, drop_last
+        self._seed, self._shard = seed, shard
+        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._blocks = _blocks(table, chosen, block_rows)
+        self._epoch, self._batch = 0, 0
+        self._resident: Batch = {}
+        self._mapped: list[str] = []
+        for name in self.columns:
+            shape = table.row_shape(name)
+            size = math.prod(shape) * table.dtype(name).itemsize * table.rows
+            if name in VOCABULARIES or size <= resident_bytes:
+                self._resident[name] = table.column(name)
+            else:
+                self._mapped.append(name)
+        self._identity = {
+            "seed": seed,
+            "shard": list(shard),
+            "batch_size": batch_size,
+            "block_rows": block_rows,
+            "pool_blocks": pool_blocks,
+            "drop_last": drop_last,
+            "rows": len(chosen),
+            "row_sum": int(chosen.sum()),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Where the loader stands, as JSON values: after the batches that were handed out so far."""
+        return {"epoch": self._epoch, "batch": self._batch, "settings": self._identity}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state`, bit for bit. Raises DatasetError if it comes from a loader with other settings."""
+        try:
+            epoch, batch, settings = int(state["epoch"]), int(state["batch"]), dict(state["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"this is no loader state ({error!r}).") from error
+        different = [key for key, value in self._identity.items() if settings.get(key) != value]
+        if different or min(epoch, batch) < 0:
+            raise DatasetError(f"the state is of a loader with another {', '.join(different)}; make the loader alike.")
+        self._epoch, self._batch = epoch, batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of this epoch's batches: column → [batch, …]. The arrays are the caller's to keep and to change."""
+        batch, count = self._new_batch(), 0
+        for pool in self._pools(self._batch * self._batch_size):
+            start, mapped = pool.skip, pool.wait()
+            while start < len(pool.rows):
+                stop = min(len(pool.rows), start + self._batch_size - count)
+                pool.copy(start, stop, batch, count, self._resident, mapped)
+                count, start = count + stop - start, stop
+                if count == self._batch_size:
+                    self._batch += 1
+                    full, batch, count = batch, self._new_batch(), 0
+                    yield full
+                    del full  # the memory can be used for a later batch as soon as the caller has let go of it
+        if count and not self._drop_last:
+            self._batch += 1
+            yield {name: values[:count] for name, values in batch.items()}
+        self._epoch, self._batch = self._epoch + 1, 0
+
+    def _new_batch(self) -> Batch:
+        return {
+            name: np.empty((self._batch_size, *self.table.row_shape(name)), self.table.dtype(name))
+            for name in self.columns
+        }
+
+    def _pools(self, skip: int) -> Iterator[_Pool]:
+        """One shuffled pool after another while the next one is read; the epoch's first `skip` rows are left out."""
+        key = [_STREAM, self._seed, self._epoch]
+        order = np.random.default_rng(key).permutation(len(self._blocks))[self._shard[0] :: self._shard[1]]
+        with ThreadPoolExecutor(self._threads) as threads:
+            ready: _Pool | None = None
+            for number, first in enumerate(range(0, len(order), self._pool_blocks)):
+                blocks = [self._blocks[index] for index in order[first : first + self._pool_blocks].tolist()]
+                size = sum(len(block.rows) for block in blocks)
+                if skip < size:
+                    following = self._read(blocks, np.random.default_rng([*key, 1 + number]), skip, threads)
+                    if ready:
+                        yield ready
+                    ready = following
+                skip = max(0, skip - size)
+            if ready:
+                yield ready
+
+    def _read(self, blocks: list[_Block], rng: np.random.Generator, skip: int, threads: ThreadPoolExecutor) -> _Pool:
+        """Starts reading the blocks' chunks and shuffles their rows."""
+        wanted: list[tuple[Part, int]] = []
+        owners: list[np.ndarray] = []
+        inners: list[np.ndarray] = []
+        count = 0
+        for block in blocks:
+            numbers, owner = np.unique(block.inner // _chunk_rows(block.part), return_inverse=True)
+            owners.append(owner + count)
+            inners.append(block.inner % _chunk_rows(block.part))
+            count += len(numbers)
+            wanted += [(block.part, chunk) for chunk in numbers.tolist()]
+        chunks: dict[str, list[Future[list[np.ndarray]]]] = {}
+        for name in self._mapped:
+            reads = [(part.shard(name), chunk) for part, chunk in wanted]
+            for shard, chunk in reads:
+                shard.prefetch(chunk)
+            pieces = [reads[first : first + _READ_CHUNKS] for first in range(0, len(reads), _READ_CHUNKS)]
+            chunks[name] = [threads.submit(_read_chunks, piece, self._verify) for piece in pieces]
+        rows = np.concatenate([block.rows for block in blocks])
+        order = rng.permutation(len(rows))
+        return _Pool(rows[order], np.concatenate(owners)[order], np.concatenate(inners)[order], chunks, skip)

@@ -1,0 +1,227 @@
+"""Commit records: the chain of JSON files that says which parts a data set consists of, and how one is added to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from epvf_data.errors import CorruptDatasetError, UnsafeDatasetError
+from epvf_data.store import guard
+from epvf_data.store.durable import discard, flush, publish, write_file
+from epvf_data.store.schema import FORMAT_VERSION, to_json
+
+ROOT = "zarr.json"
+COMMITS, PARTS, PROBES, STAGING = "commits", "parts", "probes", "staging"
+FOLDERS = (COMMITS, PARTS, PROBES, STAGING)
+FOLDER_METADATA = to_json({"zarr_format": 3, "node_type": "group", "attributes": {}})
+MAX_RECORDS = 100_000
+_SEAL = b',"sha256":"'
+_SEAL_BYTES = len(_SEAL) + 64 + len(b'"}')
+_HEX = re.compile(r"[0-9a-f]{64}")
+_UUID = re.compile(r"[0-9a-f]{32}")
+_RECORD = re.compile(r"[0-9]{8}\.json")
+
+Files = Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class PartEntry:
+    """One part as a commit names it. `files` maps relative path → (size in bytes, SHA-256)."""
+
+    id: str
+    rows: int
+    architecture: str
+    probe: str | None
+    files: Files
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """One commit: the parts that it adds and removes, and where they came from. `sha256` is that of its file."""
+
+    number: int
+    parent: str | None
+    root: str
+    add: tuple[PartEntry, ...]
+    remove: tuple[str, ...]
+    probes: Mapping[str, Files]
+    provenance: Mapping[str, Any]
+    created: str
+    sha256: str
+
+    @property
+    def rows(self) -> int:
+        """Rows that this commit adds."""
+        return sum(part.rows for part in self.add)
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """A record's file: canonical JSON whose last member is the SHA-256 of all bytes before the comma in front of it."""
+    body = to_json(content)[:-1]
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}'
+
+
+def unseal(data: bytes, where: object) -> CommitRecord:
+    """Inverse of `seal`. Raises CorruptDatasetError where the seal is broken or a field is not what it should be."""
+    body, tail = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    if tail != _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}':
+        raise CorruptDatasetError(f"{where} does not match its own checksum; fetch this file again.")
+    value = guard.parse_json(data, where)
+    try:
+        record = CommitRecord(
+            number=_whole(value["number"]),
+            parent=None if value["parent"] is None else _matches(_HEX, value["parent"]),
+            root=_matches(_HEX, value["root"]),
+            add=tuple(_part(part, where) for part in value["add"]),
+            remove=tuple(_matches(_UUID, part) for part in value["remove"]),
+            probes={_matches(_HEX, probe): _files(files, where) for probe, files in value["probes"].items()},
+            provenance=dict(value["provenance"]),
+            created=str(value["created"]),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptDatasetError(f"{where} is not a commit record ({type(error).__name__}: {error}).") from error
+    if any(part.probe is not None and part.probe not in record.probes for part in record.add):
+        raise CorruptDatasetError(f"{where} adds a part whose probing states it does not name.")
+    return record
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{str(value)[:80]!r} is no identifier")
+    return value
+
+
+def _files(value: Any, where: object) -> Files:
+    guard.check_names(list(value), str(where))
+    return {name: (_whole(size), _matches(_HEX, digest)) for name, (size, digest) in value.items()}
+
+
+def _part(value: Any, where: object) -> PartEntry:
+    return PartEntry(
+        id=_matches(_UUID, value["id"]),
+        rows=_whole(value["rows"]),
+        architecture=_matches(_HEX, value["architecture"]),
+        probe=None if value["probe"] is None else _matches(_HEX, value["probe"]),
+        files=_files(value["files"], where),
+    )
+
+
+def record_path(root: Path, number: int) -> Path:
+    return root / COMMITS / f"{number:08d}.json"
+
+
+def read_chain(root: Path, known: Sequence[CommitRecord] = ()) -> Iterator[CommitRecord]:
+    """All records in order, each checked against its seal, its number, its parent and the root's metadata.
+
+    `known` are records that were read before; a chain that does not continue them raises CorruptDatasetError.
+    """
+    guard.check_directory(root / COMMITS)
+    yield from known
+    parent = known[-1].sha256 if known else None
+    anchor = hashlib.sha256(guard.read_bytes(root / ROOT, root / STAGING)).hexdigest()
+    number = len(known)
+    while _has_record(root, number):
+        where = record_path(root, number)
+        record = unseal(guard.read_bytes(where, root / STAGING), where)
+        if record.number != number or record.parent != parent:
+            raise CorruptDatasetError(f"{where} does not follow the record before it; fetch the commits again.")
+        if record.root != anchor:
+            raise CorruptDatasetError(f"{root / ROOT} is not the one that {where} was written for; fetch it again.")
+        parent = record.sha256
+        number += 1
+        yield record
+
+
+def _has_record(root: Path, number: int) -> bool:
+    """Whether record `number` is there. Raises CorruptDatasetError if it is not but a later one is."""
+    where = record_path(root, number)
+    if os.path.lexists(where):
+        return True
+    # A record may be published while we look, and a listing may show it before those that precede it: look again.
+    if any(found >= number for found in _record_names(root)):
+        if os.path.lexists(where):
+            return True
+        raise CorruptDatasetError(f"{where} is missing although later records are there; fetch the commits again.")
+    return False
+
+
+def _record_names(root: Path) -> Iterator[int]:
+    with os.scandir(root / COMMITS) as entries:
+        for count, entry in enumerate(entries):
+            if count > MAX_RECORDS:
+                raise UnsafeDatasetError(f"{root / COMMITS} holds more than {MAX_RECORDS} records.")
+            if entry.name == ROOT:
+                continue
+            if not _RECORD.fullmatch(entry.name):
+                raise UnsafeDatasetError(
+                    f"{root / COMMITS} holds {entry.name[:80]!r}; only commit records may be there."
+                )
+            yield int(entry.name[:8])
+
+
+def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
+    """The parts that make up the data set, in row order.
+
+    A record that removes parts puts those that it adds where the first removed one stood: compaction keeps the order.
+    """
+    parts: list[PartEntry] = []
+    seen: set[str] = set()
+    for record in records:
+        ids = [part.id for part in parts]
+        missing = set(record.remove) - set(ids)
+        repeated = seen & {part.id for part in record.add}
+        if missing or repeated or len({part.id for part in record.add}) < len(record.add):
+            raise CorruptDatasetError(
+                f"commit {record.number} removes or adds parts that it cannot: {missing | repeated}."
+            )
+        seen |= {part.id for part in record.add}
+        place = min((ids.index(part) for part in record.remove), default=len(parts))
+        gone = set(record.remove)
+        parts[place:] = [*record.add, *(part for part in parts[place:] if part.id not in gone)]
+    return parts
+
+
+def publish_record(root: Path, known: Sequence[CommitRecord], content: Mapping[str, Any]) -> list[CommitRecord]:
+    """Appends a record to the chain, after whatever others have appended meanwhile. Returns the whole chain.
+
+    `content` holds `add`, `remove`, `probes` and `provenance` as JSON values. If this raises OSError, nothing was
+    published. The caller flushes the folder of records.
+    """
+    known = list(known)
+    while True:
+        known = list(read_chain(root, known))
+        draft = root / STAGING / f"{uuid.uuid4().hex}.json"
+        data = seal(
+            {
+                **content,
+                "number": len(known),
+                "parent": known[-1].sha256 if known else None,
+                "root": hashlib.sha256(guard.read_bytes(root / ROOT, root / STAGING)).hexdigest(),
+                "format_version": FORMAT_VERSION,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+        record = unseal(data, draft)  # never write what a reader would refuse
+        try:
+            write_file(draft, [data])
+            flush(draft)
+            if publish(draft, record_path(root, len(known))):
+                return [*known, record]
+        except OSError:
+            discard(draft)
+            raise
+        discard(draft)

@@ -1,0 +1,169 @@
+"""One part, or one set of probing states: a folder whose metadata is checked before its arrays are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data.errors import ConfigError, CorruptDatasetError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.store import guard
+from epvf_data.store.commit import PARTS, PROBES, ROOT, Files, PartEntry
+from epvf_data.store.lineage import VOCABULARIES
+from epvf_data.store.schema import COLUMNS, OPTIONAL, PROBE_STATES, Column, EnvIdentity, probe_id
+from epvf_data.store.shard import Layout, Shard
+
+_ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A folder's attributes and the layouts of its arrays, after the guard has seen all of its metadata."""
+
+    path: Path
+    attributes: Mapping[str, Any]
+    layouts: Mapping[str, Layout]
+
+    def open(self, name: str) -> Shard:
+        """Maps one array."""
+        path = self.path / name / self.layouts[name].file
+        with guard.open_regular(path) as descriptor:
+            return Shard(descriptor, self.layouts[name], str(path))
+
+
+def read_group(folder: Path, files: Files, columns: Mapping[str, Column]) -> Group:
+    """Checks a folder against the files that its commit names and parses its metadata; reads no array."""
+    found = guard.scan(folder)
+    for name in sorted({*found, *files}):
+        if name not in files:
+            raise CorruptDatasetError(f"{folder / name} is in no commit; nothing may be added to a published folder.")
+        if name not in found:
+            raise CorruptDatasetError(f"{folder / name} is missing; fetch this file again.")
+        if found[name] != files[name][0]:
+            raise CorruptDatasetError(f"{folder / name} has {found[name]} bytes; {files[name][0]} are expected.")
+    names = sorted(name[: -len(ROOT) - 1] for name in files if name.endswith(f"/{ROOT}"))
+    unknown = [name for name in names if name not in columns]
+    if unknown or ROOT not in files:
+        raise CorruptDatasetError(f"{folder} lacks {ROOT} or holds unknown arrays: {unknown}.")
+    attributes = guard.group_attributes(_metadata(folder, ROOT, files), folder / ROOT)
+    layouts = {
+        name: guard.array_layout(_metadata(folder, f"{name}/{ROOT}", files), columns[name], folder / name / ROOT)
+        for name in names
+    }
+    expected = {ROOT, *(f"{name}/{ROOT}" for name in names), *(f"{name}/{item.file}" for name, item in layouts.items())}
+    if set(files) != expected:
+        raise CorruptDatasetError(
+            f"{folder} holds other files than its arrays need: {sorted(set(files) ^ expected)[:4]}."
+        )
+    return Group(folder, attributes, layouts)
+
+
+def _metadata(folder: Path, name: str, files: Files) -> dict[str, Any]:
+    data = guard.read_bytes(folder / name)
+    if hashlib.sha256(data).hexdigest() != files[name][1]:
+        raise CorruptDatasetError(f"{folder / name} does not match its commit's SHA-256; fetch this file again.")
+    return guard.parse_json(data, folder / name)
+
+
+@dataclass
+class Part:
+    """Rows of one architecture, committed together. Metadata is read on first use; arrays are mapped on first use."""
+
+    root: Path
+    env: EnvIdentity
+    entry: PartEntry
+    _shards: dict[str, Shard] = field(default_factory=dict)
+
+    @cached_property
+    def group(self) -> Group:
+        folder = self.root / PARTS / self.entry.id
+        group = read_group(folder, self.entry.files, COLUMNS)
+        missing = set(COLUMNS) - set(OPTIONAL) - set(group.layouts)
+        if missing or set(group.attributes) != _ATTRIBUTES:
+            raise CorruptDatasetError(f"{folder} lacks the arrays {sorted(missing)} or some of its attributes.")
+        agree = {
+            "architecture": self.entry.architecture,
+            "probe": self.entry.probe,
+            "rows": self.entry.rows,
+            "environment": self.env.digest,
+        }
+        guard.expect({key: group.attributes[key] for key in agree}, agree, folder / ROOT)
+        return group
+
+    @cached_property
+    def spec(self) -> PolicySpec:
+        where = self.group.path / ROOT
+        try:
+            spec = PolicySpec.from_dict(self.group.attributes["policy"])
+        except ConfigError as error:
+            raise CorruptDatasetError(f"{where}: {error}") from error
+        if spec.id != self.entry.architecture:
+            raise CorruptDatasetError(f"{where} describes another policy than the architecture it names.")
+        self._check_shapes(spec)
+        return spec
+
+    def _check_shapes(self, spec: PolicySpec) -> None:
+        layouts, path = self.group.layouts, self.group.path
+        sizes = {"row": self.entry.rows, "parameter": spec.size, "word": 2, "action": spec.action_size}
+        sizes["episode"] = layouts["returns"].shape[-1]
+        if ("probe_actions" in layouts) != (self.entry.probe is not None):
+            raise CorruptDatasetError(f"{path} has probing actions or names probing states, but not both.")
+        if ("discounted_returns" in layouts) != (self.group.attributes["discount"] is not None):
+            raise CorruptDatasetError(f"{path} has discounted returns or a discount, but not both.")
+        if "probe_actions" in layouts:
+            sizes["probe"] = layouts["probe_actions"].shape[1:2][0]
+        for name, layout in layouts.items():
+            shape = tuple(sizes[dim] for dim in COLUMNS[name].dims)
+            if layout.shape != shape:
+                raise CorruptDatasetError(f"{path / name} has shape {list(layout.shape)}; {list(shape)} is expected.")
+
+    @cached_property
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        """Vocabulary column → its words."""
+        value = self.group.attributes["vocabularies"]
+        if not isinstance(value, dict) or set(value) != set(VOCABULARIES):
+            raise CorruptDatasetError(f"{self.group.path / ROOT} lacks vocabularies.")
+        for name, words in value.items():
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise CorruptDatasetError(f"{self.group.path / ROOT}: the vocabulary {name} is not a list of words.")
+        return {name: tuple(words) for name, words in value.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that this part has, in the format's order."""
+        return tuple(name for name in COLUMNS if name in self.group.layouts)
+
+    def layout(self, name: str) -> Layout:
+        """Shape and chunking of one column, after all shapes were checked."""
+        _ = self.spec
+        return self.group.layouts[name]
+
+    def shard(self, name: str) -> Shard:
+        """The mapped column; it stays mapped."""
+        if name not in self._shards:
+            self._shards[name] = self.open(name)
+        return self._shards[name]
+
+    def open(self, name: str) -> Shard:
+        """Maps a column for one use: thousands of parts must not hold a mapping for each small column."""
+        _ = self.layout(name)
+        return self.group.open(name)
+
+
+def read_probe(root: Path, name: str, files: Files) -> np.ndarray:
+    """The probing states `name`, float32 [probes, observations], checked against their id."""
+    folder = root / PROBES / name
+    group = read_group(folder, files, {"states": PROBE_STATES})
+    guard.expect(group.attributes, {"probe": name}, folder / ROOT)
+    layout = group.layouts["states"]
+    states = np.empty(layout.shape, np.float32)
+    group.open("states").read(0, layout.shape[0], states)
+    if probe_id(states) != name:
+        raise CorruptDatasetError(f"{folder} holds other states than its name says; fetch it again.")
+    return states

@@ -1,0 +1,129 @@
+"""Reads data sets: `open(path)` gives a Dataset, its tables give rows as NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data.errors import DatasetError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.store.commit import CommitRecord, live_parts, read_chain
+from epvf_data.store.part import Part, read_probe
+from epvf_data.store.root import Root, read_root
+from epvf_data.store.schema import EnvIdentity
+from epvf_data.store.table import Table
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One policy architecture of a data set: its id, its specification, and how many rows have it."""
+
+    id: str
+    spec: PolicySpec
+    rows: int
+
+
+def open(path: str | os.PathLike[str]) -> Dataset:
+    """Opens a data set for reading; sees the commits that are there now (`refresh` sees later ones).
+
+    Raises DatasetError where there is no data set or one of a newer format, CorruptDatasetError where the commit chain
+    is broken, UnsafeDatasetError where something is there that has no business in a data set.
+    """
+    root = Path(path)
+    return Dataset(root, read_root(root), tuple(read_chain(root)))
+
+
+class Dataset:
+    """A data set as it was when it was opened. Rows are read through `table`."""
+
+    def __init__(self, path: Path, root: Root, commits: tuple[CommitRecord, ...]) -> None:
+        self.path = path
+        self.commits = commits
+        self._root = root
+        self._parts = [Part(path, root.env, entry) for entry in live_parts(commits)]
+
+    @property
+    def env(self) -> EnvIdentity:
+        """The environment that all rows belong to."""
+        return self._root.env
+
+    @property
+    def format_version(self) -> int:
+        return self._root.format_version
+
+    @property
+    def rows(self) -> int:
+        return sum(part.entry.rows for part in self._parts)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @cached_property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """The policy architectures in order of first appearance."""
+        first: dict[str, Part] = {}
+        rows: Counter[str] = Counter()
+        for part in self._parts:
+            first.setdefault(part.entry.architecture, part)
+            rows[part.entry.architecture] += part.entry.rows
+        return tuple(Architecture(name, part.spec, rows[name]) for name, part in first.items())
+
+    def table(self, architecture: str | PolicySpec | None = None) -> Table:
+        """The rows of one architecture: a specification, an id or the beginning of one; None if there is only one.
+
+        Raises DatasetError where that names no architecture or several.
+        """
+        ids = list(dict.fromkeys(part.entry.architecture for part in self._parts))
+        if not ids:
+            raise DatasetError(f"{self.path} holds no rows yet; collect some first.")
+        wanted = architecture.id if isinstance(architecture, PolicySpec) else (architecture or "")
+        matches = [name for name in ids if name.startswith(wanted)]
+        if len(matches) != 1:
+            listed = ", ".join(f"{item.id[:12]} ({item.spec}, {item.rows} rows)" for item in self.architectures)
+            got = f"{wanted[:12]!r} names {len(matches)} of them" if wanted else "none was named"
+            raise DatasetError(f"{self.path} holds these architectures: {listed}; {got}, name exactly one.")
+        return Table([part for part in self._parts if part.entry.architecture == matches[0]], self._probes)
+
+    def _probes(self, name: str) -> np.ndarray:
+        files = next(record.probes[name] for record in self.commits if name in record.probes)
+        return read_probe(self.path, name, files)
+
+    def summary(self) -> dict[str, Any]:
+        """What `info` prints: plain JSON values. Non-finite returns are left out of `returns`."""
+        sources: Counter[str] = Counter()
+        low, high, total, count = np.inf, -np.inf, 0.0, 0
+        for item in self.architectures:
+            table = self.table(item.id)
+            counts = np.bincount(table.column("source"), minlength=len(table.vocabulary("source")))
+            sources.update(dict(zip(table.vocabulary("source"), counts.tolist(), strict=True)))
+            for values in table.pieces("returns"):
+                finite = values[np.isfinite(values)]
+                low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
+                total, count = total + float(finite.sum(dtype=np.float64)), count + finite.size
+        known = count > 0
+        return {
+            "format_version": self.format_version,
+            "rows": self.rows,
+            "commits": len(self.commits),
+            "env": {"name": self.env.name, "digest": self.env.digest, "horizon": self.env.horizon},
+            "architectures": [{"id": a.id, "rows": a.rows, "params": a.spec.size} for a in self.architectures],
+            "sources": dict(sources),
+            "returns": {
+                "min": float(low) if known else None,
+                "mean": total / count if known else None,
+                "max": float(high) if known else None,
+            },
+        }
+
+    def refresh(self) -> Dataset:
+        """The same data set with the commits that were added since."""
+        return Dataset(self.path, self._root, tuple(read_chain(self.path, self.commits)))
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}, {self.env.name}, {self.rows} rows in {len(self.commits)} commits)"

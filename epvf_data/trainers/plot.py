@@ -1,0 +1,86 @@
+"""The picture of a run: predicted against true return of the policies that the critic never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+TITLES = {"iid": "held-out policies of {} families", "lineage": "policies of {} held-out families"}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # safe for the colour-blind
+MANY = 3000  # points of one colour; beyond it single points hide how many there are
+
+
+class Panel(NamedTuple):
+    """One split's test rows and what to write above them."""
+
+    split: str
+    true: Float[np.ndarray, "n"]
+    predicted: Float[np.ndarray, "n"]
+    sources: list[str]  # one name a row
+    spearman: float
+    r2: float
+    families: int  # of the test rows
+    seeds: int
+    ridge_spearman: float
+
+
+def draw(panels: list[Panel], critic: str, heading: str, path: Path) -> None:
+    """Writes a PNG, one panel a split: identity line, points coloured by source or, where there are many, density."""
+    figure = Figure(figsize=(5.4 * len(panels) + 0.4, 5.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(heading, fontsize=12)
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        _points(figure, axes, panel)
+        _frame(axes, panel)
+        axes.legend(fontsize=8, loc="upper left", markerscale=1.5, framealpha=0.85)
+        axes.set_xlabel("true return")
+        axes.set_ylabel(f"return predicted by the {critic}" + (" (median seed)" if panel.seeds > 1 else ""))
+        mean_of = f" (mean of {panel.seeds} seeds)" if panel.seeds > 1 else ""
+        axes.set_title(
+            f"{len(panel.true):,} {TITLES[panel.split].format(panel.families)}\n"
+            f"Spearman {panel.spearman:.2f}, R² {panel.r2:.2f}{mean_of}\nridge: Spearman {panel.ridge_spearman:.2f}",
+            fontsize=10,
+        )
+    figure.savefig(path, format="png")
+
+
+def _points(figure: Figure, axes: Axes, panel: Panel) -> None:
+    names, counts = np.unique(panel.sources, return_counts=True)
+    if counts.max() > MANY:
+        mesh = axes.hexbin(panel.true, panel.predicted, gridsize=60, norm=LogNorm(), cmap="viridis", mincnt=1)
+        figure.colorbar(mesh, ax=axes, label="policies in a cell", shrink=0.8)
+        return
+    size = float(np.clip(3000 / len(panel.true), 4, 24))
+    source = np.asarray(panel.sources)
+    order = np.argsort(-counts)  # rare sources last, on top
+    for place, index in enumerate(order):
+        rows = source == names[index]
+        axes.scatter(
+            panel.true[rows],
+            panel.predicted[rows],
+            s=size,
+            alpha=0.55,
+            linewidths=0,
+            color=COLOURS[place % len(COLOURS)],
+            label=f"{names[index]} ({counts[index]:,})",
+        )
+
+
+def _frame(axes: Axes, panel: Panel) -> None:
+    """Equal limits on both axes from what is shown, a few wild predictions excepted, and the identity line."""
+    shown = np.concatenate([panel.true, np.percentile(panel.predicted, [0.5, 99.5])])
+    low, high = float(shown.min()), float(shown.max())
+    margin = 0.04 * (high - low) or 1.0
+    limits: Any = (low - margin, high + margin)
+    axes.plot(limits, limits, color="black", linewidth=1, linestyle="--", zorder=3, label="predicted = true")
+    axes.set_xlim(limits)
+    axes.set_ylim(limits)
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.2)

@@ -1,0 +1,114 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases, parameters, plan
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.policies import mlp
+from epvf_data.policies.files import save_policy
+from epvf_data.policies.perturb import perturb
+from epvf_data.policies.spec import PolicySpec
+
+SPEC = PolicySpec(4, 1, (3,))
+
+
+def no_bundle():
+    raise AssertionError("no bundled policies were asked for")
+
+
+def make(recipe, seed, rows):
+    bases = load_bases(recipe, SPEC, seed, no_bundle)
+    planned = plan(recipe, len(bases), seed, rows)
+    return bases, planned, parameters(recipe, SPEC, bases, planned)
+
+
+@given(
+    st.floats(0, 1),
+    st.integers(0, 9),
+    st.lists(st.integers(0, 63), min_size=16, max_size=16),
+    st.booleans(),
+)
+def test_any_part_of_the_rows_is_the_same_made_alone(share, seed, some, antithetic):
+    recipe = Recipe(RandomSource(share), PerturbedSource(random_bases=5, antithetic=antithetic))
+    _, planned, params = make(recipe, seed, np.arange(64))
+    _, mine, part = make(recipe, seed, np.array(some))
+    np.testing.assert_array_equal(part, params[some])
+    for own, every in zip(mine, planned, strict=True):
+        np.testing.assert_array_equal(own, every[some])
+    assert abs(planned.fresh.sum() - share * 64) <= 1
+
+
+def test_lineage_alone_gives_every_parameter_back():
+    recipe = Recipe(RandomSource(0.25), PerturbedSource(random_bases=3, law="uniform_scaled", floor=0.01))
+    bases, planned, params = make(recipe, 5, np.arange(100))
+    for row in range(100):
+        key = jax.random.wrap_key_data(planned.noise_seed[row])
+        if planned.fresh[row]:
+            expected = mlp.init(key, SPEC, planned.scale[row])
+        elif planned.sign[row] == 0:
+            expected = bases[planned.base[row]]
+        else:
+            expected = perturb(
+                "uniform_scaled", key, bases[planned.base[row]], planned.scale[row], int(planned.sign[row]), 0.01
+            )
+        np.testing.assert_allclose(params[row], expected, atol=1e-7)
+
+
+def test_families_hold_their_base_once_then_antithetic_pairs_of_every_scale():
+    recipe = Recipe(RandomSource(0.0), PerturbedSource(random_bases=2, scales=(0.1, 0.2), law="gaussian"))
+    bases, planned, params = make(recipe, 0, np.arange(2 * 9))
+    for family in range(2):
+        mine = planned.base == family
+        np.testing.assert_array_equal(planned.sign[mine], [0, 1, -1, 1, -1, 1, -1, 1, -1])
+        np.testing.assert_allclose(planned.scale[mine], [0, 0.1, 0.1, 0.2, 0.2, 0.1, 0.1, 0.2, 0.2])
+        own = params[mine]
+        np.testing.assert_array_equal(own[0], bases[family])
+        for pair in range(4):
+            np.testing.assert_allclose((own[1 + 2 * pair] + own[2 + 2 * pair]) / 2, bases[family], atol=1e-6)
+        assert len(np.unique(own, axis=0)) == 9
+
+
+def test_streams_are_independent_of_each_other():
+    recipe = Recipe(RandomSource(0.5), PerturbedSource(random_bases=2))
+    _, planned, _ = make(recipe, 0, np.arange(50))
+    words = np.concatenate([planned.reset_seed, planned.noise_seed[planned.fresh]])
+    assert len(np.unique(words, axis=0)) == len(words)
+    _, other, _ = make(recipe, 1, np.arange(50))
+    assert not (other.reset_seed == planned.reset_seed).all(axis=1).any()
+
+
+def test_random_scales_are_log_uniform():
+    recipe = Recipe(RandomSource(1.0, (0.1, 10.0)), PerturbedSource())
+    _, planned, _ = make(recipe, 0, np.arange(4000))
+    logs = np.log10(planned.scale)
+    assert -1 <= logs.min() < -0.99
+    assert 0.99 < logs.max() <= 1 + 1e-6
+    assert logs.mean() == pytest.approx(0.0, abs=0.03)
+
+
+def test_policy_files_are_bases_and_other_architectures_are_refused(tmp_path):
+    flat = np.asarray(mlp.init(jax.random.key(0), SPEC))
+    save_policy(tmp_path / "mine", SPEC, flat)
+    recipe = Recipe(perturbed=PerturbedSource(bases=(str(tmp_path / "mine"), "random"), random_bases=2, clip=0.1))
+    bases = load_bases(recipe, SPEC, 0, no_bundle)
+    assert bases.shape == (3, SPEC.size)
+    np.testing.assert_array_equal(bases[0], np.clip(flat, -0.1, 0.1))
+    with pytest.raises(ArchitectureMismatchError, match="set policy"):
+        load_bases(recipe, PolicySpec(4, 1, (5,)), 0, no_bundle)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Recipe(RandomSource(1.5)), "share of all rows"),
+        (lambda: Recipe(RandomSource(0.5, (3.0, 1.0))), "two positive numbers"),
+        (lambda: Recipe(perturbed=PerturbedSource(scales=())), "at least one positive"),
+        (lambda: Recipe(perturbed=PerturbedSource(law="gausian")), "no perturbation law"),
+        (lambda: Recipe(perturbed=PerturbedSource(random_bases=0)), "at least 1"),
+    ],
+)
+def test_bad_recipes_are_refused_in_one_sentence(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()

@@ -1,0 +1,108 @@
+"""The command line as a person meets it: real processes, their output and exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+COLLECT = [
+    "collect",
+    "--envs",
+    "32",
+    "--horizon",
+    "10",
+    "--set",
+    "policy.hidden=[8]",
+    "--set",
+    "perturbed.bases=random",
+]
+
+
+def run(*words, check=True):
+    process = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in process.stderr, process.stderr
+    if check:
+        assert process.returncode == 0, process.stderr
+    return process
+
+
+def test_the_main_job_from_the_shell(in_tmp):
+    made = json.loads(run(*COLLECT, "--policies", "256", "--json", "--quiet").stdout)
+    assert made["dataset"] == "ant.zarr"
+    keys = {"dataset", "rows", "commits", "env_steps", "physics_steps", "seconds", "env_steps_per_second"}
+    assert keys | {"return_mean", "return_max"} <= set(made)
+    info = json.loads(run("info", "ant.zarr", "--json", "--plot", "returns.png").stdout)
+    assert set(info) == {"format_version", "rows", "commits", "env", "architectures", "sources", "returns"}
+    assert (info["rows"], info["env"]["name"], sum(info["sources"].values())) == (256, "ant", 256)
+    assert (in_tmp / "returns.png").read_bytes().startswith(b"\x89PNG")
+    checked = json.loads(run("validate", "ant.zarr", "--deep", "--json").stdout)
+    assert checked["ok"]
+    words = ("train-offline", "--json", "--quiet", "--set", "epochs=3", "--set", "seeds=2")
+    trained = json.loads(run(*words).stdout)
+    assert {"run", "critic", "rows_train", "rows_test", "spearman", "kendall", "r2", "seconds"} <= set(trained)
+    text = run("info", "ant.zarr").stdout
+    assert "256 rows in 8 commits" in text
+    assert "█" in text
+
+
+def test_envs_and_doctor(in_tmp):
+    listed = json.loads(run("envs", "--json").stdout)
+    assert {"ant", "ant-servo", "cartpole"} == {env["name"] for env in listed}
+    assert set(listed[0]) == {"name", "observation_size", "action_size", "horizon", "digest"}
+    assert "cartpole" in run("envs").stdout
+    found = json.loads(run("doctor", "--json").stdout)
+    assert set(found) == {"versions", "devices", "backends", "problems"}
+    assert set(found["backends"]) == {"native", "mjx"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["collect", "--env", "antt"], 2, "no environment 'antt'"),
+        (["collect", "--envs", "0"], 2, "envs is 0"),
+        (["collect", "--env", "cartpole", "--backend", "native"], 1, "not a MuJoCo model"),
+        (["collect", "--backend", "cuda"], 2, "choose one of auto, mjx, native"),
+        (["collect", "--set", "random.shar=1"], 2, "did you mean random.share?"),
+        (["collect", "--config", "missing.toml"], 2, "no configuration file missing.toml"),
+        (["collect", "--base", "missing.safetensors"], 2, "missing.safetensors is not a policy file"),
+        (["collect", "--out", "a_file"], 1, "a_file"),
+        (["collect", "--resume"], 1, "leave --resume out"),
+        (["collect", "--polices", "3"], 2, "No such option"),
+        (["info", "missing.zarr"], 1, "missing.zarr"),
+        (["info", "a_file"], 1, "a_file"),
+        (["validate", "."], 1, "."),
+        (["train-offline"], 1, "no data set in this folder"),
+        (["train-offline", "missing.zarr"], 1, "missing.zarr"),
+        (["nonsense"], 2, "No such command"),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_get_one_sentence_and_the_exit_code_of_the_contract(in_tmp, words, code, message):
+    (in_tmp / "a_file").write_text("something of the user's")
+    before = sorted(in_tmp.iterdir())
+    process = run(*words, check=False)
+    assert process.returncode == code
+    assert message in process.stderr
+    if "No such" not in message:
+        assert process.stderr.startswith("error: ")
+        assert process.stderr.count("\n") == 1
+    assert sorted(in_tmp.iterdir()) == before
+    assert (in_tmp / "a_file").read_text() == "something of the user's"
+
+
+def test_reading_needs_no_jax_and_little_time(in_tmp):
+    run(*COLLECT, "--quiet")
+    script = (
+        "import sys, time; t = time.perf_counter(); import epvf_data; d = epvf_data.open('ant.zarr');"
+        "rows = len(d.table().column('returns')); seconds = time.perf_counter() - t;"
+        "assert rows == 32, rows; assert seconds < 1, seconds;"
+        "bad = {'jax', 'mujoco', 'flax', 'optax', 'orbax'} & {name.split('.')[0] for name in sys.modules};"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_help_shows_examples(in_tmp):
+    for verb in ("collect", "info", "validate", "train-offline", "doctor", "envs"):
+        assert "Example" in run(verb, "--help").stdout
