@@ -67,7 +67,7 @@ def raw_write(path: Path, rows: Rows) -> None:
     """The same arrays, one file, write and fsync."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for value in rows.columns().values():
-        left = memoryview(value).cast("B")
+        left = value.reshape(-1).view(np.uint8).data
         while left:
             left = left[os.write(descriptor, left) :]
     os.fsync(descriptor)
@@ -112,7 +112,7 @@ def contenders(table: Table, params: np.memmap, hdf5: Path | None) -> dict[str, 
     if hdf5 is not None:
         import h5py
 
-        data = h5py.File(hdf5, "r")["params"]
+        data: Any = h5py.File(hdf5, "r")["params"]
         found["h5py_blocks"] = blocks(lambda part: data[part])
     part = table.parts[0].group.path
     try:
@@ -125,7 +125,7 @@ def contenders(table: Table, params: np.memmap, hdf5: Path | None) -> dict[str, 
         print("tensorstore is not installed; left out", file=sys.stderr)
     import zarr
 
-    array = zarr.open_group(part, mode="r")["params"]
+    array: Any = zarr.open_group(part, mode="r")["params"]
     found["zarr_blocks"] = blocks(lambda part: array[part])
     return found
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from jaxtyping import Int, Int64
 
 from epvf_data.errors import DatasetError
 from epvf_data.store.lineage import VOCABULARIES
+from epvf_data.store.memory import Memory
 from epvf_data.store.part import Part
 from epvf_data.store.shard import Shard
 from epvf_data.store.table import Table
 
 Batch = dict[str, np.ndarray]
 _RESIDENT_BYTES = 64 << 20
-_READ_CHUNKS = 8  # by one thread without asking for more: handing work over costs, too
 _STREAM = 0x62_6C_6F_63  # names the shuffle's random stream apart from others of the same seed
 
 
@@ -86,33 +87,45 @@ class _Block:
     rows: Int64[np.ndarray, " rows"]
     inner: Int64[np.ndarray, " rows"]
 
+    def copy(self, shard: Shard, target: np.ndarray, places: Int64[np.ndarray, " rows"], verify: bool) -> None:
+        """`target[places] = shard[inner]`, chunk by chunk."""
+        size = shard.layout.chunk_rows
+        first, last = int(self.inner[0]) // size, int(self.inner[-1]) // size
+        bounds = np.searchsorted(self.inner, np.arange(first, last + 2) * size).tolist()
+        for chunk, low, high in zip(range(first, last + 1), bounds[:-1], bounds[1:], strict=True):
+            if low < high:
+                rows = None if high - low == size else self.inner[low:high] - chunk * size
+                shard.copy(chunk, rows, target, places[low:high], verify=verify)
+
+
+class _Task:
+    """Work for a thread, or for the one who needs it if no thread has begun: a busy machine delays threads."""
+
+    def __init__(self, threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+        self._work = work
+        self._future = threads.submit(work)
+
+    def finish(self) -> None:
+        """Returns when the work is done; raises what it raised."""
+        if self._future.cancel():
+            self._work()
+        else:
+            self._future.result()
+
 
 @dataclass(frozen=True)
 class _Pool:
-    """Shuffled rows of some blocks. Row i has the number `rows[i]` and lies in `inner[i]` of chunk `owner[i]`."""
+    """The shuffled rows of some blocks: their numbers, and the columns that are being copied into memory."""
 
     rows: Int64[np.ndarray, " rows"]
-    owner: Int64[np.ndarray, " rows"]
-    inner: Int64[np.ndarray, " rows"]
-    chunks: dict[str, list[Future[list[np.ndarray]]]]
+    memory: Batch
+    tasks: list[_Task]
     skip: int
 
-    def wait(self) -> dict[str, list[np.ndarray]]:
-        """The chunks, once all are read. Raises CorruptDatasetError if one of them is not as it was written."""
-        return {name: [chunk for job in jobs for chunk in job.result()] for name, jobs in self.chunks.items()}
-
-    def copy(
-        self, start: int, stop: int, batch: Batch, first: int, resident: Batch, mapped: dict[str, list[np.ndarray]]
-    ) -> None:
-        """Puts the rows from `start` to `stop` into the batch from place `first` on."""
-        for name, values in resident.items():
-            batch[name][first : first + stop - start] = values[self.rows[start:stop]]
-        for name, chunks in mapped.items():
-            owner, inner = self.owner[start:stop].tolist(), self.inner[start:stop].tolist()
-            # Row by row: a row is kilobytes long, and NumPy's own gather would first copy into a temporary array.
-            target = batch[name]
-            for place, (chunk, row) in enumerate(zip(owner, inner, strict=True), first):
-                target[place] = chunks[chunk][row]
+    def wait(self) -> None:
+        """Returns when all rows are there. Raises CorruptDatasetError if one is not as it was written."""
+        for task in reversed(self.tasks):  # threads take them from the front
+            task.finish()
 
 
 def _blocks(table: Table, chosen: Int64[np.ndarray, " chosen"], block_rows: int) -> list[_Block]:
@@ -127,8 +140,10 @@ def _blocks(table: Table, chosen: Int64[np.ndarray, " chosen"], block_rows: int)
     return blocks
 
 
-def _read_chunks(wanted: list[tuple[Shard, int]], verify: bool) -> list[np.ndarray]:
-    return [shard.chunk(chunk, verify=verify) for shard, chunk in wanted]
+def _join(pieces: list[Batch]) -> Batch:
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _chunk_rows(part: Part) -> int:
@@ -139,7 +154,8 @@ class Loader:
     """Batches of a table's rows in an order that is new each epoch, from a bounded amount of memory.
 
     Blocks of `block_rows` consecutive rows (whole stored chunks) come in random order; the rows of `pool_blocks` blocks
-    at a time are shuffled together. While one pool is handed out, threads read and (with `verify`) checksum the next.
+    at a time are shuffled together. While one pool is handed out, threads copy and (with `verify`) checksum the next:
+    up to three pools are in memory.
     Each row comes once an epoch. `shard=(i, n)` gives host i of n its own blocks of the same order; hosts may differ by
     some rows. The order depends on the seed, the epoch and the settings, never on timing.
 
@@ -176,18 +192,19 @@ class Loader:
         self.table, self.columns = table, tuple(columns)
         self._batch_size, self._pool_blocks, self._verify, self._drop_last = batch_size, pool_blocks, verify, drop_last
         self._seed, self._shard = seed, shard
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = threads or max(1, min(4, (os.cpu_count() or 1) - 1))
         self._blocks = _blocks(table, chosen, block_rows)
         self._epoch, self._batch = 0, 0
         self._resident: Batch = {}
-        self._mapped: list[str] = []
+        self._memory: dict[str, Memory] = {}
+        capacity = sum(sorted((len(block.rows) for block in self._blocks), reverse=True)[:pool_blocks])
         for name in self.columns:
             shape = table.row_shape(name)
             size = math.prod(shape) * table.dtype(name).itemsize * table.rows
             if name in VOCABULARIES or size <= resident_bytes:
                 self._resident[name] = table.column(name)
             else:
-                self._mapped.append(name)
+                self._memory[name] = Memory(capacity, shape, table.dtype(name))
         self._identity = {
             "seed": seed,
             "shard": list(shard),
@@ -216,26 +233,28 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of this epoch's batches: column → [batch, …]. The arrays are the caller's to keep and to change."""
-        batch, count = self._new_batch(), 0
+        pieces: list[Batch] = []
+        count = 0
         for pool in self._pools(self._batch * self._batch_size):
-            start, mapped = pool.skip, pool.wait()
+            pool.wait()
+            start = pool.skip
             while start < len(pool.rows):
                 stop = min(len(pool.rows), start + self._batch_size - count)
-                pool.copy(start, stop, batch, count, self._resident, mapped)
+                pieces.append(self._slice(pool, start, stop))
                 count, start = count + stop - start, stop
                 if count == self._batch_size:
                     self._batch += 1
-                    full, batch, count = batch, self._new_batch(), 0
-                    yield full
-                    del full  # the memory can be used for a later batch as soon as the caller has let go of it
+                    batch, pieces, count = _join(pieces), [], 0
+                    yield batch
+                    del batch  # its memory can be used again as soon as the caller has let go of it
         if count and not self._drop_last:
             self._batch += 1
-            yield {name: values[:count] for name, values in batch.items()}
+            yield _join(pieces)
         self._epoch, self._batch = self._epoch + 1, 0
 
-    def _new_batch(self) -> Batch:
+    def _slice(self, pool: _Pool, start: int, stop: int) -> Batch:
         return {
-            name: np.empty((self._batch_size, *self.table.row_shape(name)), self.table.dtype(name))
+            name: pool.memory[name][start:stop] if name in pool.memory else self._resident[name][pool.rows[start:stop]]
             for name in self.columns
         }
 
@@ -258,24 +277,16 @@ class Loader:
                 yield ready
 
     def _read(self, blocks: list[_Block], rng: np.random.Generator, skip: int, threads: ThreadPoolExecutor) -> _Pool:
-        """Starts reading the blocks' chunks and shuffles their rows."""
-        wanted: list[tuple[Part, int]] = []
-        owners: list[np.ndarray] = []
-        inners: list[np.ndarray] = []
-        count = 0
-        for block in blocks:
-            numbers, owner = np.unique(block.inner // _chunk_rows(block.part), return_inverse=True)
-            owners.append(owner + count)
-            inners.append(block.inner % _chunk_rows(block.part))
-            count += len(numbers)
-            wanted += [(block.part, chunk) for chunk in numbers.tolist()]
-        chunks: dict[str, list[Future[list[np.ndarray]]]] = {}
-        for name in self._mapped:
-            reads = [(part.shard(name), chunk) for part, chunk in wanted]
-            for shard, chunk in reads:
-                shard.prefetch(chunk)
-            pieces = [reads[first : first + _READ_CHUNKS] for first in range(0, len(reads), _READ_CHUNKS)]
-            chunks[name] = [threads.submit(_read_chunks, piece, self._verify) for piece in pieces]
+        """Shuffles the blocks' rows and starts copying them to their places."""
         rows = np.concatenate([block.rows for block in blocks])
-        order = rng.permutation(len(rows))
-        return _Pool(rows[order], np.concatenate(owners)[order], np.concatenate(inners)[order], chunks, skip)
+        places = rng.permutation(len(rows))
+        cuts = np.cumsum([len(block.rows) for block in blocks])[:-1]
+        memory = {name: pool.lease(len(rows)) for name, pool in self._memory.items()}
+        shuffled = np.empty_like(rows)
+        shuffled[places] = rows
+        tasks = [
+            _Task(threads, partial(block.copy, block.part.shard(name), target, mine, self._verify))
+            for block, mine in zip(blocks, np.split(places, cuts), strict=True)
+            for name, target in memory.items()
+        ]
+        return _Pool(shuffled, memory, tasks, skip)

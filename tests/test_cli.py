@@ -76,7 +76,7 @@ def test_envs_and_doctor(in_tmp):
         (["train-offline", "missing.zarr"], 1, "missing.zarr"),
         (["nonsense"], 2, "No such command"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_get_one_sentence_and_the_exit_code_of_the_contract(in_tmp, words, code, message):
     (in_tmp / "a_file").write_text("something of the user's")

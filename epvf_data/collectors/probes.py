@@ -58,20 +58,20 @@ def _load(path) -> np.ndarray:
         ) from error
 
 
-def draw(env: Env, count: int, policies: int = 32, seed: int = 0) -> Float[np.ndarray, "K O"]:
-    """States that random policies of scales 0.5 to 2 visit: a random policy, then a random time of its episode."""
+def draw(env: Env, count: int, each: int = 8, seed: int = 0) -> Float[np.ndarray, "K O"]:
+    """States that random policies of scales 0.5 to 2 visit, up to `each` of one episode a policy, in any order."""
     spec = PolicySpec(env.observation_size, env.action_size)
-    key = stream(seed, "probe")
-    visited = []
-    for number in range(policies):
+    key, generator = stream(seed, "probe"), np.random.default_rng(seed)
+    chosen: list[np.ndarray] = []
+    number = 0
+    while len(chosen) < count:
         own = jax.random.fold_in(key, number)
-        params = mlp.init(own, spec, 0.5 * 4.0 ** (number / (policies - 1)))
-        episode = trajectory(env, spec, np.asarray(params), np.asarray(jax.random.key_data(own)))
-        seen = episode.observations
-        visited.append(seen[np.isfinite(seen).all(axis=1)])
-    generator = np.random.default_rng(seed)
-    picks = [visited[generator.integers(policies)] for _ in range(count)]
-    return np.stack([seen[generator.integers(len(seen))] for seen in picks]).astype(np.float32)
+        params = mlp.init(own, spec, 0.5 * 4.0 ** (number % 8 / 7))
+        seen = trajectory(env, spec, np.asarray(params), np.asarray(jax.random.key_data(own))).observations
+        seen = seen[np.isfinite(seen).all(axis=1)]
+        chosen.extend(generator.choice(seen, size=min(each, len(seen)), replace=False))
+        number += 1
+    return generator.permutation(np.stack(chosen))[:count].astype(np.float32)
 
 
 def main() -> None:

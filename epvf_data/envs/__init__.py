@@ -2,13 +2,13 @@
 
 from functools import cache
 
-from epvf_data.envs import ant, cartpole
+from epvf_data.envs import ant, ant_servo, cartpole
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
 
 __all__ = ["ENVS", "Env", "Physics", "make"]
 
-ENVS = {"ant": ant.make, "cartpole": cartpole.make}
+ENVS = {"ant": ant.make, "ant-servo": ant_servo.make, "cartpole": cartpole.make}
 
 
 @cache

@@ -1,7 +1,7 @@
 """The Ant of "Massively Scaling Explicit Policy-conditioned Value Functions": run at 2 m/s along the body's x axis.
 
-Observation (34): torso height 1, joint positions 8, joint velocities 8, body-frame linear velocity 3, angular velocity 3,
-projected gravity 3, last action 8. Reward exp(−‖v_xy − (2, 0)‖² / 0.25) a step, v in the body frame.
+Observation (34): torso height 1, joint positions 8, joint velocities 8, body-frame linear velocity 3, angular
+velocity 3, projected gravity 3, last action 8. Reward exp(−‖v_xy − (2, 0)‖² / 0.25) a step, v in the body frame.
 """
 
 from __future__ import annotations

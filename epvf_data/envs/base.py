@@ -7,7 +7,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -55,7 +55,7 @@ class Env:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What defines the task, as plain JSON values. The functions are named by `version`: raise it when they change."""
+        """What defines the task, as plain JSON values. `version` stands for the functions: raise it when they change."""
         return {
             "name": self.name,
             "version": self.version,
@@ -74,8 +74,16 @@ class Env:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_horizon(self, horizon: int) -> Env:
-        """The same task truncated after `horizon` control steps: another digest, since returns differ."""
-        return self if horizon == self.horizon else replace(self, horizon=horizon)
+        """The same task truncated after `horizon` control steps: another digest, since returns differ.
+
+        Equal arguments give the same object, so that compiled functions are reused.
+        """
+        return self if horizon == self.horizon else _with_horizon(self, horizon)
+
+
+@lru_cache(maxsize=64)
+def _with_horizon(env: Env, horizon: int) -> Env:
+    return replace(env, horizon=horizon)
 
 
 def canonical_xml(text: str) -> str:

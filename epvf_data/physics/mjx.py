@@ -31,6 +31,7 @@ from epvf_data.policies.spec import PolicySpec
 
 SEGMENT = 25  # control steps between two looks at what has finished
 CPU_CHUNK = 64  # worlds a thread; their weights stay in cache
+SPLIT_WORK = 200_000  # floating point operations of a batched factorisation above which jaxlib spreads it over its pool
 DEVICE_CHUNK = 16384  # worlds on an accelerator
 LOAD = 16  # the smallest number of slots that is loaded at once
 
@@ -71,6 +72,9 @@ def rollout(
     on_cpu = device.platform == "cpu"
     chunk = chunk or (CPU_CHUNK if on_cpu else min(DEVICE_CHUNK, power_of_two(queue.items)))
     threads = min(threads or (len(os.sched_getaffinity(0)) if on_cpu else 1), math.ceil(queue.items / chunk))
+    if chunk * _velocities(env) ** 3 >= SPLIT_WORK:
+        # jaxlib waits inside its pool for the parts of a factorisation: two chunks could wait for each other for ever.
+        threads = 1
     with jax.default_device(device):
         functions = _compiled(env, spec, discount, chunk)
     if threads == 1:
@@ -86,9 +90,7 @@ def rollout(
     return queue.outcomes
 
 
-def episode_fn(
-    env: Env, spec: PolicySpec, discount: float = 1.0
-) -> Callable[[mlp.Tensors, PRNGKeyArray], Episode]:
+def episode_fn(env: Env, spec: PolicySpec, discount: float = 1.0) -> Callable[[mlp.Tensors, PRNGKeyArray], Episode]:
     """A pure function (one policy's tensors, reset key) → finished episode, to be vmapped and jitted by the caller.
 
     It leaves its loop when the episode has ended; under `vmap`, when all have.
@@ -147,14 +149,16 @@ def _advance(env: Env) -> Advance:
     library, model, template = _mjx(env)
 
     def advance_mjx(world: World, control: Array) -> tuple[Array, Array, Array]:
-        # All other fields of Data are either constant here or computed afresh by each step.
-        physics = world.episode.physics
-        data = template.replace(
-            qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=world.warmstart, ctrl=control
-        )
-        for _ in range(env.substeps):
+        def substep(carry, _):
+            # All other fields of Data are either constant here or computed afresh by each step.
+            qpos, qvel, warmstart = carry
+            data = template.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=control)
             data = library.step(model, data)
-        return data.qpos, data.qvel, data.qacc_warmstart
+            return (data.qpos, data.qvel, data.qacc_warmstart), None
+
+        physics = world.episode.physics
+        carry = (physics.qpos, physics.qvel, world.warmstart)
+        return substep(carry, None)[0] if env.substeps == 1 else jax.lax.scan(substep, carry, length=env.substeps)[0]
 
     return advance_mjx
 

@@ -151,8 +151,7 @@ class Shard:
         least = layout.chunks * _ENTRY + _CRC
         if size < least or (layout.zstd is None and size != layout.size):
             raise CorruptDatasetError(f"{name} has {size} bytes; {layout.size} are expected.")
-        self._mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        self._bytes = np.frombuffer(self._mapping, np.uint8)
+        self._bytes = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8)
         self._index = self._read_index()
         self._verified = np.zeros(layout.chunks, bool)
 
@@ -215,13 +214,6 @@ class Shard:
             ) from error
         return target.view(np.dtype(layout.dtype).newbyteorder("<")).reshape(layout.chunk_shape)
 
-    def prefetch(self, chunk: int) -> None:
-        """Asks the system to have one chunk in memory soon."""
-        if hasattr(mmap, "MADV_WILLNEED"):
-            start, length = self._index[chunk].tolist()
-            aligned = start - start % mmap.PAGESIZE
-            self._mapping.madvise(mmap.MADV_WILLNEED, aligned, start + length - aligned)
-
     def chunk(self, chunk: int, *, verify: bool = True) -> np.ndarray:
         """The rows of one chunk, [rows, …]: a read-only view of the file, or a copy if it is compressed."""
         if verify:
@@ -229,6 +221,18 @@ class Shard:
         rows = min(self.layout.chunk_rows, self.layout.shape[0] - self._first(chunk))
         whole = self._view[chunk] if self.layout.zstd is None else self._decode(chunk)
         return whole[:rows]
+
+    def copy(
+        self, chunk: int, rows: np.ndarray | None, target: np.ndarray, places: np.ndarray, *, verify: bool
+    ) -> None:
+        """`target[places] = chunk[rows]` (all rows for None); raises CorruptDatasetError if the chunk is damaged."""
+        if self.layout.zstd is not None:
+            whole = self.chunk(chunk, verify=verify)
+        else:
+            whole = self.chunk(chunk, verify=False)  # copied first and verified then, from the processor's cache
+        target[places] = whole if rows is None else whole[rows]
+        if verify and self.layout.zstd is None:
+            self.verify(chunk)
 
     def read(self, start: int, stop: int, target: np.ndarray) -> None:
         """Copies the rows from `start` to `stop` into `target`; verifies every chunk they touch."""

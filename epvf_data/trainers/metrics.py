@@ -32,7 +32,8 @@ def kendall(predicted: Vector, true: Vector) -> float:
     if _constant(predicted) or _constant(true):
         return 0.0
     method = "asymptotic" if len(true) > 2 else "exact"  # the quick one divides by zero for two rows
-    return float(kendalltau(predicted, true, method=method)[0])
+    found: Any = kendalltau(predicted, true, method=method)
+    return float(found.statistic)
 
 
 def r2(predicted: Vector, true: Vector) -> float:

@@ -194,7 +194,7 @@ def test_shipped_probing_states_fit_their_environment_and_differ(name):
 
 def test_probing_states_can_be_drawn_or_given(in_tmp):
     env = envs.make("cartpole")
-    drawn = draw(env, 5, policies=4)
+    drawn = draw(env, 5)
     np.save("mine.npy", drawn)
     np.testing.assert_array_equal(probing_states(env, 5, "mine.npy"), drawn)
     with pytest.raises(ConfigError, match="there are 5"):

@@ -22,11 +22,11 @@ from epvf_data.store.writer import Writer
 
 
 @pytest.fixture
-def tiny(tmp_path, make_rows, env) -> Path:
-    with Writer.open(tmp_path / "tiny", env) as writer:
+def tiny(quick_path, make_rows, env) -> Path:
+    with Writer.open(quick_path / "tiny", env) as writer:
         writer.commit(make_rows(3, 0, probes=2), {})
         writer.commit(make_rows(2, 1, probes=2), {})
-    return tmp_path / "tiny"
+    return quick_path / "tiny"
 
 
 def noticed(path: Path) -> bool:
@@ -40,6 +40,7 @@ def files(path: Path) -> list[Path]:
     return sorted(item for item in path.rglob("*") if item.is_file() and "staging" not in item.parts)
 
 
+@pytest.mark.slow
 def test_every_flip_truncation_and_deletion_is_noticed(tiny):
     """Every file: flipped bits (a few of each byte region), each way to cut it, and its absence."""
     assert validate(tiny, deep=True) == []
@@ -205,12 +206,12 @@ def test_hostile_names_are_refused(tiny, name):
         reseal(tiny, change)
 
 
-def test_links_and_special_files_are_refused(tiny, tmp_path):
+def test_links_and_special_files_are_refused(tiny, quick_path):
     part = tiny / "parts" / epvf_data.open(tiny).commits[0].add[0].id
-    outside = tmp_path / "outside"
+    outside = quick_path / "outside"
     target = part / "returns" / "c" / "0" / "0"
     shutil.copy(target, outside)
-    whole = shutil.copytree(part / "returns", tmp_path / "outside folder")
+    whole = shutil.copytree(part / "returns", quick_path / "outside folder")
 
     def refused(match: str) -> None:
         with pytest.raises(UnsafeDatasetError, match=match):
@@ -234,15 +235,15 @@ def test_links_and_special_files_are_refused(tiny, tmp_path):
     shutil.copytree(whole, part / "returns")
     assert validate(tiny, deep=True) == []
     for name in ("parts", "commits"):
-        (tiny / name).rename(tmp_path / "moved")
-        (tiny / name).symlink_to(tmp_path / "moved")
+        (tiny / name).rename(quick_path / "moved")
+        (tiny / name).symlink_to(quick_path / "moved")
         with pytest.raises(UnsafeDatasetError, match="link"):
             epvf_data.open(tiny)
         (tiny / name).unlink()
-        (tmp_path / "moved").rename(tiny / name)
+        (quick_path / "moved").rename(tiny / name)
     record = tiny / "commits" / "00000000.json"
-    record.rename(tmp_path / "record")
-    record.symlink_to(tmp_path / "record")
+    record.rename(quick_path / "record")
+    record.symlink_to(quick_path / "record")
     with pytest.raises(UnsafeDatasetError, match="link"):
         epvf_data.open(tiny)
     record.unlink()
@@ -284,7 +285,7 @@ def test_brackets_inside_words_are_no_depth():
 
 
 def test_huge_metadata_files_are_not_read(tiny):
-    with open(tiny / "zarr.json", "wb") as file:
+    with (tiny / "zarr.json").open("wb") as file:
         file.truncate(1 << 40)  # sparse
     with pytest.raises(UnsafeDatasetError, match="at most"):
         epvf_data.open(tiny)

@@ -20,7 +20,7 @@ from epvf_data.trainers.rundir import rewind_metrics
 CHILD = """
 import sys
 from epvf_data.trainers.offline import OfflineConfig, train_offline
-config = OfflineConfig(epochs=40, patience=40, widths=(32,), batch_size=32, seeds=2, resamples=20, checkpoint_seconds=0,
+config = OfflineConfig(epochs=12, patience=12, widths=(32,), batch_size=32, seeds=2, resamples=20, checkpoint_seconds=0,
                        device_bytes=int(sys.argv[4]))
 train_offline(sys.argv[1], config, sys.argv[2], resume=sys.argv[3] == "resume",
               progress=lambda now: print(now["split"], now["epoch"], flush=True))
@@ -29,8 +29,8 @@ train_offline(sys.argv[1], config, sys.argv[2], resume=sys.argv[3] == "resume",
 
 def config(device_bytes):
     return OfflineConfig(
-        epochs=40,
-        patience=40,
+        epochs=12,
+        patience=12,
         widths=(32,),
         batch_size=32,
         seeds=2,
@@ -62,15 +62,15 @@ def without_clock(value):
 @pytest.mark.parametrize("device_bytes", [1 << 30, 0], ids=["resident", "streamed"])
 def test_killed_twice_and_resumed_equals_uninterrupted(dataset, tmp_path, device_bytes):
     run, whole = tmp_path / "killed", tmp_path / "whole"
-    kill_when("iid 7", dataset, run, "new", device_bytes)
+    kill_when("iid 4", dataset, run, "new", device_bytes)
     partial = evaluate_run(run)
     assert partial.splits["iid"]["finished"] is False
     assert partial.splits["lineage"] == {"available": False, "reason": "It is not trained yet; resume the run."}
-    kill_when("lineage 5", dataset, run, "resume", device_bytes)
+    kill_when("lineage 3", dataset, run, "resume", device_bytes)
     seen = []
     resumed = train_offline(dataset, config(device_bytes), run, resume=True, progress=seen.append)
     assert seen[0]["split"] == "lineage"
-    assert 4 <= seen[0]["epoch"] <= 40
+    assert 2 <= seen[0]["epoch"] <= 12
     reference = train_offline(dataset, config(device_bytes), whole)
     assert without_clock(resumed.to_dict()) == without_clock(reference.to_dict())
     assert (run / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
