@@ -1,7 +1,8 @@
 """How fast rows come back from disk, and how fast they get there, beside other ways to the same bytes.
 
 Prints one JSON line. Reading: one epoch over rows × params float32 that lie in the page cache, in blocks of 64 rows in
-one shuffled order. Every contender is run once per repeat, in turn, and the medians of rows a second are compared.
+one shuffled order. Every contender is run once per repeat, in turn, and the medians of rows a second are compared;
+processor seconds, summed over all threads, say how much of a difference is only other load on the machine.
 
 - `loader`: epvf_data.Loader, batches of 256 rows drawn at random from pools of 64 blocks, all checksums verified
 - `loader_unverified`: the same without checksums
@@ -177,11 +178,13 @@ def main() -> None:
         table = epvf_data.open(folder / "set.zarr").table()
         runs = contenders(table, params, hdf5)
         speeds: dict[str, list[float]] = {key: [] for key in runs}
+        work: dict[str, list[float]] = {key: [] for key in runs}
         for _ in range(options.repeats):
             for key, run in runs.items():
-                start = time.perf_counter()
+                start, processor = time.perf_counter(), time.process_time()
                 count = run()
                 speeds[key].append(count / (time.perf_counter() - start))
+                work[key].append(time.process_time() - processor)
         median = {key: statistics.median(values) for key, values in speeds.items()}
         result = {
             "benchmark": "loader",
@@ -191,6 +194,7 @@ def main() -> None:
             "loader_over": {
                 key: round(median["loader"] / value, 3) for key, value in median.items() if key != "loader"
             },
+            "processor_seconds": {key: round(statistics.median(values), 3) for key, values in work.items()},
             **writes,
         }
         print(json.dumps(result))

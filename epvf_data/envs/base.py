@@ -55,7 +55,7 @@ class Env:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What defines the task, as plain JSON values. `version` stands for the functions: raise it when they change."""
+        """What defines the task, as JSON values. `version` stands for the functions: raise it when they change."""
         return {
             "name": self.name,
             "version": self.version,

@@ -12,7 +12,6 @@ from epvf_data.envs.base import Env, Physics
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
-
 MAX_STATE = 1e10  # beyond it MuJoCo C calls a state diverged (mjMAXVAL); MJX follows here
 
 
@@ -80,7 +79,8 @@ def act(
 def account(env: Env, discount: float, episode: Episode, after: Physics) -> Episode:
     """Adds the reward of the step that led to `after` and ends the episode where the task says so.
 
-    A state that is not finite, or beyond MuJoCo's bound of 1e10, ends the episode as terminated and keeps the return gathered before it.
+    A state that is not finite, or beyond MuJoCo's bound of 1e10, ends the episode as terminated and keeps the return
+    gathered before it.
     """
     finite = (jnp.abs(after.qpos) < MAX_STATE).all() & (jnp.abs(after.qvel) < MAX_STATE).all()
     reward = env.reward(episode.physics, after)

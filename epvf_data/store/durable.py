@@ -35,17 +35,22 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, s
     """Writes a new file. Returns its size and SHA-256; `flush` makes it durable."""
     digest = hashlib.sha256()
     size = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
+    with contextlib.ExitStack() as stack:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        stack.callback(os.close, descriptor)
+        hasher: ThreadPoolExecutor | None = None
         for piece in _joined(pieces):
-            digest.update(piece)
+            if hasher is None and len(piece) >= _SMALL:  # hashing takes as long as writing: side by side
+                hasher = stack.enter_context(ThreadPoolExecutor(1))
+            if hasher is None:
+                digest.update(piece)
+            else:
+                hasher.submit(digest.update, piece)
             size += len(piece)
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-    finally:
-        os.close(descriptor)
-    return size, digest.hexdigest()
+    return size, digest.hexdigest()  # leaving the stack waited for the hasher
 
 
 def _joined(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:

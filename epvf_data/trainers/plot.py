@@ -39,7 +39,7 @@ def draw(panels: list[Panel], critic: str, heading: str, path: Path) -> None:
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         _points(figure, axes, panel)
         _frame(axes, panel)
-        axes.legend(fontsize=8, loc="upper left", markerscale=1.5, framealpha=0.85)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, markerscale=1.5, frameon=False)
         axes.set_xlabel("true return")
         axes.set_ylabel(f"return predicted by the {critic}" + (" (median seed)" if panel.seeds > 1 else ""))
         mean_of = f" (mean of {panel.seeds} seeds)" if panel.seeds > 1 else ""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from epvf_data.trainers import metrics
 
 SCOPE = {
-    "iid": "On held-out policies of families that it has seen",
+    "iid": "On held-out policies whose relatives it has seen",
     "lineage": "On families of policies that it never saw",
 }
 
@@ -96,7 +96,7 @@ def judge(
 
 def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any]) -> str:
     """One sentence that does not flatter."""
-    critic, ridge = measured["critic"], measured["ridge"]
+    critic, ridge, mean = measured["critic"], measured["ridge"], measured["mean"]
     low, high = critic["interval"]["spearman"]
     numbers = f"Spearman {critic['spearman']:.2f} [{low:.2f}, {high:.2f}], R² {critic['r2']:.2f}"
     ridge_numbers = f"the ridge reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
@@ -108,5 +108,9 @@ def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any]) -> st
         finding = "the critic ranks worse than the ridge"
     else:
         finding = "the critic does not rank better than the ridge"
-    no_better = " Its errors are no smaller than those of predicting the mean return." if critic["r2"] <= 0 else ""
-    return f"{SCOPE[name]}, {finding}: {numbers}; {ridge_numbers}.{no_better}"
+    remark = ""
+    if critic["r2"] <= mean["r2"]:
+        remark = " Its squared errors are no smaller than those of predicting the mean return."
+    elif critic["r2"] <= 0:
+        remark = " It beats predicting the training rows' mean return, but knowing these rows' own mean would be better."
+    return f"{SCOPE[name]}, {finding}: {numbers}; {ridge_numbers}.{remark}"
