@@ -51,8 +51,8 @@ class Bar:
             self.bar.update(self.task, completed=done, total=total, note=note)
         elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= total):
             self.logged = now
-            left = f"{elapsed * (total - done) / done:.0f}" if done else "?"
-            print(f"{self.name}: {note} · {left} s left", file=sys.stderr, flush=True)
+            left = f" · {elapsed * (total - done) / done:.0f} s left" if done and elapsed > 1 else ""
+            print(f"{self.name}: {note}{left}", file=sys.stderr, flush=True)
 
     def epoch(self, event: Mapping[str, Any]) -> None:
         """Shows one training epoch: keys split, epoch, epochs, validation_loss (one number a seed)."""

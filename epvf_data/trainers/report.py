@@ -112,5 +112,7 @@ def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any]) -> st
     if critic["r2"] <= mean["r2"]:
         remark = " Its squared errors are no smaller than those of predicting the mean return."
     elif critic["r2"] <= 0:
-        remark = " It beats predicting the training rows' mean return, but knowing these rows' own mean would be better."
+        remark = (
+            " It beats predicting the training rows' mean return, but knowing these rows' own mean would be better."
+        )
     return f"{SCOPE[name]}, {finding}: {numbers}; {ridge_numbers}.{remark}"
