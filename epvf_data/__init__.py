@@ -24,7 +24,23 @@ _PUBLIC = {
     "train_offline": "epvf_data.trainers.offline",
     "validate": "epvf_data.store.validate",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "CollectConfig",
+    "Loader",
+    "OfflineConfig",
+    "PolicySpec",
+    "__version__",
+    "collect",
+    "collect_config",
+    "evaluate_run",
+    "load_policy",
+    "open",
+    "save_policy",
+    "split_by_lineage",
+    "split_iid",
+    "train_offline",
+    "validate",
+]
 
 if TYPE_CHECKING:
     from epvf_data.collectors.collect import collect as collect

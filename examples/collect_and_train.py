@@ -8,7 +8,7 @@ print(f"{report.rows} policies, {report.env_steps_per_second:,.0f} env steps/s, 
 
 table = epvf_data.open("cartpole.zarr").table()
 best = table.mean_returns().argmax()
-print(f"row {best} has {table.spec.size} parameters and takes {table.read('probe_actions', best, best + 1).shape} actions")
+print(f"row {best} is the best: {table.spec.size} parameters, {len(table.probe_states)} probing states")
 
 result = epvf_data.train_offline("cartpole.zarr", epvf_data.OfflineConfig(epochs=20), "cartpole-mlp")
 print(result.verdict)

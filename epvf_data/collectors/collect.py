@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -137,7 +138,7 @@ def probe_actions(
     spec: PolicySpec, params: Float[np.ndarray, "n P"], states: Float[np.ndarray, "K O"]
 ) -> Float[np.ndarray, "n K A"]:
     """Each policy's action in each probing state, a few hundred policies at a time."""
-    run = jax.jit(jax.vmap(lambda flat: probe(spec, flat, states)))
+    run = jax.jit(jax.vmap(lambda flat: probe(spec, flat, jnp.asarray(states))))
     actions = np.empty((len(params), len(states), spec.action_size), np.float32)
     for start in range(0, len(params), PROBE_BATCH):
         batch = params[start : start + PROBE_BATCH]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from epvf_data import envs
+from epvf_data.collectors.setting import simulation
 from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.provenance import versions
 from epvf_data.rollout import resolve_backend, rollout
@@ -38,10 +39,12 @@ def resimulate(dataset: Dataset, rows: int, *, seed: int = 0, backend: str | Non
             f"{dataset.path} was made with {dataset.env.name} of digest {dataset.env.digest[:12]}, this version's is "
             f"{env.digest[:12]}; install the version that its commits name."
         )
-    recorded = dataset.commits[-1].provenance if dataset.commits else {}
-    made_with = recorded.get("simulation", {})
-    backend = backend or made_with.get("backend", "auto")
-    same = resolve_backend(env, backend) == made_with.get("backend") and recorded.get("versions") == versions()
+    records = [commit.provenance for commit in dataset.commits]
+    chosen = resolve_backend(
+        env, backend or (records[0].get("simulation", {}).get("backend", "auto") if records else "auto")
+    )
+    here = (simulation(chosen), versions())
+    same = all((record.get("simulation"), record.get("versions")) == here for record in records)
     generator = np.random.default_rng(seed)
     share = np.array([architecture.rows for architecture in dataset.architectures], float)
     counts = generator.multinomial(min(rows, dataset.rows), share / share.sum()) if share.size else []
@@ -58,7 +61,7 @@ def resimulate(dataset: Dataset, rows: int, *, seed: int = 0, backend: str | Non
             table.take("params", picked),
             reset_seed=table.take("reset_seed", picked),
             episodes=stored.shape[1],
-            backend=backend,
+            backend=chosen,
         )
         error = np.abs(outcomes.returns - stored).max(axis=1)
         error = np.where(np.isfinite(error), error, np.inf)

@@ -96,6 +96,17 @@ def collect_config(env: str, **settings: Any) -> CollectConfig:
     return configure(None, [], changes)
 
 
+def simulation(backend: str) -> dict[str, str]:
+    """What rolls out here, as far as it can change a return: rows of equal descriptions and versions are comparable."""
+    device = jax.devices()[0]
+    return {
+        "backend": backend,
+        "device": processor() if backend == "native" or device.platform == "cpu" else device.device_kind,
+        "dtype": "float64" if backend == "native" else "float32",  # of the physics; policies are float32 on both
+        "matmul_precision": "highest",
+    }
+
+
 class Setting:
     """A configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
 
@@ -114,13 +125,7 @@ class Setting:
         self.bases = load_bases(self.recipe, self.spec, config.seed, lambda: bundled_bases(self.env, self.spec))
         self.base_ids = [policy_id(self.spec, base) for base in self.bases]
         self.probe_states = probing_states(self.env, config.probes, config.probe_file)
-        device = jax.devices()[0]
-        self.simulation = {
-            "backend": self.backend,
-            "device": processor() if self.backend == "native" or device.platform == "cpu" else device.device_kind,
-            "dtype": "float32",
-            "matmul_precision": "float32",
-        }
+        self.simulation = simulation(self.backend)
 
     @property
     def run(self) -> str:

@@ -31,6 +31,9 @@ from epvf_data.policies.spec import PolicySpec
 
 SEGMENT = 25  # control steps between two looks at what has finished
 CPU_CHUNK = 64  # worlds a thread; their weights stay in cache
+# On a CPU, the compiler runs the last few iterations of some vectorised loops over worlds as scalars, and these round
+# otherwise. With vectors of four the last four worlds of a block do nothing, so a result does not depend on its slot.
+CPU_OPTIONS, CPU_SPARE = {"xla_cpu_prefer_vector_width": 128}, 4
 SPLIT_WORK = 200_000  # floating point operations of a batched factorisation above which jaxlib spreads it over its pool
 DEVICE_CHUNK = 16384  # worlds on an accelerator
 LOAD = 16  # the smallest number of slots that is loaded at once
@@ -60,8 +63,9 @@ def rollout(
 ) -> Outcomes:
     """Rolls out `episodes` episodes of each policy on JAX's default device.
 
-    `chunk` worlds are stepped together; a result does not depend on the other worlds of its chunk, but another chunk
-    size compiles to other roundings. On a CPU, `threads` chunks run side by side (default: one a core).
+    `chunk` worlds are stepped together. Another chunk size compiles to other roundings; with the same one, a result on
+    a CPU depends neither on its place nor on the other policies nor on `threads`, the number of chunks that run side
+    by side (default: one a core).
 
     Raises BackendError for a model that MJX cannot run.
     """
@@ -72,11 +76,12 @@ def rollout(
     on_cpu = device.platform == "cpu"
     chunk = chunk or (CPU_CHUNK if on_cpu else min(DEVICE_CHUNK, power_of_two(queue.items)))
     threads = min(threads or (len(os.sched_getaffinity(0)) if on_cpu else 1), math.ceil(queue.items / chunk))
-    if chunk * _velocities(env) ** 3 >= SPLIT_WORK:
+    lanes = chunk + CPU_SPARE if on_cpu else chunk
+    if lanes * _velocities(env) ** 3 >= SPLIT_WORK:
         # jaxlib waits inside its pool for the parts of a factorisation: two chunks could wait for each other for ever.
         threads = 1
     with jax.default_device(device):
-        functions = _compiled(env, spec, discount, chunk)
+        functions = _compiled(env, spec, discount, lanes, on_cpu)
     if threads == 1:
         _work(device, queue, functions, chunk)
         return queue.outcomes
@@ -191,13 +196,13 @@ class _Compiled(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _compiled(env: Env, spec: PolicySpec, discount: float, chunk: int) -> _Compiled:
-    """Compiled once for each environment, architecture, discount and chunk."""
+def _compiled(env: Env, spec: PolicySpec, discount: float, lanes: int, on_cpu: bool) -> _Compiled:
+    """Compiled once for each environment, architecture, discount and number of worlds."""
     step, velocities = jax.vmap(_step(env, spec, discount)), _velocities(env)
 
     def nobody() -> tuple[mlp.Tensors, World]:
-        tensors, episode = blank(env, spec, chunk)
-        return tensors, World(episode, jnp.zeros((chunk, velocities)))
+        tensors, episode = blank(env, spec, lanes)
+        return tensors, World(episode, jnp.zeros((lanes, velocities)))
 
     def load(tensors, world, slots, flat, seeds, numbers):
         new = jax.vmap(lambda row: mlp.unflatten(spec, row))(flat)
@@ -209,7 +214,8 @@ def _compiled(env: Env, spec: PolicySpec, discount: float, chunk: int) -> _Compi
         return jax.lax.scan(lambda world, _: (step(tensors, world), None), world, length=segment_length(env))[0]
 
     # Compiled ahead of the call: two threads that meet an uncompiled function would both compile it.
-    ready = jax.jit(segment, donate_argnums=1).lower(*jax.eval_shape(nobody)).compile()
+    lowered = jax.jit(segment, donate_argnums=1).lower(*jax.eval_shape(nobody))
+    ready = lowered.compile(CPU_OPTIONS if on_cpu else None)
     return _Compiled(jax.jit(nobody), jax.jit(load, donate_argnums=(0, 1)), ready)
 
 
@@ -219,15 +225,17 @@ def _work(device: jax.Device, queue: Queue, functions: _Compiled, chunk: int) ->
     with jax.default_device(device):
         tensors, world = functions.blank()
         while not queue.stop.is_set():
-            idle = np.flatnonzero(~np.asarray(world.episode.running))
+            running = np.asarray(world.episode.running)
+            idle = np.flatnonzero(~running[:chunk])
             done = idle[item[idle] >= 0]
             if done.size:
                 queue.finish(item[done], world.episode, done)
                 item[done] = -1
             items = queue.take(idle.size)
             if items.size:
-                size = min(max(LOAD, power_of_two(items.size)), chunk)
-                slots = np.pad(idle[: items.size], (0, size - items.size), constant_values=chunk)
+                size = max(LOAD, power_of_two(items.size))
+                nowhere = running.size  # padding lands beyond the block and is dropped
+                slots = np.pad(idle[: items.size], (0, size - items.size), constant_values=nowhere)
                 tensors, world = functions.load(tensors, world, slots, *queue.inputs(items, size))
                 item[idle[: items.size]] = items
             elif (item < 0).all():

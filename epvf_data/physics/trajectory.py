@@ -5,7 +5,7 @@ Slow and plain on purpose: MuJoCo's own `mj_step` in a Python loop, the same boo
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,8 @@ from jaxtyping import Float, UInt32
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.physics import native
-from epvf_data.physics.episode import Episode, account, act, begin
+from epvf_data.physics.episode import Episode, account, act
+from epvf_data.physics.slots import start
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -32,7 +33,7 @@ class Trajectory(NamedTuple):
 @lru_cache(maxsize=16)
 def _functions(env: Env, spec: PolicySpec):
     return (
-        jax.jit(lambda key: begin(env, key)),
+        jax.jit(partial(start, env)),
         jax.jit(lambda flat, episode: act(env, spec, mlp.unflatten(spec, flat), episode)),
         jax.jit(lambda episode, after: account(env, 1.0, episode, after)),
         jax.jit(env.observe),
@@ -48,9 +49,8 @@ def trajectory(
     number: int = 0,
 ) -> Trajectory:
     """Rolls out episode `number` of one policy, as `rollout` does it, and keeps every state."""
-    start, choose, settle, observe, dynamics = _functions(env, spec)
-    seed = np.zeros(2, np.uint32) if reset_seed is None else reset_seed
-    episode = start(jax.random.fold_in(jax.random.wrap_key_data(seed), number))
+    begin, choose, settle, observe, dynamics = _functions(env, spec)
+    episode = begin(np.zeros(2, np.uint32) if reset_seed is None else reset_seed, number)
     states = [episode.physics]
     data = None
     if env.xml is not None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-import epvf_data
 from epvf_data.config import build, to_dict
 from epvf_data.envs import ENVS, make
 from epvf_data.errors import DatasetError, RunError
+from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import EnvIdentity
@@ -45,7 +45,7 @@ def train_offline(
     directory = Path(run_dir)
     if not resume:
         rundir.check_free(directory)
-    opened = epvf_data.open(dataset) if isinstance(dataset, (str, Path)) else dataset
+    opened = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
     settings = _settings(opened, config)
     if resume:
         rundir.check_same(directory, rundir.read_run(directory), settings)
@@ -71,7 +71,7 @@ def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = Non
     stored = rundir.read_run(directory)
     config = build(OfflineConfig, stored["config"])
     where = stored["dataset"]["path"] if dataset is None else dataset
-    opened = epvf_data.open(where) if isinstance(where, (str, Path)) else where
+    opened = reader.open(where) if isinstance(where, (str, Path)) else where
     rundir.check_same(directory, stored, _settings(opened, config))
     source = open_source(opened.table(architecture=config.architecture), config.device_bytes)
     fitted: dict[str, FittedSplit | str] = {}

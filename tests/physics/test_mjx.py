@@ -192,7 +192,7 @@ def test_results_do_not_depend_on_place_neighbours_or_threads(ant_policies, ant_
 @pytest.mark.slow
 def test_a_state_that_diverges_keeps_the_return_gathered_before(ant_policies):
     """The physics itself fails: the same walkers, under motors strong enough to throw them out of bounds."""
-    env = replace(ANT, xml=ANT.xml.replace('gear="150"', 'gear="1e12"'), version="thrown")
+    env = replace(ANT, xml=ANT.xml.replace('gear="150"', 'gear="1e20"'), version="thrown")
     outcomes = mjx.rollout(env, WALKER, ant_policies, seeds(40), chunk=CHUNK)
     assert not outcomes.finite.any()
     assert outcomes.terminated.all()
