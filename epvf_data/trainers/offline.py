@@ -165,6 +165,7 @@ def _judge(
         "epochs": found.epochs,
         "best_epochs": found.best_epochs,
         "ridge_penalty": found.penalty,
+        "ridge_rows": found.ridge_rows,
         "seconds": found.seconds,
         **judged,
     }

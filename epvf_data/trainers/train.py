@@ -34,6 +34,7 @@ class Ground(NamedTuple):
     scale: dict[str, np.ndarray]
     ridge: dict[str, np.ndarray]
     penalty: Float[np.ndarray, ""]  # the ridge's λ / P
+    ridge_rows: Int[np.ndarray, ""]  # training rows that the ridge was fitted on: all of them, unless that is too many
     seconds: Float[np.ndarray, ""]
 
 
@@ -58,6 +59,7 @@ class FittedSplit:
     params: Params  # leading axis S
     ridge: Params
     penalty: float
+    ridge_rows: int
     epochs: int
     best_epochs: list[int]
     seconds: float  # of fitting, over all interruptions
@@ -118,6 +120,7 @@ def load_fitted(source: Source, name: str, config: OfflineConfig, directory: Pat
         params=params,
         ridge=plane,
         penalty=float(ground.penalty),
+        ridge_rows=int(ground.ridge_rows),
         epochs=epochs,
         best_epochs=best_epochs,
         seconds=float(ground.seconds) + seconds,
@@ -151,6 +154,7 @@ def _lay_ground(source: Source, split: Split) -> Ground:
         scale=scale._asdict(),
         ridge={"weights": plane.weights, "bias": np.array(plane.bias, np.float32)},
         penalty=np.array(plane.penalty),
+        ridge_rows=np.array(plane.rows),
         seconds=np.array(time.perf_counter() - started),
     )
 
