@@ -1,7 +1,7 @@
 """How fast and how large the compiled rollout is, beside the plain `jit(vmap(scan))`: prints one JSON line.
 
 Both run the same environment, policies and horizon in turns in one process; initial scale 0.5 keeps every ant up, so no
-side gains from episodes that end early (`--scale 2` shows that gain). Memory is the peak of a child process.
+side gains from episodes that end early (`--scale 2` shows that gain). Memory is the peak resident set of a child (Linux).
 
     python benchmarks/mjx.py                       # CPU: batches 64, 512, 4096
     python benchmarks/mjx.py --batches 32768 --repeats 1
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,8 @@ def main() -> None:
     if args.peaks:
         report["peak_mib"] = {side: {b: peak(args, side, b) for b in args.peaks} for side in ("ours", "plain")}
     if args.memory:
-        report = {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        report = {"peak_mib": int(status["VmHWM"].split()[0]) // 1024}
     print(json.dumps(report))
 
 

@@ -6,6 +6,7 @@ Heavy modules are imported by the verb that needs them, so that help and `info` 
 from __future__ import annotations
 
 import json as json_module
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from epvf_data import __version__
-from epvf_data.errors import ConfigError, DatasetError, EpvfError
+from epvf_data.errors import ConfigError, DatasetError, EpvfError, RunError
 
 app = typer.Typer(
     name="epvf-data",
@@ -168,8 +169,12 @@ def _interrupted(target: Path) -> EpvfError:
         kept = f"{reader.open(target).rows:,} rows are committed in {target}"
     except DatasetError:
         return DatasetError("interrupted before the first commit; nothing was written.")
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    return DatasetError(f"interrupted: {kept}; continue with: epvf-data {' '.join(words)} --resume")
+    return DatasetError(f"interrupted: {kept}; continue with: {_resume_command()}")
+
+
+def _resume_command() -> str:
+    """The command line at hand, with --resume."""
+    return shlex.join(["epvf-data", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
 
 
 @app.command(epilog="Example: `epvf-data info ant.zarr --plot returns.png`")
@@ -292,8 +297,11 @@ def train_offline(
     settings = configuration.build(OfflineConfig, stated, changes, {k: v for k, v in flags.items() if v is not None})
     source = dataset or only_dataset()
     target = out or Path(f"{source.resolve().stem}-{settings.critic}")
-    with Bar("train", "epochs", quiet) as bar:
-        report = run(source, settings, target, resume, progress=bar.epoch)
+    try:
+        with Bar("train", "epochs", quiet) as bar:
+            report = run(source, settings, target, resume, progress=bar.epoch)
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; continue with: {_resume_command()}") from None
     if json:
         _print_json(report.to_dict())
         return

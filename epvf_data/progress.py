@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,14 +17,22 @@ LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Bar:
-    """`with Bar("collect", "episodes") as bar: bar.update(done, total, steps, "env steps")`."""
+    """`with Bar("collect", "episodes") as bar: bar.update(done, total, steps, "env steps")`.
+
+    Ctrl-C inside the block raises KeyboardInterrupt, and again at each update: Python swallows an interrupt that falls
+    into a callback or a destructor, and the work would go on.
+    """
 
     def __init__(self, name: str, unit: str, quiet: bool = False):
         self.name, self.unit, self.quiet = name, unit, quiet
         self.began = self.logged = time.perf_counter()
         self.bar: Progress | None = None
+        self.interrupted = False
+        self.handler: Any = None
 
     def __enter__(self) -> Bar:
+        if threading.current_thread() is threading.main_thread():
+            self.handler = signal.signal(signal.SIGINT, self._interrupt)
         if not self.quiet and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
@@ -37,11 +47,19 @@ class Bar:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
         if self.bar is not None:
             self.bar.stop()
 
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
+
     def update(self, done: float, total: float, count: float | None = None, what: str = "") -> None:
         """Shows that `done` of `total` units are finished, and `count` of `what` since the start as a rate."""
+        if self.interrupted:
+            raise KeyboardInterrupt
         now = time.perf_counter()
         elapsed = max(now - self.began, 1e-9)
         note = f"{done:,.0f}/{total:,.0f} {self.unit}"

@@ -57,6 +57,6 @@ def perturb(
     return base + sign * noise(law, key, base, scale, floor)
 
 
-def clip_weights(flat: Float[Array, "P"], limit: float | None) -> Float[Array, "P"]:
+def clip_weights(flat: Float[Array, "*batch P"], limit: float | None) -> Float[Array, "*batch P"]:
     """The weight clip: every parameter into [−limit, limit]; None leaves them alone."""
     return flat if limit is None else jnp.clip(flat, -limit, limit)

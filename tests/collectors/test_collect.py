@@ -8,6 +8,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,7 +47,7 @@ def test_rows_hold_what_was_rolled_out(in_tmp):
     assert report.return_max == returns.max()
     states = table.probe_states
     for row in (0, 31):
-        tensors = mlp.unflatten(table.spec, params[row])
+        tensors = mlp.unflatten(table.spec, jnp.asarray(params[row]))
         expected = jax.vmap(lambda state, t=tensors: mlp.apply(table.spec, t, state))(states)
         np.testing.assert_allclose(table.column("probe_actions")[row], expected, atol=1e-6)
     record = dataset.commits[0].provenance
@@ -78,7 +79,7 @@ def test_batches_are_bounded_and_resume_gives_the_uninterrupted_rows(in_tmp):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_killed_collection_keeps_its_commits_and_resumes_to_the_same_rows(in_tmp, how):
-    command = [sys.executable, "-m", "epvf_data", "collect", "--env", "ant", "--json", "--policies", "640", "--quiet"]
+    command = [sys.executable, "-m", "epvf_data", "collect", "--env", "ant", "--json", "--policies", "1600", "--quiet"]
     settings = ["policy.hidden=[8]", "perturbed.bases=random", "perturbed.random_bases=3"]
     words = [word for setting in settings for word in ("--set", setting)]
     words += ["--envs", "32", "--horizon", "100", "--out", "killed.zarr"]
@@ -91,14 +92,14 @@ def test_a_killed_collection_keeps_its_commits_and_resumes_to_the_same_rows(in_t
     message = process.communicate(timeout=60)[1]
     assert process.returncode != 0
     kept = epvf_data.open("killed.zarr").rows
-    assert 96 <= kept < 640
+    assert 96 <= kept < 1600
     if how == signal.SIGINT:
         assert f"{kept} rows are committed in killed.zarr; continue with: epvf-data collect" in message
         assert "Traceback" not in message
     done = subprocess.run([*command, *words, "--resume"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["rows_total"] == 640
+    assert json.loads(done.stdout)["rows_total"] == 1600
     settings = {"policy.hidden": [8], "perturbed.bases": ["random"], "perturbed.random_bases": 3}
-    collect(collect_config("ant", envs=64, policies=640, horizon=100, **settings), "whole.zarr")
+    collect(collect_config("ant", envs=64, policies=1600, horizon=100, **settings), "whole.zarr")
     assert content_hash(epvf_data.open("killed.zarr")) == content_hash(epvf_data.open("whole.zarr"))
 
 

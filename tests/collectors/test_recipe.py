@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,12 +47,17 @@ def test_lineage_alone_gives_every_parameter_back():
     for row in range(100):
         key = jax.random.wrap_key_data(planned.noise_seed[row])
         if planned.fresh[row]:
-            expected = mlp.init(key, SPEC, planned.scale[row])
+            expected = mlp.init(key, SPEC, float(planned.scale[row]))
         elif planned.sign[row] == 0:
             expected = bases[planned.base[row]]
         else:
             expected = perturb(
-                "uniform_scaled", key, bases[planned.base[row]], planned.scale[row], int(planned.sign[row]), 0.01
+                "uniform_scaled",
+                key,
+                jnp.asarray(bases[planned.base[row]]),
+                float(planned.scale[row]),
+                float(planned.sign[row]),
+                0.01,
             )
         np.testing.assert_allclose(params[row], expected, atol=1e-7)
 
