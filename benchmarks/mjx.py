@@ -1,7 +1,8 @@
 """How fast and how large the compiled rollout is, beside the plain `jit(vmap(scan))`: prints one JSON line.
 
 Both run the same environment, policies and horizon in turns in one process; initial scale 0.5 keeps every ant up, so no
-side gains from episodes that end early (`--scale 2` shows that gain). Memory is the peak resident set of a child (Linux).
+side gains from episodes that end early (`--scale 2` shows that gain). Memory is the peak resident
+set of a child (Linux), less the policies' own bytes.
 
     python benchmarks/mjx.py                       # CPU: batches 64, 512, 4096
     python benchmarks/mjx.py --batches 32768 --repeats 1
@@ -50,8 +51,10 @@ def seconds(function) -> float:
 def measure(args, batch: int) -> dict:
     env = envs.make(args.env).with_horizon(args.steps)
     spec = PolicySpec(env.observation_size, env.action_size, tuple(args.hidden))
+    params = np.random.default_rng(0).random((batch, spec.size), np.float32)  # without JAX, which would hold copies
+    params *= 2 * args.scale * (bounds := np.asarray(mlp.bounds(spec)))
+    params -= args.scale * bounds
     keys = jax.random.split(jax.random.key(0), batch)
-    params = np.asarray(jax.jit(jax.vmap(lambda key: mlp.init(key, spec, args.scale)))(keys))
     seeds = np.zeros((batch, 2), np.uint32)
     outcomes: list = []
     runs = {"ours": lambda: outcomes.append(mjx.rollout(env, spec, params, seeds))}
@@ -86,7 +89,9 @@ def peak(args, side: str, batch: int) -> int:
     """Peak resident MiB of a child that runs one side at one batch."""
     command = [sys.executable, __file__, "--side", side, "--batches", str(batch), "--repeats", "1", "--memory"]
     command += ["--env", args.env, "--steps", str(args.steps), "--scale", str(args.scale)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["peak_mib"]
+    peak_mib = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["peak_mib"]
+    env = envs.make(args.env)
+    return peak_mib - batch * PolicySpec(env.observation_size, env.action_size).size * 4 // 2**20
 
 
 def main() -> None:

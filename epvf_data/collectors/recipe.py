@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -12,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt32
 
+from epvf_data.collectors.bundled import bundled_files
+from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import load_policy
@@ -83,9 +84,7 @@ def stream(seed: int | Int[jax.Array, ""], name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), STREAMS[name])
 
 
-def load_bases(
-    recipe: Recipe, spec: PolicySpec, seed: int, bundled: Callable[[], list[np.ndarray]]
-) -> Float[np.ndarray, "F P"]:
+def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[np.ndarray, "F P"]:
     """The parameters of every base, under the weight clip if there is one.
 
     Raises ArchitectureMismatchError when a file holds another architecture.
@@ -96,14 +95,13 @@ def load_bases(
         if name == "random":
             keys = jax.random.split(stream(seed, "base"), source.random_bases)
             bases.extend(np.asarray(jax.vmap(lambda key: mlp.init(key, spec, source.random_scale))(keys)))
-        elif name == "bundled":
-            bases.extend(bundled())
-        else:
-            found, flat = load_policy(name)
+            continue
+        for file in bundled_files(env) if name == "bundled" else [name]:
+            found, flat = load_policy(file)
             if found != spec:
                 raise ArchitectureMismatchError(
-                    f"the policy in {name} is {found} ({found.id[:8]}); this collection makes {spec} ({spec.id[:8]}): "
-                    "set policy.hidden and its neighbours to match."
+                    f"the policy in {file} is {found} ({found.id[:8]}), this collection makes {spec} ({spec.id[:8]}); "
+                    "make policy.hidden and its neighbours match, or set perturbed.bases=random."
                 )
             bases.append(flat)
     return np.asarray(clip_weights(jnp.asarray(np.stack(bases), jnp.float32), source.clip))

@@ -14,7 +14,6 @@ import jax
 
 from epvf_data import config as configuration
 from epvf_data import envs
-from epvf_data.collectors.bundled import bundled_bases
 from epvf_data.collectors.probes import probing_states
 from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases
 from epvf_data.envs import Env
@@ -122,7 +121,7 @@ class Setting:
         self.recipe = config.recipe
         self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
         self.total = config.policies or config.envs
-        self.bases = load_bases(self.recipe, self.spec, config.seed, lambda: bundled_bases(self.env, self.spec))
+        self.bases = load_bases(self.recipe, self.env, self.spec, config.seed)
         self.base_ids = [policy_id(self.spec, base) for base in self.bases]
         self.probe_states = probing_states(self.env, config.probes, config.probe_file)
         self.simulation = simulation(self.backend)

@@ -33,7 +33,8 @@ SEGMENT = 25  # control steps between two looks at what has finished
 CPU_CHUNK = 64  # worlds a thread; their weights stay in cache
 # On a CPU, the compiler runs the last few iterations of some vectorised loops over worlds as scalars, and these round
 # otherwise. With vectors of four the last four worlds of a block do nothing, so a result does not depend on its slot.
-CPU_OPTIONS, CPU_SPARE = {"xla_cpu_prefer_vector_width": 128}, 4
+CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "128"}
+CPU_SPARE = 4
 SPLIT_WORK = 200_000  # floating point operations of a batched factorisation above which jaxlib spreads it over its pool
 DEVICE_CHUNK = 16384  # worlds on an accelerator
 LOAD = 16  # the smallest number of slots that is loaded at once
@@ -219,7 +220,7 @@ def _compiled(env: Env, spec: PolicySpec, discount: float, lanes: int, on_cpu: b
     return _Compiled(jax.jit(nobody), jax.jit(load, donate_argnums=(0, 1)), ready)
 
 
-def _work(device: jax.Device, queue: Queue, functions: _Compiled, chunk: int) -> None:
+def _work(device: Any, queue: Queue, functions: _Compiled, chunk: int) -> None:
     """What each thread does: hand in, load, step, until the queue is empty and nobody runs."""
     item = np.full(chunk, -1)  # what each slot works on; −1: nothing
     with jax.default_device(device):

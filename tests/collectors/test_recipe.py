@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epvf_data import envs
 from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases, parameters, plan
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies import mlp
@@ -12,15 +13,12 @@ from epvf_data.policies.files import save_policy
 from epvf_data.policies.perturb import perturb
 from epvf_data.policies.spec import PolicySpec
 
+ENV = envs.make("cartpole")
 SPEC = PolicySpec(4, 1, (3,))
 
 
-def no_bundle():
-    raise AssertionError("no bundled policies were asked for")
-
-
 def make(recipe, seed, rows):
-    bases = load_bases(recipe, SPEC, seed, no_bundle)
+    bases = load_bases(recipe, ENV, SPEC, seed)
     planned = plan(recipe, len(bases), seed, rows)
     return bases, planned, parameters(recipe, SPEC, bases, planned)
 
@@ -98,11 +96,11 @@ def test_policy_files_are_bases_and_other_architectures_are_refused(tmp_path):
     flat = np.asarray(mlp.init(jax.random.key(0), SPEC))
     save_policy(tmp_path / "mine", SPEC, flat)
     recipe = Recipe(perturbed=PerturbedSource(bases=(str(tmp_path / "mine"), "random"), random_bases=2, clip=0.1))
-    bases = load_bases(recipe, SPEC, 0, no_bundle)
+    bases = load_bases(recipe, ENV, SPEC, 0)
     assert bases.shape == (3, SPEC.size)
     np.testing.assert_array_equal(bases[0], np.clip(flat, -0.1, 0.1))
-    with pytest.raises(ArchitectureMismatchError, match="set policy"):
-        load_bases(recipe, PolicySpec(4, 1, (5,)), 0, no_bundle)
+    with pytest.raises(ArchitectureMismatchError, match="perturbed.bases=random"):
+        load_bases(recipe, ENV, PolicySpec(4, 1, (5,)), 0)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +116,23 @@ def test_policy_files_are_bases_and_other_architectures_are_refused(tmp_path):
 def test_bad_recipes_are_refused_in_one_sentence(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["ant", "cartpole"])
+def test_bundled_policies_are_bases_of_their_environment(name):
+    env = envs.make(name)
+    bases = load_bases(Recipe(perturbed=PerturbedSource(("bundled",))), env, PolicySpec(*sizes(env)), 0)
+    assert len(bases) >= 8
+    assert len(np.unique(bases, axis=0)) == len(bases)
+    with pytest.raises(ArchitectureMismatchError, match="perturbed.bases=random"):
+        load_bases(Recipe(perturbed=PerturbedSource(("bundled",))), env, PolicySpec(*sizes(env), (5,)), 0)
+
+
+def test_an_environment_without_bundled_policies_says_so():
+    env = envs.make("ant-servo")
+    with pytest.raises(ConfigError, match="no policies are bundled for ant-servo"):
+        load_bases(Recipe(perturbed=PerturbedSource(("bundled",))), env, PolicySpec(*sizes(env)), 0)
+
+
+def sizes(env):
+    return env.observation_size, env.action_size

@@ -1,0 +1,61 @@
+"""The documents keep their word: code in the README is the code that is tested, and it runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readmes_examples_are_the_files_that_are_tested():
+    python = blocks(README, "python")
+    example = (ROOT / "examples" / "collect_and_train.py").read_text().split('"""\n\n', 1)[1]
+    assert example in python
+    assert len(example.splitlines()) < 20
+    plain = blocks((ROOT / "docs" / "format.md").read_text(), "python")[0]
+    assert plain in python
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_setting_of_collect_is_documented():
+    from epvf_data.collectors.setting import collect_config
+    from epvf_data.config import to_dict
+
+    text = (ROOT / "docs" / "collecting.md").read_text()
+    for name, value in to_dict(collect_config("ant")).items():
+        for key in [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]:
+            assert f"`{key}`" in text, key
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(in_tmp):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "collect_and_train.py"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1024 policies" in done.stdout
+    assert (in_tmp / "cartpole-mlp" / "predicted_vs_true.png").exists()
+
+
+@pytest.mark.slow
+def test_the_evolution_example_makes_bases(in_tmp):
+    words = "--env cartpole --generations 3 --population 32 --horizon 50 --every 1 --episodes 2".split()
+    script = ROOT / "examples" / "evolve_base.py"
+    subprocess.run([sys.executable, script, *words], check=True, capture_output=True, timeout=300)
+    from epvf_data import load_policy
+
+    spec, flat = load_policy("bases/cartpole-h50-last.safetensors")
+    assert flat.shape == (spec.size,)
