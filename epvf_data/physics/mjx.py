@@ -70,7 +70,7 @@ def rollout(
 
     Raises BackendError for a model that MJX cannot run.
     """
-    device = jax.config.jax_default_device or jax.local_devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
+    device = _default_device()
     queue = Queue(params, reset_seed, episodes, progress)
     if not queue.items:
         return queue.outcomes
@@ -121,6 +121,13 @@ def segment_length(env: Env) -> int:
 def power_of_two(number: int) -> int:
     """The smallest power of two that is not below `number`."""
     return 1 << (number - 1).bit_length()
+
+
+def _default_device() -> Any:
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(chosen, str):  # the name of a platform
+        return jax.local_devices(backend=chosen)[0]
+    return chosen or jax.local_devices()[0]
 
 
 def _step(env: Env, spec: PolicySpec, discount: float) -> Callable[[mlp.Tensors, World], World]:

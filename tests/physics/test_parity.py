@@ -126,9 +126,9 @@ def test_twenty_steps_of_the_ant_from_its_start(ant_step):
         ours = ant_step(*ours, action)
         theirs, _ = step_c(env, *theirs, action)
     apart = difference(ours[0], theirs[0])
-    assert np.median(apart) < 1e-3  # m, rad
-    assert np.quantile(apart, 0.9) < 0.05
-    assert apart.max() < 1.0
+    assert np.median(apart) < 1e-5  # m, rad; twenty steps later, after the first contacts, it is 0.07
+    assert np.quantile(apart, 0.9) < 1e-3
+    assert apart.max() < 0.1
     assert np.abs(theirs[0][:, 2] - 0.75).min() > 0.1
 
 
