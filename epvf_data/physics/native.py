@@ -101,13 +101,16 @@ def compiled(env: Env, spec: PolicySpec, discount: float) -> Compiled:
         place = lambda old, value: put(old, slots, value)  # noqa: E731
         return jax.tree.map(place, tensors, new), jax.tree.map(place, episode, fresh), fresh.physics
 
-    def step(tensors, episode, action, qpos, qvel, fresh):
-        def one(tensors, episode, action, qpos, qvel, fresh):
-            moved = account(env, discount, episode, Physics(qpos, qvel, action))
+    model = load_model(env)
+    qpos, qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)  # of MuJoCo's full physics state
+
+    def step(tensors, episode, action, state, fresh):
+        def one(tensors, episode, action, state, fresh):
+            moved = account(env, discount, episode, Physics(state[qpos], state[qvel], action))
             episode = jax.tree.map(lambda old, new: jnp.where(fresh, old, new), episode, moved)
             return act(env, spec, tensors, episode)
 
-        return jax.vmap(one)(tensors, episode, action, qpos, qvel, fresh)
+        return jax.vmap(one)(tensors, episode, action, state, fresh)
 
     empty = jax.jit(partial(blank, env, spec, SLOTS))
     return Compiled(empty, jax.jit(load, donate_argnums=(0, 1)), jax.jit(step, donate_argnums=(1, 2)))
@@ -135,7 +138,11 @@ class _Block:
         size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
         self.qpos, self.qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
         self.state = np.zeros((SLOTS, size))
+        self.single = np.zeros((SLOTS, size), np.float32)
         self.warmstart = np.zeros((SLOTS, model.nv))
+        self.after = np.zeros((SLOTS, env.substeps, size))
+        self.control = np.zeros((SLOTS, env.substeps, model.nu))
+        self.sensors = np.zeros((SLOTS, env.substeps, model.nsensordata))
         self.item = np.full(SLOTS, -1)  # what each slot works on; −1: nothing
         self.fresh = np.ones(SLOTS, bool)  # loaded, and no control step taken yet
         self.tensors, self.episode = functions.blank()
@@ -143,18 +150,17 @@ class _Block:
 
     def advance(self) -> bool:
         """One control step of every world that runs; False when nothing is left to do."""
-        now = self.state.astype(np.float32)
+        self.single[:] = self.state
         self.episode, self.action, control = self.functions.step(
-            self.tensors, self.episode, self.action, now[:, self.qpos], now[:, self.qvel], self.fresh
+            self.tensors, self.episode, self.action, self.single, self.fresh
         )
         running = np.asarray(self.episode.running)
         live = np.flatnonzero(running)
         if live.size:
             self._physics(live, np.asarray(control))
         self.fresh[:] = False
-        idle = ~running
-        if idle.sum() >= REFILL or not live.size:
-            return self._refill(np.flatnonzero(idle)) or bool(live.size)
+        if SLOTS - live.size >= REFILL or not live.size:
+            return self._refill(np.flatnonzero(~running)) or bool(live.size)
         return True
 
     def _physics(self, live: np.ndarray, control: np.ndarray) -> None:
@@ -163,26 +169,24 @@ class _Block:
         `rollout` starts the solver cold otherwise, and with one Newton iteration that changes the physics. The last
         acceleration is Δqvel / timestep of the last substep, which is exact for explicit Euler.
         """
-        env, model = self.env, self.model
-        everyone = live.size == SLOTS
-        before = self.state if everyone else self.state[live]
-        warmstart = self.warmstart if everyone else self.warmstart[live]
-        controls = np.repeat(control[live, None].astype(np.float64), env.substeps, axis=1)
-        after = np.empty((live.size, env.substeps, before.shape[1]))
+        count = live.size
+        worlds = slice(None) if count == SLOTS else live  # a slice makes no copies
+        before, after = self.state[worlds], self.after[:count]
+        self.control[:count] = control[worlds, None]
         self.mujoco.rollout(
-            self.models[: live.size],
+            self.models[:count],
             self.data,
             before,
-            controls,
+            self.control[:count],
             skip_checks=True,
-            nstep=env.substeps,
-            initial_warmstart=warmstart,
+            nstep=self.env.substeps,
+            initial_warmstart=self.warmstart[worlds],
             state=after,
-            sensordata=np.empty((live.size, env.substeps, model.nsensordata)),
+            sensordata=self.sensors[:count],
         )
-        last = before if env.substeps == 1 else after[:, -2]
-        self.warmstart[live] = (after[:, -1, self.qvel] - last[:, self.qvel]) / model.opt.timestep
-        self.state[live] = after[:, -1]
+        last = before if self.env.substeps == 1 else after[:, -2]
+        self.warmstart[worlds] = (after[:, -1, self.qvel] - last[:, self.qvel]) / self.model.opt.timestep
+        self.state[worlds] = after[:, -1]
 
     def _refill(self, idle: np.ndarray) -> bool:
         """Hands in the results of idle slots and gives them new episodes; False when the queue was empty."""
