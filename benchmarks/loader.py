@@ -107,6 +107,7 @@ def contenders(table: Table, params: np.memmap, hdf5: Path | None) -> dict[str, 
     found: dict[str, Callable[[], int]] = {
         "loader": batches(loader),
         "loader_unverified": batches(unverified),
+        "table_blocks": blocks(lambda part: table.read("params", part.start, part.stop)),
         "memmap_batches": memmap_batches,
         "memmap_blocks": memmap_blocks,
     }
