@@ -52,7 +52,20 @@ def test_the_python_example_runs(in_tmp):
 
 @pytest.mark.slow
 def test_the_evolution_example_makes_bases(in_tmp):
-    words = "--env cartpole --generations 3 --population 32 --horizon 50 --every 1 --episodes 2".split()
+    words = [
+        "--env",
+        "cartpole",
+        "--generations",
+        "3",
+        "--population",
+        "32",
+        "--horizon",
+        "50",
+        "--every",
+        "1",
+        "--episodes",
+        "2",
+    ]
     script = ROOT / "examples" / "evolve_base.py"
     subprocess.run([sys.executable, script, *words], check=True, capture_output=True, timeout=300)
     from epvf_data import load_policy
