@@ -153,8 +153,9 @@ def collect(
     if not report.rows:
         print(f"{report.dataset} holds all {report.rows_total:,} rows already; nothing to do.")
         return
+    commits = _plural(report.commits, "commit")
     print(
-        f"{report.dataset}: {report.rows:,} rows in {report.commits} commits ({report.rows_total:,} in all), "
+        f"{report.dataset}: {report.rows:,} rows in {commits} ({report.rows_total:,} in all), "
         f"{report.env_steps:,} env steps in {report.seconds:.1f} s ({report.env_steps_per_second:,.0f} a second)"
     )
     print(f"return: {report.return_mean:.2f} on average, {report.return_max:.2f} at most")
@@ -196,7 +197,8 @@ def info(
     if json:
         _print_json(summary)
         return
-    print(f"{dataset}: {summary['rows']:,} rows in {summary['commits']} commits, format {summary['format_version']}")
+    commits = _plural(summary["commits"], "commit")
+    print(f"{dataset}: {summary['rows']:,} rows in {commits}, format {summary['format_version']}")
     environment = summary["env"]
     print(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
     for found, architecture in zip(summary["architectures"], opened.architectures, strict=True):
@@ -250,7 +252,7 @@ def validate(
         for problem in problems:
             print(f"problem: {problem}")
         checked = "every byte" if deep else "metadata, sizes and commit chain (--deep reads every byte)"
-        print(f"{dataset}: {'no problem found' if not problems else f'{len(problems)} problems'}; checked {checked}.")
+        print(f"{dataset}: {_plural(len(problems), 'problem') if problems else 'no problem found'}; checked {checked}.")
         if values["resimulated"]:
             note = "" if comparable else " (made elsewhere or with other versions: small differences are expected)"
             print(f"rolled out {result.rows} rows again: returns differ by at most {result.max_error:.3g}{note}.")
@@ -322,7 +324,7 @@ def _describe_split(name: str, result: dict[str, Any]) -> str:
         errors = f"{found['mean_absolute_error']:10.2f}{found['top_tenth']['mean_absolute_error']:14.2f}"
         lines.append(f"  {who:8}{cells}{errors}")
     ceiling = result["ceiling"]
-    if ceiling["r2"] is not None:
+    if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
         lines.append(f"  no critic can exceed R² {ceiling['r2']:.3f}: {ceiling['basis']}")
     return "\n".join([*lines, f"  {result['verdict']}", ""])
 
@@ -335,6 +337,10 @@ def only_dataset() -> Path:
     if not found:
         raise DatasetError("there is no data set in this folder; name one, or make one with `epvf-data collect`.")
     raise DatasetError(f"there are {len(found)} data sets in this folder ({', '.join(map(str, found))}); name one.")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _print_json(value: Any) -> None:
