@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -34,14 +34,15 @@ class Bar:
         if threading.current_thread() is threading.main_thread():
             self.handler = signal.signal(signal.SIGINT, self._interrupt)
         if not self.quiet and sys.stderr.isatty():
-            columns = (
+            columns = (  # fits 80 characters
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=10),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[note]}"),
+                TextColumn("· left"),
+                TimeRemainingColumn(compact=True),
             )
-            times = (TextColumn("·"), TimeElapsedColumn(), TextColumn("· left"), TimeRemainingColumn())
-            self.bar = Progress(*columns, *times, console=Console(stderr=True))
+            self.bar = Progress(*columns, console=Console(stderr=True))
             self.bar.start()
             self.task = self.bar.add_task(self.name, total=None, note="starting")
         return self
