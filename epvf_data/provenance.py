@@ -23,6 +23,7 @@ PACKAGES = (
     "numcodecs",
     "flax",
     "optax",
+    "orbax-checkpoint",
     "scipy",
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,9 +12,8 @@ from typing import Any
 
 import jax
 
+from epvf_data import provenance
 from epvf_data.errors import RunError, StorageError
-
-PACKAGES = ("epvf-data", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "zarr")
 
 
 def check_free(directory: Path) -> None:
@@ -64,15 +62,9 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the result, the Python, the machine and the device."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return {**found, "device": jax.devices()[0].device_kind}
+def versions() -> dict[str, str | None]:
+    """Versions of what computes the result, the platform and the device."""
+    return {**provenance.versions(), "platform": platform.platform(), "device": jax.devices()[0].device_kind}
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
