@@ -6,10 +6,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -138,13 +138,19 @@ def probe_actions(
     spec: PolicySpec, params: Float[np.ndarray, "n P"], states: Float[np.ndarray, "K O"]
 ) -> Float[np.ndarray, "n K A"]:
     """Each policy's action in each probing state, a few hundred policies at a time."""
-    run = jax.jit(jax.vmap(lambda flat: probe(spec, flat, jnp.asarray(states))))
+    run = _prober(spec)
     actions = np.empty((len(params), len(states), spec.action_size), np.float32)
     for start in range(0, len(params), PROBE_BATCH):
         batch = params[start : start + PROBE_BATCH]
         padded = np.pad(batch, ((0, PROBE_BATCH - len(batch)), (0, 0))) if len(params) > PROBE_BATCH else batch
-        actions[start : start + len(batch)] = np.asarray(run(padded))[: len(batch)]
+        actions[start : start + len(batch)] = np.asarray(run(padded, states))[: len(batch)]
     return actions
+
+
+@lru_cache(maxsize=16)
+def _prober(spec: PolicySpec) -> Callable:
+    """Compiled once for all batches of a collection."""
+    return jax.jit(jax.vmap(partial(probe, spec), in_axes=(0, None)))
 
 
 class _Tally:
