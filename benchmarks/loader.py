@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 import epvf_data
-from epvf_data.loader import Loader
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.lineage import Lineage
+from epvf_data.store.loader import Loader
 from epvf_data.store.schema import EnvIdentity, Rows
 from epvf_data.store.table import Table
 from epvf_data.store.writer import Writer

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 # Public name → module that defines it. Loaded on first use, so that reading data never imports jax or mujoco.
 _PUBLIC = {
     "CollectConfig": "epvf_data.collectors.setting",
-    "Loader": "epvf_data.loader",
+    "Loader": "epvf_data.store.loader",
     "OfflineConfig": "epvf_data.trainers.settings",
     "PolicySpec": "epvf_data.policies.spec",
     "collect": "epvf_data.collectors.collect",
@@ -19,8 +19,8 @@ _PUBLIC = {
     "load_policy": "epvf_data.policies.files",
     "open": "epvf_data.store.reader",
     "save_policy": "epvf_data.policies.files",
-    "split_by_lineage": "epvf_data.loader",
-    "split_iid": "epvf_data.loader",
+    "split_by_lineage": "epvf_data.store.splits",
+    "split_iid": "epvf_data.store.splits",
     "train_offline": "epvf_data.trainers.offline",
     "validate": "epvf_data.store.validate",
 }
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from epvf_data.collectors.collect import collect as collect
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
-    from epvf_data.loader import Loader as Loader
-    from epvf_data.loader import split_by_lineage as split_by_lineage
-    from epvf_data.loader import split_iid as split_iid
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec
+    from epvf_data.store.loader import Loader as Loader
     from epvf_data.store.reader import open as open
+    from epvf_data.store.splits import split_by_lineage as split_by_lineage
+    from epvf_data.store.splits import split_iid as split_iid
     from epvf_data.store.validate import validate as validate
     from epvf_data.trainers.offline import evaluate_run as evaluate_run
     from epvf_data.trainers.offline import train_offline as train_offline

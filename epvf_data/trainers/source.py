@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 
 from epvf_data.critics import Scale
 from epvf_data.errors import DatasetError
-from epvf_data.loader import Loader, load_all, split_by_lineage, split_iid
+from epvf_data.store.loader import Loader, load_all
+from epvf_data.store.splits import split_by_lineage, split_iid
 from epvf_data.store.table import Table
 from epvf_data.trainers.metrics import label_variances
 

@@ -1,4 +1,4 @@
-"""Batches for training: splits, and a block-shuffled, resumable loader that shards over hosts. NumPy only."""
+"""Batches for training: a block-shuffled, resumable loader that shards over hosts."""
 
 from __future__ import annotations
 
@@ -23,53 +23,6 @@ from epvf_data.store.table import Table
 Batch = dict[str, np.ndarray]
 _RESIDENT_BYTES = 64 << 20
 _STREAM = 0x62_6C_6F_63  # names the shuffle's random stream apart from others of the same seed
-
-
-def split_iid(
-    rows: int, test_fraction: float = 0.1, seed: int = 0
-) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
-    """Row numbers of a random train and test set, each sorted. Both have at least one row.
-
-    Perturbed siblings of a test row may lie in the training set; `split_by_lineage` keeps them together.
-    """
-    _check_fraction(test_fraction)
-    if rows < 2:
-        raise DatasetError(f"a split needs at least two rows; got {rows}.")
-    count = min(rows - 1, max(1, round(rows * test_fraction)))
-    order = np.random.default_rng(seed).permutation(rows)
-    return np.sort(order[count:]), np.sort(order[:count])
-
-
-def split_by_lineage(
-    groups: Int[np.ndarray, " rows"], test_fraction: float = 0.1, seed: int = 0
-) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
-    """Row numbers of a train and a test set that share no family of `groups` (`Table.groups`), each sorted.
-
-    Families come in a random order and join the test set where that brings its share of rows nearer to the fraction;
-    if none does, the smallest family is the test set. Raises DatasetError where there is only one family.
-    """
-    _check_fraction(test_fraction)
-    _, labels, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise DatasetError(f"a split by lineage needs at least two families; these rows have {len(sizes)}.")
-    wanted = len(labels) * test_fraction
-    chosen = np.zeros(len(sizes), bool)
-    count = 0
-    for family in np.random.default_rng(seed).permutation(len(sizes)).tolist():
-        if abs(count + sizes[family] - wanted) < abs(count - wanted):
-            chosen[family] = True
-            count += int(sizes[family])
-    if not chosen.any():
-        chosen[np.argmin(sizes)] = True
-    if chosen.all():
-        chosen[np.argmin(sizes)] = False
-    test = chosen[labels]
-    return np.flatnonzero(~test), np.flatnonzero(test)
-
-
-def _check_fraction(fraction: float) -> None:
-    if not 0 < fraction < 1:
-        raise DatasetError(f"test_fraction is {fraction}; it must lie between 0 and 1.")
 
 
 def load_all(

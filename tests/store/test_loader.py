@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data.errors import CorruptDatasetError, DatasetError
-from epvf_data.loader import Loader, load_all, split_by_lineage, split_iid
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.lineage import Lineage
+from epvf_data.store.loader import Loader, load_all
 from epvf_data.store.schema import EnvIdentity, Rows
+from epvf_data.store.splits import split_by_lineage, split_iid
 from epvf_data.store.table import Table
 from epvf_data.store.writer import Writer
 
