@@ -124,15 +124,21 @@ def record_path(root: Path, number: int) -> Path:
     return root / COMMITS / f"{number:08d}.json"
 
 
-def read_chain(root: Path, known: Sequence[CommitRecord] = ()) -> Iterator[CommitRecord]:
+def read_anchor(root: Path) -> str:
+    """SHA-256 of the root's metadata, which every record names."""
+    return hashlib.sha256(guard.read_bytes(root / ROOT, root / STAGING)).hexdigest()
+
+
+def read_chain(root: Path, known: Sequence[CommitRecord] = (), anchor: str | None = None) -> Iterator[CommitRecord]:
     """All records in order, each checked against its seal, its number, its parent and the root's metadata.
 
     `known` are records that were read before; a chain that does not continue them raises CorruptDatasetError.
+    `anchor` is the SHA-256 of the root's metadata if that is not published yet.
     """
     guard.check_directory(root / COMMITS)
     yield from known
     parent = known[-1].sha256 if known else None
-    anchor = hashlib.sha256(guard.read_bytes(root / ROOT, root / STAGING)).hexdigest()
+    anchor = anchor or read_anchor(root)
     number = len(known)
     while _has_record(root, number):
         where = record_path(root, number)
@@ -176,46 +182,60 @@ def _record_names(root: Path) -> Iterator[int]:
 def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
     """The parts that make up the data set, in row order.
 
-    A record that removes parts puts those that it adds where the first removed one stood: compaction keeps the order.
+    A record that removes parts puts those that it adds where the first removed part stood: compaction keeps the order.
+    Raises CorruptDatasetError where a record removes what is not there or adds what was there before.
     """
-    parts: list[PartEntry] = []
+    parts: dict[str, PartEntry] = {}
     seen: set[str] = set()
     for record in records:
-        ids = [part.id for part in parts]
-        missing = set(record.remove) - set(ids)
-        repeated = seen & {part.id for part in record.add}
-        if missing or repeated or len({part.id for part in record.add}) < len(record.add):
-            raise CorruptDatasetError(
-                f"commit {record.number} removes or adds parts that it cannot: {missing | repeated}."
-            )
-        seen |= {part.id for part in record.add}
-        place = min((ids.index(part) for part in record.remove), default=len(parts))
+        added = {part.id: part for part in record.add}
         gone = set(record.remove)
-        parts[place:] = [*record.add, *(part for part in parts[place:] if part.id not in gone)]
-    return parts
+        wrong = (gone - parts.keys()) | (seen & added.keys())
+        if wrong or len(added) < len(record.add) or len(gone) < len(record.remove):
+            raise CorruptDatasetError(
+                f"commit {record.number} removes or adds parts that it cannot ({len(wrong)} unknown or repeated)."
+            )
+        seen |= added.keys()
+        if not gone:
+            parts |= added
+            continue
+        renewed: dict[str, PartEntry] = {}
+        for name, part in parts.items():
+            if name in gone:
+                renewed |= added  # where the first one stood; again later, which changes nothing
+            else:
+                renewed[name] = part
+        parts = renewed
+    return list(parts.values())
 
 
-def publish_record(root: Path, known: Sequence[CommitRecord], content: Mapping[str, Any]) -> list[CommitRecord]:
+def publish_record(
+    root: Path, known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str | None = None
+) -> list[CommitRecord]:
     """Appends a record to the chain, after whatever others have appended meanwhile. Returns the whole chain.
 
-    `content` holds `add`, `remove`, `probes` and `provenance` as JSON values. If this raises OSError, nothing was
-    published. The caller flushes the folder of records.
+    `content` holds `add`, `remove`, `probes` and `provenance` as JSON values. If this raises OSError or DatasetError,
+    nothing was published: another process may have removed the parts that `content` removes. The caller flushes the
+    folder of records.
     """
     known = list(known)
+    anchor = anchor or read_anchor(root)
     while True:
-        known = list(read_chain(root, known))
+        known = list(read_chain(root, known, anchor))
         draft = root / STAGING / f"{uuid.uuid4().hex}.json"
         data = seal(
             {
                 **content,
                 "number": len(known),
                 "parent": known[-1].sha256 if known else None,
-                "root": hashlib.sha256(guard.read_bytes(root / ROOT, root / STAGING)).hexdigest(),
+                "root": anchor,
                 "format_version": FORMAT_VERSION,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
         record = unseal(data, draft)  # never write what a reader would refuse
+        if record.remove:
+            live_parts([*known, record])
         try:
             write_file(draft, [data])
             flush(draft)

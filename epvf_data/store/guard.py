@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 def check_relative(name: object, where: str) -> str:
     """A relative path of plain components. Raises UnsafeDatasetError for `..`, absolute paths and odd characters."""
-    if not isinstance(name, str) or not all(_NAME.fullmatch(part) for part in name.split("/")):
+    if not isinstance(name, str) or not all(_is_plain(part) for part in name.split("/")):
         raise UnsafeDatasetError(f"{where} names the file {str(name)[:80]!r}; only plain relative names are allowed.")
     return name
+
+
+@lru_cache(1024)  # thousands of parts hold the same few names
+def _is_plain(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
 
 
 def check_names(names: Iterator[str] | list[str], where: str) -> None:
@@ -199,24 +205,25 @@ def scan(folder: Path) -> dict[str, int]:
     waiting = [""]
     entries = 0
     check_directory(folder)
+    base = os.fspath(folder)
     while waiting:
         inner = waiting.pop()
         names = []
-        with os.scandir(folder / inner) as listing:
+        with os.scandir(f"{base}/{inner}") as listing:
             for entry in listing:
                 entries += 1
-                name = f"{inner}{entry.name}"
-                status = entry.stat(follow_symlinks=False)
                 names.append(entry.name)
+                name = inner + entry.name
                 if entries > MAX_FILES or name.count("/") > MAX_DEPTH:
                     raise UnsafeDatasetError(f"{folder} holds more than {MAX_FILES} files or too deep a tree.")
-                if stat.S_ISDIR(status.st_mode):
+                if entry.is_dir(follow_symlinks=False):
                     waiting.append(name + "/")
-                elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                    files[name] = status.st_size
-                else:
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                     raise UnsafeDatasetError(
                         f"{folder / name} is a link or a special file; only plain files may be here."
                     )
-        check_names(names, str(folder / inner))
+                files[name] = status.st_size
+        check_names(names, f"{base}/{inner}")
     return files

@@ -110,7 +110,8 @@ class Loader:
     at a time are shuffled together. While one pool is handed out, threads copy and (with `verify`) checksum the next:
     up to three pools are in memory.
     Each row comes once an epoch. `shard=(i, n)` gives host i of n its own blocks of the same order; hosts may differ by
-    some rows. The order depends on the seed, the epoch and the settings, never on timing.
+    some rows. The order depends on the seed, the epoch and the settings, never on timing. Without `shuffle` the rows
+    come in the table's order, each epoch alike.
 
     `rows` restricts the loader to these rows (a split). Columns smaller than `resident_bytes` in all stay in memory.
     Iterating goes on where the last iteration stopped; at an epoch's end the next one begins. Raises DatasetError for
@@ -126,6 +127,7 @@ class Loader:
         batch_size: int,
         block_rows: int = 64,
         pool_blocks: int = 64,
+        shuffle: bool = True,
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
         drop_last: bool = False,
@@ -144,7 +146,7 @@ class Loader:
             raise DatasetError(f"rows must be different row numbers from 0 to {table.rows - 1}, at least one.")
         self.table, self.columns = table, tuple(columns)
         self._batch_size, self._pool_blocks, self._verify, self._drop_last = batch_size, pool_blocks, verify, drop_last
-        self._seed, self._shard = seed, shard
+        self._seed, self._shard, self._shuffle = seed, shard, shuffle
         self._threads = threads or max(1, min(4, (os.cpu_count() or 1) - 1))
         self._blocks = _blocks(table, chosen, block_rows)
         self._epoch, self._batch = 0, 0
@@ -164,6 +166,7 @@ class Loader:
             "batch_size": batch_size,
             "block_rows": block_rows,
             "pool_blocks": pool_blocks,
+            "shuffle": shuffle,
             "drop_last": drop_last,
             "rows": len(chosen),
             "row_sum": int(chosen.sum()),
@@ -176,13 +179,32 @@ class Loader:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`, bit for bit. Raises DatasetError if it comes from a loader with other settings."""
         try:
-            epoch, batch, settings = int(state["epoch"]), int(state["batch"]), dict(state["settings"])
+            epoch, batch = int(state["epoch"]), int(state["batch"])
+            settings = {"shuffle": True, **state["settings"]}  # states of 0.1.0 do not name it
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"this is no loader state ({error!r}).") from error
         different = [key for key, value in self._identity.items() if settings.get(key) != value]
-        if different or min(epoch, batch) < 0:
+        if min(epoch, batch) < 0:
+            raise DatasetError(f"this is no loader state (epoch {epoch}, batch {batch}); both count from 0.")
+        if different:
             raise DatasetError(f"the state is of a loader with another {', '.join(different)}; make the loader alike.")
         self._epoch, self._batch = epoch, batch
+
+    def batches(self, shard: tuple[int, int] | None = None) -> int:
+        """How many batches the current epoch has in this shard, or in another one (i, n) of the same order."""
+        rows = sum(len(self._blocks[index].rows) for index in self._order(shard or self._shard).tolist())
+        return rows // self._batch_size if self._drop_last else -(-rows // self._batch_size)
+
+    def __len__(self) -> int:
+        """How many batches the current epoch has."""
+        return self.batches()
+
+    def _order(self, shard: tuple[int, int]) -> Int64[np.ndarray, " blocks"]:
+        """The blocks of a shard in this epoch's order."""
+        key = [_STREAM, self._seed, self._epoch]
+        blocks = len(self._blocks)
+        order = np.random.default_rng(key).permutation(blocks) if self._shuffle else np.arange(blocks)
+        return order[shard[0] :: shard[1]]
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of this epoch's batches: column → [batch, …]. The arrays are the caller's to keep and to change."""
@@ -214,14 +236,16 @@ class Loader:
     def _pools(self, skip: int) -> Iterator[_Pool]:
         """One shuffled pool after another while the next one is read; the epoch's first `skip` rows are left out."""
         key = [_STREAM, self._seed, self._epoch]
-        order = np.random.default_rng(key).permutation(len(self._blocks))[self._shard[0] :: self._shard[1]]
+        order = self._order(self._shard)
         with ThreadPoolExecutor(self._threads) as threads:
             ready: _Pool | None = None
             for number, first in enumerate(range(0, len(order), self._pool_blocks)):
                 blocks = [self._blocks[index] for index in order[first : first + self._pool_blocks].tolist()]
                 size = sum(len(block.rows) for block in blocks)
                 if skip < size:
-                    following = self._read(blocks, np.random.default_rng([*key, 1 + number]), skip, threads)
+                    rng = np.random.default_rng([*key, 1 + number])
+                    places = rng.permutation(size) if self._shuffle else np.arange(size)
+                    following = self._read(blocks, places, skip, threads)
                     if ready:
                         yield ready
                     ready = following
@@ -229,10 +253,9 @@ class Loader:
             if ready:
                 yield ready
 
-    def _read(self, blocks: list[_Block], rng: np.random.Generator, skip: int, threads: ThreadPoolExecutor) -> _Pool:
-        """Shuffles the blocks' rows and starts copying them to their places."""
+    def _read(self, blocks: list[_Block], places: np.ndarray, skip: int, threads: ThreadPoolExecutor) -> _Pool:
+        """Starts copying the blocks' rows to their places."""
         rows = np.concatenate([block.rows for block in blocks])
-        places = rng.permutation(len(rows))
         cuts = np.cumsum([len(block.rows) for block in blocks])[:-1]
         memory = {name: pool.lease(len(rows)) for name, pool in self._memory.items()}
         shuffled = np.empty_like(rows)

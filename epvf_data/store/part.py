@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from epvf_data.errors import ConfigError, CorruptDatasetError
 from epvf_data.policies.spec import PolicySpec
@@ -20,6 +21,9 @@ from epvf_data.store.schema import COLUMNS, OPTIONAL, PROBE_STATES, Column, EnvI
 from epvf_data.store.shard import Layout, Shard
 
 _ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
+
+
+Layouts = dict[tuple[str, str], Layout]  # (SHA-256 of an array's metadata, column) → what it says
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,12 @@ class Group:
             return Shard(descriptor, self.layouts[name], str(path))
 
 
-def read_group(folder: Path, files: Files, columns: Mapping[str, Column]) -> Group:
-    """Checks a folder against the files that its commit names and parses its metadata; reads no array."""
+def read_group(folder: Path, files: Files, columns: Mapping[str, Column], known: Layouts | None = None) -> Group:
+    """Checks a folder against the files that its commit names and parses its metadata; reads no array.
+
+    `known` remembers what metadata files said, by their SHA-256: thousands of parts share a few. Such a file is only
+    looked at for its size; `validate` reads every one.
+    """
     found = guard.scan(folder)
     for name in sorted({*found, *files}):
         if name not in files:
@@ -52,16 +60,20 @@ def read_group(folder: Path, files: Files, columns: Mapping[str, Column]) -> Gro
     if unknown or ROOT not in files:
         raise CorruptDatasetError(f"{folder} lacks {ROOT} or holds unknown arrays: {unknown}.")
     attributes = guard.group_attributes(_metadata(folder, ROOT, files), folder / ROOT)
-    layouts = {
-        name: guard.array_layout(_metadata(folder, f"{name}/{ROOT}", files), columns[name], folder / name / ROOT)
-        for name in names
-    }
+    layouts = {name: _layout(folder, name, files, columns[name], {} if known is None else known) for name in names}
     expected = {ROOT, *(f"{name}/{ROOT}" for name in names), *(f"{name}/{item.file}" for name, item in layouts.items())}
     if set(files) != expected:
         raise CorruptDatasetError(
             f"{folder} holds other files than its arrays need: {sorted(set(files) ^ expected)[:4]}."
         )
     return Group(folder, attributes, layouts)
+
+
+def _layout(folder: Path, name: str, files: Files, column: Column, known: Layouts) -> Layout:
+    key = (files[f"{name}/{ROOT}"][1], name)
+    if key not in known:
+        known[key] = guard.array_layout(_metadata(folder, f"{name}/{ROOT}", files), column, folder / name / ROOT)
+    return known[key]
 
 
 def _metadata(folder: Path, name: str, files: Files) -> dict[str, Any]:
@@ -78,12 +90,14 @@ class Part:
     root: Path
     env: EnvIdentity
     entry: PartEntry
+    probe_files: Files | None = None  # of the probing states that the entry names
+    known: Layouts | None = None
     _shards: dict[str, Shard] = field(default_factory=dict)
 
     @cached_property
     def group(self) -> Group:
         folder = self.root / PARTS / self.entry.id
-        group = read_group(folder, self.entry.files, COLUMNS)
+        group = read_group(folder, self.entry.files, COLUMNS, self.known)
         missing = set(COLUMNS) - set(OPTIONAL) - set(group.layouts)
         if missing or set(group.attributes) != _ATTRIBUTES:
             raise CorruptDatasetError(f"{folder} lacks the arrays {sorted(missing)} or some of its attributes.")
@@ -133,6 +147,13 @@ class Part:
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise CorruptDatasetError(f"{self.group.path / ROOT}: the vocabulary {name} is not a list of words.")
         return {name: tuple(words) for name, words in value.items()}
+
+    @property
+    def probe_states(self) -> Float32[np.ndarray, "probes observations"] | None:
+        """The probing states behind `probe_actions`, or None."""
+        if self.entry.probe is None or self.probe_files is None:
+            return None
+        return read_probe(self.root, self.entry.probe, self.probe_files)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.commit import CommitRecord, live_parts, read_chain
-from epvf_data.store.part import Part, read_probe
+from epvf_data.store.part import Layouts, Part
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.store.table import Table
@@ -46,7 +46,12 @@ class Dataset:
         self.path = path
         self.commits = commits
         self._root = root
-        self._parts = [Part(path, root.env, entry) for entry in live_parts(commits)]
+        self._origin = {part.id: record for record in commits for part in record.add}
+        known: Layouts = {}
+        self.parts = tuple(
+            Part(path, root.env, entry, self._origin[entry.id].probes.get(entry.probe or ""), known)
+            for entry in live_parts(commits)
+        )
 
     @property
     def env(self) -> EnvIdentity:
@@ -59,7 +64,7 @@ class Dataset:
 
     @property
     def rows(self) -> int:
-        return sum(part.entry.rows for part in self._parts)
+        return sum(part.entry.rows for part in self.parts)
 
     def __len__(self) -> int:
         return self.rows
@@ -69,7 +74,7 @@ class Dataset:
         """The policy architectures in order of first appearance."""
         first: dict[str, Part] = {}
         rows: Counter[str] = Counter()
-        for part in self._parts:
+        for part in self.parts:
             first.setdefault(part.entry.architecture, part)
             rows[part.entry.architecture] += part.entry.rows
         return tuple(Architecture(name, part.spec, rows[name]) for name, part in first.items())
@@ -79,7 +84,7 @@ class Dataset:
 
         Raises DatasetError where that names no architecture or several.
         """
-        ids = list(dict.fromkeys(part.entry.architecture for part in self._parts))
+        ids = list(dict.fromkeys(part.entry.architecture for part in self.parts))
         if not ids:
             raise DatasetError(f"{self.path} holds no rows yet; collect some first.")
         wanted = architecture.id if isinstance(architecture, PolicySpec) else (architecture or "")
@@ -88,11 +93,11 @@ class Dataset:
             listed = ", ".join(f"{item.id[:12]} ({item.spec}, {item.rows} rows)" for item in self.architectures)
             got = f"{wanted[:12]!r} names {len(matches)} of them" if wanted else "none was named"
             raise DatasetError(f"{self.path} holds these architectures: {listed}; {got}, name exactly one.")
-        return Table([part for part in self._parts if part.entry.architecture == matches[0]], self._probes)
+        return Table([part for part in self.parts if part.entry.architecture == matches[0]])
 
-    def _probes(self, name: str) -> np.ndarray:
-        files = next(record.probes[name] for record in self.commits if name in record.probes)
-        return read_probe(self.path, name, files)
+    def record_of(self, part: Part) -> CommitRecord:
+        """The commit that added a part."""
+        return self._origin[part.entry.id]
 
     def summary(self) -> dict[str, Any]:
         """What `info` prints: plain JSON values. Non-finite returns are left out of `returns`."""

@@ -31,6 +31,8 @@ def read_root(path: Path) -> Root:
     if not path.is_dir():
         raise DatasetError(f"{path} is a file; a data set is a folder.")
     if not (path / ROOT).exists() and not (path / ROOT).is_symlink():
+        if all((path / folder).is_dir() for folder in FOLDERS):
+            raise DatasetError(f"{path} is unfinished: what was making it was interrupted; make it again.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}).")
     where = path / ROOT
     meta = guard.parse_json(guard.read_bytes(where, path / STAGING), where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -151,6 +151,15 @@ class Rows:
         lineage = self.lineage.select(rows)
         names = set(self.columns()) - set(lineage.columns())
         return replace(self, lineage=lineage, **{name: getattr(self, name)[rows] for name in names})
+
+    @classmethod
+    def concatenate(cls, items: Sequence[Rows]) -> Rows:
+        """The rows of several items one after another; the caller makes sure that they share all that is no column."""
+        first = items[0]
+        lineage = Lineage.concatenate([item.lineage for item in items])
+        names = set(first.columns()) - set(lineage.columns())
+        columns = {name: np.concatenate([getattr(item, name) for item in items]) for name in names}
+        return replace(first, lineage=lineage, **columns)
 
 
 def check_array(name: str, value: np.ndarray, column: Column, sizes: Mapping[str, int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -22,9 +22,8 @@ class Table:
     indices into `vocabulary(name)`, which is one for the whole table; −1 means none.
     """
 
-    def __init__(self, parts: Sequence[Part], probes: Callable[[str], np.ndarray]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
-        self._probes = probes
         self.starts = np.cumsum([0, *(part.entry.rows for part in parts)])  # first table row of each part, and the end
 
     @property
@@ -49,8 +48,7 @@ class Table:
     @cached_property
     def probe_states(self) -> Float32[np.ndarray, "probes observations"] | None:
         """The probing states behind `probe_actions`; None if the table does not have that column."""
-        probe = self.parts[0].entry.probe
-        return self._probes(probe) if probe is not None and "probe_actions" in self.names else None
+        return self.parts[0].probe_states if "probe_actions" in self.names else None
 
     def row_shape(self, name: str) -> tuple[int, ...]:
         """The shape of one row of a column. Raises DatasetError for an unknown column or where parts differ."""
