@@ -1,0 +1,51 @@
+"""Provenance of rows that went from one data set into another: whose they were, and what was done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epvf_data.provenance import provenance
+from epvf_data.store.commit import CommitRecord
+from epvf_data.store.reader import Dataset
+from epvf_data.store.schema import to_json
+
+MAX_BYTES = 2 << 20  # of one origin's provenance; longer ones are shortened
+MAX_DEPTH = 5  # generations of data sets made of data sets
+
+
+def leaves(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, int]]:
+    """The commits whose rows a commit holds, with the number of rows, in order: compaction is looked through."""
+    try:
+        found = [(dataset.commits[number], int(rows)) for number, rows in record.provenance["rows_of"]]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return [(record, record.rows)]
+    if any(old.number >= record.number for old, _ in found) or sum(rows for _, rows in found) != record.rows:
+        return [(record, record.rows)]  # provenance is free-form: not one of ours
+    nested = [(leaves(dataset, old), rows) for old, rows in found]
+    return [item for inner, rows in nested for item in (inner if sum(n for _, n in inner) == rows else [])] or [
+        (record, record.rows)
+    ]
+
+
+def origin(record: CommitRecord, rows: int) -> dict[str, Any]:
+    """What a derived commit says about one commit that gave it rows."""
+    kept: Mapping[str, Any] = record.provenance
+    if _depth(kept) > MAX_DEPTH or len(to_json(kept)) > MAX_BYTES:
+        kept = {**{key: kept[key] for key in ("verb", "command", "versions") if key in kept}, "shortened": True}
+    return {"record": record.sha256, "commit": record.number, "rows": rows, "provenance": dict(kept)}
+
+
+def derived(verb: str, arguments: Mapping[str, Any], records: Sequence[tuple[CommitRecord, int]]) -> dict[str, Any]:
+    """Provenance of rows that `verb` took from these commits, each with the number of rows that came from it."""
+    origins = [origin(record, rows) for record, rows in records]
+    return provenance(verb=verb, arguments=dict(arguments), origins=origins)
+
+
+def _depth(value: Mapping[str, Any]) -> int:
+    """Generations of origins inside a provenance."""
+    inner = value.get("origins")
+    if not isinstance(inner, list):
+        return 0
+    below = [item.get("provenance") for item in inner if isinstance(item, dict)]
+    return 1 + max((_depth(item) for item in below if isinstance(item, dict)), default=0)
