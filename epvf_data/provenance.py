@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -68,6 +69,18 @@ def processor() -> str:
 def now() -> str:
     """The present time as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def first_hand(value: Mapping[str, Any], depth: int = 16) -> Iterator[Mapping[str, Any]]:
+    """The provenances of those who made the rows: itself, or of rows that came from other data sets, theirs."""
+    origins = value.get("origins")
+    if not isinstance(origins, list) or not depth:
+        yield value
+        return
+    for item in origins:
+        inner = item.get("provenance") if isinstance(item, dict) else None
+        if isinstance(inner, dict):
+            yield from first_hand(inner, depth - 1)
 
 
 def provenance(**extra: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from epvf_data.collectors.setting import CollectConfig, Setting, env_identity
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
 from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.provenance import now, provenance
+from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
 from epvf_data.store.schema import Lineage, Rows
@@ -182,6 +182,13 @@ def _missing_rows(setting: Setting, out: Path, resume: bool, mixed: bool) -> np.
             f"{setting.env.name} (digest {setting.env.digest[:12]}); give another --out."
         )
     mine = [commit.provenance["rows"] for commit in dataset.commits if commit.provenance.get("run") == setting.run]
+    if not mine and any(
+        made.get("run") == setting.run for commit in dataset.commits for made in first_hand(commit.provenance)
+    ):
+        raise DatasetError(
+            f"{out} was made of other data sets, among them rows of exactly this collection, which cannot be told from "
+            "new ones; give another --out."
+        )
     if resume and not mine and dataset.commits:
         raise DatasetError(f"no row in {out} comes from these settings; resume with the settings of the first call.")
     if mine and not resume:

@@ -13,7 +13,7 @@ from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store import reader
 from epvf_data.store.extract import part_rows, row_bytes
 from epvf_data.store.part import Part
-from epvf_data.store.schema import MAX_PART_ROWS, Rows
+from epvf_data.store.schema import MAX_PART_ROWS, Rows, to_json
 from epvf_data.store.writer import Writer
 
 TARGET_BYTES = 128 << 20
@@ -91,7 +91,7 @@ def _runs(parts: Sequence[Part], target_bytes: int) -> Iterator[list[Part]]:
 
 
 def kind(part: Part) -> tuple[Any, ...]:
-    """What two parts must share to be one: columns, episodes, probing states, discount and simulation."""
+    """What two parts must share to be one: architecture, columns, episodes, probing states, discount and simulation."""
     attributes = part.group.attributes
     shapes = tuple((name, part.layout(name).shape[1:]) for name in part.names)
-    return part.entry.architecture, part.entry.probe, attributes["discount"], attributes["simulation"], shapes
+    return part.entry.architecture, part.entry.probe, attributes["discount"], to_json(attributes["simulation"]), shapes

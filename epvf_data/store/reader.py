@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.commit import CommitRecord, live_parts, read_chain
+from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage
+from epvf_data.store.loader import Loader
 from epvf_data.store.part import Layouts, Part
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.schema import EnvIdentity
@@ -94,6 +98,45 @@ class Dataset:
             got = f"{wanted[:12]!r} names {len(matches)} of them" if wanted else "none was named"
             raise DatasetError(f"{self.path} holds these architectures: {listed}; {got}, name exactly one.")
         return Table([part for part in self.parts if part.entry.architecture == matches[0]])
+
+    def to_numpy(
+        self, architecture: str | PolicySpec | None = None, columns: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """All rows of one architecture in memory, one array [rows, …] a column (all columns of the table for None)."""
+        table = self.table(architecture)
+        return {name: table.column(name) for name in (columns or table.names)}
+
+    def iter_batches(
+        self,
+        batch_size: int,
+        *,
+        columns: Sequence[str] = ("params", "returns"),
+        architecture: str | PolicySpec | None = None,
+        rows: Int[np.ndarray, " chosen"] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        epochs: int = 1,
+        drop_last: bool = False,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of one architecture's rows, column → [batch, …], in bounded memory; each row once an epoch.
+
+        `shuffle` mixes rows inside a moving window of 4,096; `rows` restricts to some. `Loader` can do more: resume,
+        shards, other windows. Raises DatasetError for settings that make no sense, CorruptDatasetError for damage.
+        """
+        table = self.table(architecture)
+        loader = Loader(
+            table, rows, columns=columns, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last
+        )
+        for _ in range(epochs):
+            yield from loader
+
+    def lineage(self, architecture: str | PolicySpec | None = None) -> Lineage:
+        """Where each row of one architecture comes from; `lineage.words("source")` gives words instead of indices."""
+        table = self.table(architecture)
+        columns = {name: table.column(name) for name in LINEAGE_COLUMNS}
+        indices = {name: columns[name].astype(dtype) for name, dtype in VOCABULARIES.items()}
+        vocabularies = {name: table.vocabulary(name) for name in VOCABULARIES}
+        return Lineage(**{**columns, **indices}, vocabularies=vocabularies)
 
     def record_of(self, part: Part) -> CommitRecord:
         """The commit that added a part."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store import guard
-from epvf_data.store.commit import FOLDER_METADATA, FOLDERS, ROOT, STAGING
+from epvf_data.store.commit import COMMITS, FOLDER_METADATA, FOLDERS, ROOT, STAGING
 from epvf_data.store.schema import FORMAT_VERSION, KEY, EnvIdentity
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MAX_SIZE = 1 << 31  # of observations, actions, horizon and substeps
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,13 @@ def read_root(path: Path) -> Root:
     Raises DatasetError where there is no data set or one of a newer format, UnsafeDatasetError or CorruptDatasetError
     where the metadata is not what we write.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - also False for a name that the system refuses
         raise DatasetError(f"{path} does not exist; `collect --out {path}` would create it.")
     if not path.is_dir():
         raise DatasetError(f"{path} is a file; a data set is a folder.")
-    if not (path / ROOT).exists() and not (path / ROOT).is_symlink():
-        if all((path / folder).is_dir() for folder in FOLDERS):
-            raise DatasetError(f"{path} is unfinished: what was making it was interrupted; make it again.")
+    if not os.path.lexists(path / ROOT):
+        if (path / COMMITS).is_dir():
+            raise DatasetError(f"{path} is unfinished (it has no {ROOT}): its making was interrupted; make it again.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}).")
     where = path / ROOT
     meta = guard.parse_json(guard.read_bytes(where, path / STAGING), where)
@@ -42,15 +49,17 @@ def read_root(path: Path) -> Root:
     ours = guard.group_attributes(meta, where)
     version = ours.get("format_version")
     if type(version) is not int or version < 1:
-        raise CorruptDatasetError(f"{where} has the format version {version!r}; expected a whole number.")
+        raise CorruptDatasetError(
+            f"{where} has the format version '{guard.printable(version)}'; expected a whole number."
+        )
     if version > FORMAT_VERSION:
         raise DatasetError(
             f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade epvf-data."
         )
     if set(ours) != {"format_version", "env", "created"}:
-        raise CorruptDatasetError(f"{where} has the attributes {sorted(ours)}; expected created, env, format_version.")
+        raise CorruptDatasetError(f"{where} has other attributes than created, env and format_version.")
     for folder in FOLDERS:
-        if folder == STAGING and not (path / folder).exists():
+        if folder == STAGING and not os.path.lexists(path / folder):
             continue  # holds nothing that a reader needs
         guard.check_directory(path / folder)
         if guard.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
@@ -58,5 +67,32 @@ def read_root(path: Path) -> Root:
     try:
         env = EnvIdentity.from_dict(ours["env"])
     except DatasetError as error:
-        raise CorruptDatasetError(f"{where}: {error}") from error
-    return Root(version, env, str(ours["created"]))
+        raise CorruptDatasetError(f"{where}: {guard.printable(error, 300)}") from error
+    created = ours["created"]
+    if not _is_time(created):
+        raise CorruptDatasetError(
+            f"{where}: created is '{guard.printable(created)}'; a time with its zone is expected."
+        )
+    _check_env(env, where)
+    return Root(version, env, created)
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _check_env(env: EnvIdentity, where: Path) -> None:
+    """Raises CorruptDatasetError where a number of the identity makes no sense."""
+    for name in ("observation_size", "action_size", "horizon", "substeps"):
+        value = getattr(env, name)
+        if not 1 <= value <= _MAX_SIZE:
+            raise CorruptDatasetError(
+                f"{where}: the environment's {name} is {guard.printable(value)}; 1 to {_MAX_SIZE} is expected."
+            )
+    if not (math.isfinite(env.timestep) and env.timestep > 0):
+        raise CorruptDatasetError(f"{where}: the environment's timestep is {env.timestep}; more than 0 s is expected.")
+    if not _DIGEST.fullmatch(env.digest):
+        raise CorruptDatasetError(f"{where}: the environment's digest is '{guard.printable(env.digest)}', no SHA-256.")

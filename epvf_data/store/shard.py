@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import CorruptDatasetError
+from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store.checksum import crc32c
 from epvf_data.store.schema import BLOCK_ROWS
 
 _CRC = 4
 _ENTRY = 16  # offset and length, two little-endian 64-bit integers
+_ZSTD_RATIO = 1 << 15  # a block of 4 bytes unfolds to 128 KiB, and none to more
 _FILL = {"float32": "NaN", "bool": False}
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 
@@ -62,6 +63,21 @@ class Layout:
     def size(self) -> int:
         """Bytes of the shard's file when it is not compressed."""
         return self.chunks * (self.chunk_bytes + _CRC + _ENTRY) + _CRC
+
+    def fits(self, size: int) -> bool:
+        """Whether a file of `size` bytes can hold the array: nothing of its size is allocated before this is known."""
+        if self.zstd is None:
+            return size == self.size
+        return size > self.chunks * (_CRC + _ENTRY) + _CRC and size * _ZSTD_RATIO >= self.chunks * self.chunk_bytes
+
+
+def allocate(shape: tuple[int, ...], dtype: str | np.dtype, what: object) -> np.ndarray:
+    """An array with arbitrary content. Raises DatasetError where memory does not suffice."""
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise DatasetError(f"{what} needs {size:,} bytes of memory, which are not free; read fewer rows.") from error
 
 
 def chunk_rows(rows: int) -> int:
@@ -148,10 +164,13 @@ class Shard:
     def __init__(self, descriptor: int, layout: Layout, name: str) -> None:
         self.layout, self.name = layout, name
         size = os.fstat(descriptor).st_size
-        least = layout.chunks * _ENTRY + _CRC
-        if size < least or (layout.zstd is None and size != layout.size):
-            raise CorruptDatasetError(f"{name} has {size} bytes; {layout.size} are expected.")
-        self._bytes = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8)
+        if not layout.fits(size):
+            raise CorruptDatasetError(f"{name} has {size} bytes, which cannot hold the shape {list(layout.shape)}.")
+        try:
+            mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except (OSError, MemoryError) as error:
+            raise DatasetError(f"{name} cannot be mapped into memory ({error}).") from error
+        self._bytes = np.frombuffer(mapped, np.uint8)
         self._index = self._read_index()
         self._verified = np.zeros(layout.chunks, bool)
 
@@ -162,7 +181,9 @@ class Shard:
         index = np.frombuffer(table.tobytes(), "<u8").reshape(layout.chunks, 2).astype(np.int64)
         lengths = index[:, 1] if layout.zstd is not None else np.full(layout.chunks, layout.chunk_bytes + _CRC)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        whole = bool((lengths > _CRC).all()) and offsets[-1] == data.size - table.size - _CRC
+        # With no length beyond the file, a sum that overflows has passed through offsets beyond the file.
+        inside = bool(((lengths > _CRC) & (lengths <= data.size) & (offsets[1:] <= data.size)).all())
+        whole = inside and offsets[-1] == data.size - table.size - _CRC
         if not whole or (index != np.stack([offsets[:-1], lengths], 1)).any():
             raise CorruptDatasetError(f"{self.name} has an index that does not cover its chunks one after another.")
         return index
@@ -205,7 +226,7 @@ class Shard:
             raise CorruptDatasetError(
                 f"{self.name}: rows from {self._first(chunk)} do not unpack to the declared size."
             )
-        target = np.empty(layout.chunk_bytes, np.uint8)
+        target = allocate((layout.chunk_bytes,), "uint8", f"{self.name}: one chunk")
         try:
             _zstd().decompress(frame, target)
         except (RuntimeError, ValueError) as error:
@@ -221,6 +242,27 @@ class Shard:
         rows = min(self.layout.chunk_rows, self.layout.shape[0] - self._first(chunk))
         whole = self._view[chunk] if self.layout.zstd is None else self._decode(chunk)
         return whole[:rows]
+
+    def stored(self, first: int, last: int) -> np.ndarray:
+        """The file's bytes of the chunks from `first` to before `last` with their checksums."""
+        start, end = self._index[first, 0], self._index[last - 1].sum()
+        return self._bytes[start:end]
+
+    @property
+    def tail(self) -> np.ndarray:
+        """The file's bytes behind the chunks: the index and its checksum."""
+        return self._bytes[self._index[-1].sum() :]
+
+    def span(self, first: int, last: int) -> np.ndarray:
+        """The verified rows of the chunks from `first` to before `last`, [rows, …]: a view, or a copy of several."""
+        if last == first + 1:
+            return self.chunk(first)
+        if self.layout.zstd is not None:
+            return np.concatenate([self.chunk(chunk) for chunk in range(first, last)])
+        for chunk in range(first, last):
+            self.verify(chunk)
+        rows = self._view[first:last].reshape(-1, *self.layout.shape[1:])
+        return rows[: self.layout.shape[0] - self._first(first)]
 
     def copy(
         self, chunk: int, rows: np.ndarray | None, target: np.ndarray, places: np.ndarray, *, verify: bool

@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
-from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, CommitRecord, Files, live_parts, read_chain
-from epvf_data.store.lineage import VOCABULARIES, index_problem
+from epvf_data.store.commit import (
+    COMMITS,
+    PARTS,
+    PROBES,
+    ROOT,
+    STAGING,
+    CommitRecord,
+    Files,
+    PartEntry,
+    live_parts,
+    read_chain,
+)
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
+from epvf_data.store.shard import Shard
+from epvf_data.store.values import Tally, doubts
 
-_PIECE = 1 << 20
+CARD = ("README.md", "croissant.json", "returns.png")  # plain files that may lie in the root; no reader reads them
+MAX_ENTRIES = 200_000  # in a folder of parts or probing states
+_MAX_FOREIGN = 20  # foreign entries of one folder that are named one by one
+_SPAN = 4 << 20  # bytes of rows that are looked at together
+_THREADS = 2
+_TICK = 0.2  # seconds between reports of progress
+
+Progress = Callable[[int, int], None]
 
 
-def validate(
-    path: str | os.PathLike[str], deep: bool = False, progress: Callable[[int, int], None] | None = None
-) -> list[str]:
+def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progress | None = None) -> list[str]:
     """The problems of a data set, each naming a file and what is wrong with it; an empty list means that it is fine.
 
-    Always checked: the chain of commit records, that every file is there with its size and nothing else is, and that
-    all metadata agrees. `deep` reads every byte: SHA-256 of each file, CRC-32C of each chunk, and the values (NaN and
-    infinite numbers, actions out of range, flags and lengths that contradict each other). `progress(done, all)` is
-    called part by part. Raises DatasetError only where there is no data set at all or one of a newer format.
+    Always checked: the chain of commit records, that every file is there with its size and nothing foreign is, and
+    that all metadata agrees. `deep` reads every byte once: SHA-256 of each file, CRC-32C of each chunk, and the values
+    (NaN and infinite numbers, actions out of range, flags and lengths that contradict each other). `progress(done,
+    all)` counts bytes if `deep`, else parts. Leftovers of interrupted writes are no problem: see `leftovers`. Raises
+    DatasetError only where there is no data set at all or one of a newer format.
     """
     root = Path(path)
     try:
@@ -36,122 +58,228 @@ def validate(
         parts = live_parts(records)
     except (CorruptDatasetError, UnsafeDatasetError) as error:
         return [str(error)]
-    problems = [*_strangers(root, records), *_probes(root, records, deep)]
-    for number, entry in enumerate(parts):
+    problems = [*_foreign(root), *_records(root, records)]
+    probes, found = _probes(root, info, records, parts, deep)
+    sizes = [sum(size for size, _ in entry.files.values()) if deep else 1 for entry in parts]
+    meter = _Meter(sum(sizes))
+
+    def check(entry: PartEntry, size: int) -> list[str]:
+        part = Part(root, info.env, entry)
         try:
-            problems += _part(Part(root, info.env, entry), info, deep)
+            return [*_part(part, info, probes), *(_deep(part, info, meter) if deep else ())]
         except (DatasetError, OSError) as error:
-            problems.append(str(error))
-        if progress is not None:
-            progress(number + 1, len(parts))
-    return problems
+            return [str(error)]
+        except MemoryError:
+            return [f"{root / PARTS / entry.id} needs more memory than is free; its rows were not checked."]
+        finally:
+            meter.add(0 if deep else size)
+
+    with ThreadPoolExecutor(_THREADS if deep else 1) as pool:
+        tasks = [pool.submit(check, entry, size) for entry, size in zip(parts, sizes, strict=True)]
+        try:
+            for task in tasks:
+                while not task.done():
+                    wait([task], _TICK)
+                    if progress is not None:
+                        progress(meter.done, meter.total)
+        except BaseException:
+            meter.stopped = True
+            pool.shutdown(cancel_futures=True)
+            raise
+    if progress is not None:
+        progress(meter.total, meter.total)
+    return [*problems, *found, *(problem for task in tasks for problem in task.result())]
 
 
-def _strangers(root: Path, records: list[CommitRecord]) -> Iterator[str]:
-    """What lies in the data set and is in no commit. Work in progress under `staging` is nobody's business."""
-    known = {
+def leftovers(path: str | os.PathLike[str]) -> list[str]:
+    """What interrupted writes left behind: harmless, and no part of the data set; `epvf-data gc` removes it.
+
+    A part in no commit record looks the same when the newest record is lost, which nothing else can show: each note
+    says so. Raises DatasetError where the records cannot be read.
+    """
+    root = Path(path)
+    read_root(root)
+    known = _known(list(read_chain(root)))
+    notes = []
+    for folder, what in ((PARTS, "rows"), (PROBES, "probing states")):
+        for name, status in _entries(root / folder):
+            if stat.S_ISDIR(status.st_mode) and name not in known[folder] and _is_id(folder, name):
+                notes.append(
+                    f"{root / folder / name} holds {what} in no commit record: a write was interrupted or is under "
+                    "way, or the newest record is lost."
+                )
+    drafts = [name for name, _ in _entries(root / STAGING) if name != ROOT] if (root / STAGING).exists() else []
+    if drafts:
+        notes.append(f"{root / STAGING} holds {len(drafts)} drafts: writes were interrupted or are under way.")
+    return notes
+
+
+@dataclass
+class _Meter:
+    """Work done by all threads, in bytes or parts; `stopped` tells them to give up."""
+
+    total: int
+    done: int = 0
+    stopped: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.done += count
+
+
+def _known(records: list[CommitRecord]) -> dict[str, set[str]]:
+    return {
         PARTS: {part.id for record in records for part in record.add},
         PROBES: {probe for record in records for probe in record.probes},
     }
-    for folder, names in known.items():
-        for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
-            if entry.name not in {*names, ROOT}:
-                yield (
-                    f"{entry.path} is in no commit record: an interrupted write left it there, or its record is lost; "
-                    "its rows are not part of the data set."
-                )
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.name not in {ROOT, PARTS, PROBES, COMMITS, "staging"}:
-            yield f"{entry.path} does not belong into a data set."
 
 
-def _probes(root: Path, records: list[CommitRecord], deep: bool) -> Iterator[str]:
+def _is_id(folder: str, name: str) -> bool:
+    return len(name) == (32 if folder == PARTS else 64) and not set(name) - set("0123456789abcdef")
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of what lies in a folder, in order. Raises UnsafeDatasetError where it is too much."""
+    names = []
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            names.append(entry.name)
+            if len(names) > MAX_ENTRIES:
+                raise UnsafeDatasetError(f"{folder} holds more than {MAX_ENTRIES} entries; compact the data set.")
+    for name in sorted(names):
+        try:
+            yield name, (folder / name).lstat()
+        except FileNotFoundError:
+            continue  # a writer's draft that has moved on
+
+
+def _foreign(root: Path) -> Iterator[str]:
+    """What has no business in a data set: links, special files, other names than a writer gives."""
+    for folder in (None, COMMITS, PARTS, PROBES):
+        count = 0
+        where = root / folder if folder else root
+        for name, status in _entries(where):
+            if folder is None:
+                fine = name in (PARTS, PROBES, COMMITS, STAGING, ROOT)
+                fine = fine or (name in CARD and stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+            else:
+                fine = name == ROOT or folder == COMMITS
+                fine = fine or (_is_id(folder, name) and stat.S_ISDIR(status.st_mode))
+            count += not fine
+            if not fine and count <= _MAX_FOREIGN:
+                yield f"{where}/{guard.printable(name)} does not belong into a data set."
+        if count > _MAX_FOREIGN:
+            yield f"{where} holds {count - _MAX_FOREIGN} more entries that do not belong into a data set."
+
+
+def _records(root: Path, records: list[CommitRecord]) -> Iterator[str]:
     files: dict[str, Files] = {}
     for record in records:
+        where = f"{root / COMMITS}/{record.number:08d}.json"
+        unused = set(record.probes) - {part.probe for part in record.add}
+        if unused:
+            yield f"{where} names {len(unused)} sets of probing states that none of its parts uses."
         for probe, listed in record.probes.items():
             if dict(files.setdefault(probe, listed)) != dict(listed):
-                yield f"commit {record.number} names other files for the probing states {probe} than an earlier one."
+                yield f"{where} names other files for the probing states {probe} than an earlier record."
+
+
+def _probes(
+    root: Path, info: Root, records: list[CommitRecord], parts: list[PartEntry], deep: bool
+) -> tuple[dict[str, int], list[str]]:
+    """How many states each set of probing states has that a part uses, and what is wrong with them."""
+    used = {part.probe for part in parts}
+    files = {probe: listed for record in records for probe, listed in record.probes.items() if probe in used}
+    sizes: dict[str, int] = {}
+    problems = []
     for probe, listed in files.items():
+        folder = root / PROBES / probe
         try:
             states = read_probe(root, probe, listed)
+            sizes[probe] = len(states)
             if deep:
-                yield from _hashes(root / PROBES / probe, listed)
+                for name, (size, digest) in listed.items():
+                    if not name.endswith(ROOT) and _file_digest(folder / name) != (size, digest):
+                        problems.append(_mismatch(folder / name))
+            if states.shape[1] != info.env.observation_size:
+                problems.append(
+                    f"{folder} has states of {states.shape[1]} numbers; {info.env.observation_size} are expected."
+                )
             if not np.isfinite(states).all():
-                yield f"{root / PROBES / probe} holds probing states that are not finite."
+                problems.append(f"{folder} holds probing states that are not finite.")
         except (DatasetError, OSError) as error:
-            yield str(error)
+            problems.append(str(error))
+    return sizes, problems
 
 
-def _hashes(folder: Path, files: Files) -> Iterator[str]:
-    for name, (size, digest) in sorted(files.items()):
-        found = hashlib.sha256()
-        count = 0
-        with guard.open_regular(folder / name) as descriptor:
-            while piece := os.read(descriptor, _PIECE):
-                found.update(piece)
-                count += len(piece)
-        if count != size or found.hexdigest() != digest:
-            yield f"{folder / name} does not match the SHA-256 of its commit; fetch this file again."
+def _file_digest(path: Path) -> tuple[int, str]:
+    with guard.open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
 
 
-def _part(part: Part, info: Root, deep: bool) -> Iterator[str]:
-    path = part.group.path
-    spec, _ = part.spec, part.vocabularies
+def _mismatch(path: Path) -> str:
+    return f"{path} does not match the SHA-256 of its commit; fetch this file again."
+
+
+def _part(part: Part, info: Root, probes: dict[str, int]) -> Iterator[str]:
+    """Contradictions between the metadata of a part, of its record and of the root."""
+    where = part.group.path / ROOT
+    spec, attributes = part.spec, part.group.attributes
+    guard.expect(attributes["policy"], spec.to_dict(), where)
     if (spec.observation_size, spec.action_size) != (info.env.observation_size, info.env.action_size):
-        yield f"{path / ROOT}: the policy does not fit the environment's observation and action sizes."
-    if not deep:
-        return
-    yield from _hashes(path, part.entry.files)
-    columns: dict[str, np.ndarray] = {}
+        yield f"{where}: the policy does not fit the environment's observation and action sizes."
+    for name, words in part.vocabularies.items():
+        if len(set(words)) < len(words):
+            yield f"{where}: the vocabulary {name} repeats words."
+    if not isinstance(attributes["simulation"], dict):
+        yield f"{where}: simulation is '{guard.printable(attributes['simulation'])}'; an object is expected."
+    discount = attributes["discount"]
+    if discount is not None and (type(discount) not in (int, float) or not 0 <= discount <= 1):
+        yield f"{where}: discount is '{guard.printable(discount)}'; null or a number from 0 to 1 is expected."
+    if "probe_actions" in part.names and part.entry.probe in probes:
+        states, actions = probes[part.entry.probe], part.layout("probe_actions").shape[1]
+        if states != actions:
+            yield f"{part.group.path} has actions in {actions} probing states; its probe has {states}."
+
+
+def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
+    """Reads all arrays side by side, some rows at a time: hashes, checksums and values in one pass over each file."""
+    path = part.group.path
+    shards: dict[str, Shard] = {}
     for name in part.names:
-        shard = part.open(name)
-        small = name not in ("params", "probe_actions")
-        chunks = []
-        for chunk in range(shard.layout.chunks):
+        try:
+            shards[name] = part.open(name)
+        except DatasetError as error:
+            yield str(error)
+    hashes = {name: hashlib.sha256() for name in shards}
+    words = {name: len(value) for name, value in part.vocabularies.items()}
+    squashed = part.spec.output in ("tanh", "clip")
+    tally = Tally()
+    row_bytes = sum(part.layout(name).row_bytes for name in part.names)
+    chunks, size = part.layout("params").chunks, part.layout("params").chunk_rows
+    step = max(1, _SPAN // (size * row_bytes))
+    for first in range(0, chunks, step):
+        last = min(first + step, chunks)
+        columns: dict[str, np.ndarray] = {}
+        for name, shard in list(shards.items()):
+            if meter.stopped:
+                return
+            stored = shard.stored(first, last)
+            hashes[name].update(stored.data)
             try:
-                rows = shard.chunk(chunk)
+                columns[name] = shard.span(first, last)
             except CorruptDatasetError as error:
                 yield str(error)
-                return
-            if small:
-                chunks.append(np.array(rows))
-            else:
-                yield from _big(path / name, chunk * shard.layout.chunk_rows, rows, spec.to_dict()["layers"][-1])
-        if small:
-            columns[name] = np.concatenate(chunks)
-    yield from (f"{path}: {problem}." for problem in _values(part, columns, info.env.horizon))
-
-
-def _big(path: Path, first: int, rows: np.ndarray, last_layer: dict) -> Iterator[str]:
-    """Counts what is not finite, and actions beyond ±1 where the policy squashes its output."""
-    bad = int((~np.isfinite(rows)).sum())
-    if bad:
-        yield f"{path}: {bad} numbers that are not finite in the rows from {first}."
-    if path.name == "probe_actions" and last_layer["activation"] in ("tanh", "clip"):
-        beyond = int((np.abs(rows) > 1).sum())
-        if beyond:
-            yield f"{path}: {beyond} actions beyond −1 to 1 in the rows from {first}."
-
-
-def _values(part: Part, columns: dict[str, np.ndarray], horizon: int) -> Iterator[str]:
-    """Contradictions between the small columns of one part."""
-    for name in VOCABULARIES:
-        problem = index_problem(name, columns[name], part.vocabularies[name])
-        if problem:
-            yield problem
-    lengths, finite = columns["lengths"], columns["finite"]
-    for name in ("returns", "discounted_returns"):
-        values = columns.get(name, np.zeros((1, 1), np.float32))
-        bad = int((~np.isfinite(values)).sum())
-        if bad:
-            yield f"{bad} {name} are not finite, also of episodes that are flagged they must be"
-    if lengths.min() < 0 or lengths.max() > horizon:
-        yield f"lengths go from {lengths.min()} to {lengths.max()}; the horizon is {horizon}"
-    open_ended = int((finite & ~columns["terminated"] & ~columns["truncated"]).sum())
-    if open_ended:
-        yield f"{open_ended} finite episodes are neither terminated nor truncated"
-    early = int((columns["truncated"] & finite & (lengths != horizon)).sum())
-    if early:
-        yield f"{early} episodes are truncated before the horizon of {horizon} steps"
-    if np.abs(columns["sign"].astype(np.int16)).max() > 1:
-        yield "sign holds other values than −1, 0 and +1"
+                del shards[name]
+            meter.add(stored.nbytes)
+        if len(columns) == len(part.names):  # values are compared where all columns are whole
+            for column, what, bad in doubts(columns, words, squashed, info.env.horizon):
+                tally.add(column, what, bad, first * size)
+    for name, shard in shards.items():
+        hashes[name].update(shard.tail.data)
+        file = f"{name}/{shard.layout.file}"
+        if hashes[name].hexdigest() != part.entry.files[file][1]:
+            yield _mismatch(path / file)
+    yield from (f"{path / column}: {sentence}." for column, sentence in tally.sentences())

@@ -1,0 +1,106 @@
+"""What all verbs share: the application, the common flags, how results and interruptions are told."""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epvf_data import __version__
+from epvf_data.errors import ConfigError, DatasetError, EpvfError
+from epvf_data.progress import Bar
+
+app = typer.Typer(
+    name="epvf-data",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Collect, store and learn from rows of (policy parameters, probing actions, return).",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.  [default: 0]")]
+Backend = Annotated[str | None, typer.Option(help="auto, mjx or native.  [default: auto]")]
+Config = Annotated[str | None, typer.Option("--config", help="A TOML file with settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="Change one setting; repeat for more.")]
+Dataset = Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"epvf-data {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Data sets of policies and their returns, and critics that read a policy and predict its return."""
+
+
+def resume_command() -> str:
+    """The command line at hand, with --resume."""
+    return shlex.join(["epvf-data", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
+
+
+@contextlib.contextmanager
+def working(verb: str, quiet: bool, interrupted: str, unit: str = "rows") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over `unit`; Ctrl-C ends the verb with the sentence `interrupted`."""
+    try:
+        with Bar(verb, unit, quiet) as bar:
+            scale = 1e6 if unit == "MB" else 1  # the work is counted in bytes then
+            yield lambda done, total: bar.update(done / scale, total / scale, done / scale, unit)
+    except KeyboardInterrupt:
+        raise DatasetError(f"interrupted; {interrupted}.") from None
+
+
+def only_dataset() -> Path:
+    """The only data set in the working directory, or DatasetError."""
+    found = sorted(path.parent for path in Path().glob("*/commits") if (path.parent / "zarr.json").is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DatasetError("there is no data set in this folder; name one, or make one with `epvf-data collect`.")
+    raise DatasetError(f"there are {len(found)} data sets in this folder ({', '.join(map(str, found))}); name one.")
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def print_json(value: Any) -> None:
+    print(json_module.dumps(value, allow_nan=False))
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def visible(text: object) -> str:
+    """Text that may come from a stranger, with control characters spelled out: it must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def main() -> None:
+    """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
+    try:
+        app()
+    except EpvfError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {visible(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,0 +1,126 @@
+"""info, validate: what is in a data set and whether it is in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epvf_data.cli.app import Backend, Dataset, Debug, Json, Quiet, app, plural, print_json, visible, working
+
+
+@app.command(epilog="Examples: `epvf-data info ant.zarr --plot returns.png` · `epvf-data info ant.zarr --commits`")
+def info(
+    dataset: Dataset,
+    plot: Annotated[Path | None, typer.Option(help="Also write a histogram of returns to this PNG.")] = None,
+    commits: Annotated[bool, typer.Option("--commits", help="List who made what, with what, and when.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What is in a data set."""
+    from epvf_data.store import reader
+
+    opened = reader.open(dataset)
+    if commits:
+        from epvf_data.curation.history import history
+
+        _print_commits(dataset, history(opened), json)
+        return
+    summary = opened.summary()
+    if plot is not None:
+        from epvf_data.curation.histogram import plot_returns
+
+        plot_returns(opened, plot)
+    if json:
+        print_json(summary)
+        return
+    made = plural(summary["commits"], "commit")
+    print(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
+    environment = {key: visible(value) for key, value in summary["env"].items()}
+    print(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
+    for found, architecture in zip(summary["architectures"], opened.architectures, strict=True):
+        size = f"{found['rows']:,} rows of {found['params']:,} parameters"
+        print(f"policies {architecture.spec} ({found['id'][:8]}): {size}")
+    print("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
+    returns = summary["returns"]
+    if returns["mean"] is not None:
+        print(f"returns {returns['min']:.2f} to {returns['max']:.2f}, {returns['mean']:.2f} on average")
+        _print_histogram(opened)
+    if plot is not None:
+        print(f"histogram written to {plot}")
+
+
+def _print_commits(dataset: Path, events: list[dict[str, Any]], json: bool) -> None:
+    if json:
+        print_json(events)
+        return
+    for event in events:
+        indent = "    from " if event["origin"] else ""
+        rows = f"{event['rows']:,} rows" + (f", {event['removed']:,} parts replaced" if event["removed"] else "")
+        print(f"{indent}commit {event['commit']} · {visible(event['created'] or '?')} · {rows}")
+        for key in ("command", "made", "versions", "git", "seed"):
+            if event[key]:
+                print(f"{' ' * len(indent)}  {key:8} {visible(event[key])}")
+    print(f"{dataset}: {plural(sum(not event['origin'] for event in events), 'commit')}.")
+
+
+def _print_histogram(opened: Any, bins: int = 12, width: int = 44) -> None:
+    """Returns as text bars, their length on a logarithmic scale since most policies are poor."""
+    import numpy as np
+
+    tables = (opened.table(architecture.id) for architecture in opened.architectures)
+    every = np.concatenate([table.mean_returns() for table in tables])
+    counts, edges = np.histogram(every[np.isfinite(every)], bins=bins)
+    scale = width / np.log1p(counts.max())
+    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+        print(f"{low:9.1f} to {high:7.1f}  {'█' * round(scale * np.log1p(count)):<{width}} {count:,}")
+
+
+@app.command(epilog="Example: `epvf-data validate ant.zarr --deep --resimulate 64`")
+def validate(
+    dataset: Dataset,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and check every checksum.")] = False,
+    resimulate: Annotated[int, typer.Option(min=0, help="Roll out this many rows again and compare returns.")] = 0,
+    backend: Backend = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Check a data set. Exits with 1 when a problem was found."""
+    from epvf_data.store import reader
+    from epvf_data.store.validate import leftovers
+    from epvf_data.store.validate import validate as check
+
+    reader.open(dataset)
+    with working("validate", quiet, "nothing was changed", "MB" if deep else "parts") as progress:
+        problems = check(dataset, deep=deep, progress=progress)
+    values: dict[str, Any] = {"ok": True, "rows": 0, "problems": problems, "resimulated": 0, "max_return_error": None}
+    values["notes"] = leftovers(dataset) if not problems else []
+    result = None
+    if not problems:
+        opened = reader.open(dataset)
+        values["rows"] = opened.rows
+        if resimulate:
+            from epvf_data.collectors.resimulate import resimulate as again
+            from epvf_data.runtime import prepare
+
+            prepare()
+            result = again(opened, resimulate, backend=backend)
+            problems += result.problems
+            values.update(resimulated=result.rows, max_return_error=result.max_error)
+            values["rank_correlation"] = result.rank_correlation
+    values["ok"] = not problems
+    if json:
+        print_json(values)
+    else:
+        for problem in problems:
+            print(f"problem: {visible(problem)}")
+        for note in values["notes"]:
+            print(f"note: {visible(note)}")
+        checked = "every byte" if deep else "metadata, sizes and commit chain (--deep reads every byte)"
+        print(f"{dataset}: {plural(len(problems), 'problem') if problems else 'no problem found'}; checked {checked}.")
+        if result is not None:
+            print(result.describe())
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,109 @@
+"""export-hdf5, import-hdf5, export-npz, card: data sets for other programs and other people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, working
+
+
+@app.command("export-hdf5", epilog="Example: `epvf-data export-hdf5 ant.zarr --out ant.h5`")
+def export_hdf5(
+    dataset: Dataset,
+    out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET.h5]")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a data set into one HDF5 file, from which `import-hdf5` makes the same data set again."""
+    from epvf_data.curation.hdf5 import export_hdf5 as run
+
+    with working("export", quiet, "no file is left") as progress:
+        report = run(dataset, out or Path(f"{dataset.resolve().stem}.h5"), progress=progress)
+    _tell(report, json)
+
+
+@app.command("import-hdf5", epilog="Example: `epvf-data import-hdf5 ant.h5 --out ant.zarr`")
+def import_hdf5(
+    file: Annotated[Path, typer.Argument(help="The HDF5 file.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The new data set.  [default: FILE.zarr]")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make a data set from a file of `export-hdf5`, which may come from a stranger: another process parses it."""
+    from epvf_data.curation.hdf5 import import_hdf5 as run
+
+    target = out or Path(f"{file.resolve().stem}.zarr")
+    with working("import", quiet, "nothing is left of the new data set") as progress:
+        report = run(file, target, progress=progress)
+    if json:
+        print_json(asdict(report))
+    else:
+        architectures, commits = plural(report.architectures, "architecture"), plural(report.commits, "commit")
+        print(f"{target}: {report.rows:,} rows of {architectures} in {commits}.")
+
+
+@app.command("export-npz", epilog="Example: `epvf-data export-npz ant.zarr --out ant.npz`")
+def export_npz(
+    dataset: Dataset,
+    out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET.npz]")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the rows of one architecture into one `.npz` file for `numpy.load`."""
+    from epvf_data.curation.npz import export_npz as run
+
+    target = out or Path(f"{dataset.resolve().stem}.npz")
+    with working("export", quiet, "no file is left") as progress:
+        report = run(dataset, target, architecture=architecture, progress=progress)
+    _tell(report, json)
+
+
+@app.command(
+    epilog='Example: `epvf-data card ant.zarr --license CC-BY-4.0 --author "Ada Lovelace" --title "Ant policies"`'
+)
+def card(
+    dataset: Dataset,
+    out: Annotated[Path | None, typer.Option(help="Folder for the card.  [default: the data set itself]")] = None,
+    license: Annotated[str, typer.Option(help="SPDX identifier.")] = "CC-BY-4.0",
+    author: Annotated[list[str] | None, typer.Option(help="Who made it; repeat for more.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the data set.")] = None,
+    citation: Annotated[str | None, typer.Option(help="BibTeX to cite it by.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where it lies.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write README.md (with Hugging Face metadata), croissant.json and returns.png about a data set."""
+    from epvf_data.curation.card import write_card
+
+    with working("card", quiet, "earlier files of the card are untouched") as progress:
+        report = write_card(
+            dataset,
+            out,
+            license=license,
+            authors=author or (),
+            title=title,
+            citation=citation,
+            url=url,
+            progress=progress,
+        )
+    if json:
+        print_json(asdict(report))
+    else:
+        print(f"card: {', '.join(map(str, report.files))}")
+
+
+def _tell(report, json: bool) -> None:
+    if json:
+        print_json(asdict(report))
+    else:
+        rows = f"{report.rows:,} rows of {plural(report.architectures, 'architecture')}"
+        print(f"{report.file}: {rows}, {report.size / 1e6:,.1f} MB.")

@@ -1,0 +1,161 @@
+"""A card for a data set: README.md, croissant.json and returns.png, ready for a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from epvf_data.curation.croissant import describe, listed_files, live_files
+from epvf_data.curation.facts import Facts, gather
+from epvf_data.curation.histogram import draw_returns
+from epvf_data.curation.licences import licence as find_licence
+from epvf_data.curation.readme import MARK, readme
+from epvf_data.curation.words import code, latex, many_lines, one_line, slug
+from epvf_data.errors import ConfigError, DatasetError, UnsafeDatasetError
+from epvf_data.store import guard
+from epvf_data.store.commit import STAGING
+from epvf_data.store.durable import discard, flush, storage_errors, write_file
+from epvf_data.store.reader import open as open_dataset
+
+README, CROISSANT, PICTURE = "README.md", "croissant.json", "returns.png"
+_URL = re.compile(r"https?://[^\s<>\"'`\\{}]{1,500}")
+
+
+@dataclass(frozen=True)
+class CardReport:
+    """Where the card is, and what it says: rows, the content hash, how many of the files are listed with a hash."""
+
+    dataset: str
+    out: str
+    files: tuple[str, ...]
+    rows: int
+    content_hash: str
+    files_listed: int
+    files_all: int
+
+
+def write_card(
+    dataset_path: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    license: str = "CC-BY-4.0",
+    authors: Sequence[str] = (),
+    title: str | None = None,
+    citation: str | None = None,
+    url: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CardReport:
+    """Writes a card into the folder `out`: the data set's own unless one is given.
+
+    `name` is one word for the data set (its folder's), `license` an SPDX identifier, `citation` BibTeX (or it is made
+    from title, authors and url). Each file gets its name when it is whole and on the disk. `progress(done, all)` counts
+    parts, each twice. Memory: the small columns of one part, and some 20 bytes a row.
+
+    Raises ConfigError for an unknown licence or an odd url, DatasetError for a data set without rows and where a file
+    of that name is not a card of ours, StorageError if the disk refuses.
+    """
+    chosen = find_licence(license)
+    if url is not None and not _URL.fullmatch(url):
+        raise ConfigError(f"the url is {one_line(url, 80)!r}; give one that begins with https:// and has no spaces.")
+    dataset = open_dataset(dataset_path)
+    if not dataset.rows:
+        raise DatasetError(f"{dataset.path} holds no rows yet; collect some before you describe them.")
+    folder = dataset.path.absolute().name or dataset.path.resolve().name
+    target = dataset.path if out is None else Path(out)
+    _check_free(target)
+    facts = gather(dataset, progress)
+    name = one_line(name or folder.removesuffix(".zarr") or "dataset", 80)
+    title = one_line(title or f"{name}: policies of {facts.env.name} and their returns")
+    date = facts.origins.last or datetime.now(UTC).date().isoformat()
+    cite = many_lines(citation) if citation else bibtex(name, title, authors, date, url)
+    files = live_files(dataset)
+    summary = _description(facts)
+    croissant = describe(
+        files,
+        facts,
+        name=name,
+        title=title,
+        description=summary.replace("`", ""),
+        licence=chosen,
+        authors=authors,
+        citation=cite,
+        url=url,
+        date=date,
+    )
+    # "<" as an escape: the text may be put into a page's <script> as it is.
+    text = json.dumps(croissant, indent=1, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    page = readme(facts, folder=folder, title=title, description=summary, licence=chosen, url=url, bibtex=cite)
+    contents = {
+        PICTURE: draw_returns(facts.env.name, facts.returns),
+        CROISSANT: (text + "\n").encode("utf-8", "replace"),
+        README: page.encode("utf-8", "replace"),
+    }
+    _publish(target, contents)
+    listed = len(listed_files(files))
+    written = tuple(str(target / file) for file in (README, CROISSANT, PICTURE))
+    return CardReport(str(dataset.path), str(target), written, facts.rows, facts.content_hash, listed, len(files))
+
+
+def bibtex(name: str, title: str, authors: Sequence[str], date: str, url: str | None) -> str:
+    """An entry that cites the data set; nothing in the values can end it."""
+    fields = {"title": f"{{{latex(title)}}}", "year": date[:4]}
+    if authors:
+        fields["author"] = " and ".join(latex(author.replace(" and ", " And ")) for author in authors)
+    if url is not None:
+        fields["howpublished"] = f"\\url{{{url}}}"
+    lines = [f"  {key} = {{{value}}}," for key, value in fields.items()]
+    return "\n".join([f"@misc{{{slug(name) or 'dataset'}-{date[:4]},", *lines, "}"])
+
+
+def _description(facts: Facts) -> str:
+    """What it is, in Markdown."""
+    probes = ", its actions in a set of probing states" if facts.probes else ""
+    episodes = "episode" if facts.episodes.most == 1 else "episodes"
+    return (
+        f"{facts.rows:,} policies for the environment {code(facts.env.name, 80)}, each as a flat vector of parameters "
+        f"with the return of its {episodes}{probes} and the way it was generated. "
+        "It is made for explicit policy-conditioned value functions: critics V(θ) that read a policy's parameters and "
+        "predict its return, and with which better parameters can be found by gradient ascent."
+    )
+
+
+def _check_free(target: Path) -> None:
+    """Refuses to replace files that nobody made with this command."""
+    there = [name for name in (README, CROISSANT, PICTURE) if os.path.lexists(target / name)]
+    if not there:
+        return
+    try:
+        with guard.open_regular(target / README) as descriptor:
+            ours = MARK.encode() in os.read(descriptor, 1 << 16)
+    except (DatasetError, UnsafeDatasetError):
+        ours = False
+    if not ours:
+        raise DatasetError(
+            f"{target / there[0]} is there and was not written by this command; move it away or give another folder."
+        )
+
+
+def _publish(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes all files under other names, flushes them, and then gives each its own; the README comes last."""
+    with storage_errors(target, "writing the card"):
+        target.mkdir(parents=True, exist_ok=True)
+        staging = target / STAGING  # of a data set: what a killed process leaves there is collected with other garbage
+        drafts = staging if staging.is_dir() and not staging.is_symlink() else target
+        names = {name: drafts / f".{name}.{uuid.uuid4().hex}" for name in contents}
+        try:
+            for name, data in contents.items():
+                write_file(names[name], [data])
+                flush(names[name])
+            for name, draft in names.items():
+                os.replace(draft, target / name)  # noqa: PTH105
+        finally:
+            for draft in names.values():
+                discard(draft)
+        flush(target)

@@ -1,0 +1,179 @@
+"""HDF5 files with the schema of the store: one file to hand over, and back into a data set.
+
+The file mirrors the store's folders. `zarr.json`, `commits/<n>.json` and `parts/<id>/zarr.json` are uint8 data sets
+with the bytes of those files, `probes/<SHA-256>` are the probing states, and `parts/<id>/<column>` are arrays of the
+column's dtype and shape, in chunks of about 2 MiB with HDF5's Fletcher-32 checksum, without compression:
+
+    file = h5py.File("rows.h5")
+    part = next(iter(file["parts"].values()))
+    params = part["params"][:]
+    about = json.loads(part["zarr.json"][:].tobytes())["attributes"]["epvf_data"]  # policy, vocabularies, …
+
+There are no attributes, no text types and no links, so the importer refuses all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data.curation.drafts import ExportReport, Progress, draft_file
+from epvf_data.curation.hdf5_child import MAX_OBJECTS
+from epvf_data.curation.hdf5_guard import Hdf5, open_hdf5
+from epvf_data.curation.hdf5_rows import read_dataset, read_rows
+from epvf_data.curation.origins import derived, leaves
+from epvf_data.errors import DatasetError
+from epvf_data.store import guard, reader
+from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, STAGING, CommitRecord, record_path
+from epvf_data.store.part import Part
+from epvf_data.store.reader import Dataset
+from epvf_data.store.schema import Rows, to_json
+from epvf_data.store.writer import Writer
+
+_CHUNK = 2 << 20  # bytes
+_MEMORY = 256 << 20  # bytes of rows in memory before they are committed
+_ORIGIN_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was read into the data set `dataset`."""
+
+    dataset: str
+    rows: int
+    commits: int
+    architectures: int
+
+
+def _h5py() -> Any:
+    try:
+        return importlib.import_module("h5py")
+    except ImportError as error:
+        raise DatasetError("HDF5 files need the package h5py: pip install 'epvf-data[hdf5]'.") from error
+
+
+def export_hdf5(
+    dataset_path: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress | None = None
+) -> ExportReport:
+    """Writes a data set's rows, probing states and commit records into one new HDF5 file (HDF5 1.10 or newer reads it).
+
+    The file appears under its name when it is complete and on the disk; what was read was verified chunk by chunk.
+    `progress(done rows, all rows)` is called on the way. Raises DatasetError where there is no data set or `out`
+    exists, CorruptDatasetError where the data set is damaged, StorageError if the disk refuses.
+    """
+    h5py, target = _h5py(), Path(out)
+    dataset = reader.open(dataset_path)
+    objects = 5 + len(dataset.commits) + sum(len(part.names) + 2 for part in dataset.parts)
+    if objects > MAX_OBJECTS:
+        raise DatasetError(
+            f"{dataset.path} would become {objects} HDF5 objects, more than {MAX_OBJECTS}: compact it first."
+        )
+    with draft_file(target) as draft:
+        # Since 1.10 HDF5 puts a checksum on its own structures, too.
+        with h5py.File(draft, "w", libver=("v110", "v110"), locking=False) as file:
+            for name in (COMMITS, PARTS, PROBES):
+                file.create_group(name)
+            _put_bytes(file, ROOT, dataset.path / ROOT, dataset.path / STAGING)
+            for record in dataset.commits:
+                where = record_path(dataset.path, record.number)
+                _put_bytes(file, f"{COMMITS}/{where.name}", where, dataset.path / STAGING)
+            done = 0
+            for part in dataset.parts:
+                _put_part(file, part)
+                done += part.entry.rows
+                if progress is not None:
+                    progress(done, dataset.rows)
+        size = draft.stat().st_size
+    return ExportReport(str(target), dataset.rows, len(dataset.architectures), size)
+
+
+def _put_bytes(file: Any, name: str, path: Path, twin: Path | None = None) -> None:
+    _put(file, name, np.frombuffer(guard.read_bytes(path, twin), np.uint8))
+
+
+def _put(file: Any, name: str, value: np.ndarray) -> None:
+    file.create_dataset(name, data=value, chunks=_chunk(value.shape, value.itemsize, 1), fletcher32=True)
+
+
+def _put_part(file: Any, part: Part) -> None:
+    _put_bytes(file, f"{PARTS}/{part.entry.id}/{ROOT}", part.group.path / ROOT)
+    states = None if f"{PROBES}/{part.entry.probe}" in file else part.probe_states
+    if states is not None:
+        _put(file, f"{PROBES}/{part.entry.probe}", states)
+    for name in part.names:
+        layout, shard = part.layout(name), part.open(name)
+        dtype = np.dtype(layout.dtype).newbyteorder("<")
+        chunk = _chunk(layout.shape, dtype.itemsize, layout.chunk_rows)
+        target = file.create_dataset(
+            f"{PARTS}/{part.entry.id}/{name}", layout.shape, dtype, chunks=chunk, fletcher32=True
+        )
+        step = max(chunk[0], layout.chunk_rows)  # whole chunks of both, so that each is verified and written once
+        for start in range(0, layout.shape[0], step):
+            stop = min(start + step, layout.shape[0])
+            rows = np.empty((stop - start, *layout.shape[1:]), dtype)
+            shard.read(start, stop, rows)
+            target[start:stop] = rows
+
+
+def _chunk(shape: tuple[int, ...], width: int, unit: int) -> tuple[int, ...]:
+    """Chunk of about 2 MiB: a multiple of `unit` rows or, where those are large, a fraction by a power of two."""
+    fit = max(1, _CHUNK // (int(np.prod(shape[1:], dtype=np.int64)) * width))
+    rows = fit // unit * unit if fit >= unit else min(16, 1 << (fit.bit_length() - 1))
+    return (min(rows, shape[0]), *shape[1:])
+
+
+def import_hdf5(
+    file: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress | None = None
+) -> ImportReport:
+    """Makes a new data set from a file that `export_hdf5` wrote: the same rows, probing states and commits.
+
+    The file is parsed in another process and every value is checked as if a stranger had sent it. Each commit keeps
+    its provenance as an origin of the new commit (one beyond 256 MiB becomes several, to bound memory). The data set
+    appears when it is complete. `progress(done rows, all rows)` is called commit by commit. Raises DatasetError where
+    the file is none of ours or `out` exists, CorruptDatasetError and UnsafeDatasetError as `epvf_data.open` does,
+    StorageError if the disk refuses.
+    """
+    _h5py()
+    source, target = Path(file), Path(out)
+    with open_hdf5(source) as hdf5:
+        dataset = read_dataset(hdf5)
+        done = commits = 0
+        with Writer.create(target, dataset.env) as writer:
+            for record, rows in _batches(hdf5, dataset):
+                writer.commit(rows, _provenance(source, dataset, record, sum(map(len, rows))))
+                done, commits = done + sum(map(len, rows)), commits + 1
+                if progress is not None:
+                    progress(done, dataset.rows)
+    return ImportReport(str(target), done, commits, len({part.entry.architecture for part in dataset.parts}))
+
+
+def _batches(hdf5: Hdf5, dataset: Dataset) -> Iterator[tuple[CommitRecord, list[Rows]]]:
+    """The rows commit by commit, in order, in lists that fit into memory."""
+    for _, run in itertools.groupby(dataset.parts, key=lambda part: dataset.record_of(part).number):
+        rows: list[Rows] = []
+        record, size = None, 0
+        for part in run:
+            for piece in read_rows(hdf5, part, _MEMORY):
+                more = sum(column.nbytes for column in piece.columns().values())
+                if rows and record is not None and size + more > _MEMORY:
+                    yield record, rows
+                    rows, size = [], 0
+                record, size = dataset.record_of(part), size + more
+                rows.append(piece)
+        assert record is not None
+        yield record, rows
+
+
+def _provenance(source: Path, dataset: Dataset, record: CommitRecord, rows: int) -> dict[str, Any]:
+    found = leaves(dataset, record) if rows == record.rows else [(record, rows)]
+    value = derived("import-hdf5", {"file": str(source)}, found)
+    if len(found) > 1 and len(to_json(value)) > _ORIGIN_BYTES:
+        return derived("import-hdf5", {"file": str(source)}, [(record, rows)])
+    return value

@@ -1,0 +1,162 @@
+"""What an HDF5 file says, checked like a stranger's data set: its commits and parts, and then its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data.curation.hdf5_guard import Hdf5
+from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError
+from epvf_data.store import guard
+from epvf_data.store.commit import COMMITS, FOLDER_METADATA, FOLDERS, PARTS, PROBES, ROOT, CommitRecord, unseal
+from epvf_data.store.extract import row_bytes
+from epvf_data.store.lineage import LINEAGE_COLUMNS, Lineage
+from epvf_data.store.part import Group, Part
+from epvf_data.store.reader import Dataset
+from epvf_data.store.root import Root, read_root
+from epvf_data.store.schema import (
+    BLOCK_ROWS,
+    COLUMNS,
+    MAX_PART_BYTES,
+    MAX_PART_ROWS,
+    OPTIONAL,
+    Rows,
+    probe_id,
+)
+from epvf_data.store.shard import Layout, chunk_rows
+
+_ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
+
+
+def read_dataset(hdf5: Hdf5) -> Dataset:
+    """The file's records and parts as a data set whose parts know their attributes and shapes, but have no folders.
+
+    Raises DatasetError where it is no exported data set or of a newer format, CorruptDatasetError where its members,
+    attributes or shapes contradict the commit records.
+    """
+    root, digest = _root(hdf5)
+    dataset = Dataset(hdf5.path, root, tuple(_records(hdf5, digest)))
+    _check_members(hdf5, dataset)
+    for part in dataset.parts:
+        part.group = _group(hdf5, part)
+        try:
+            _ = part.spec, part.vocabularies  # the store's own checks of policy, shapes and words
+        except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+            raise CorruptDatasetError(f"{part.group.path} has attributes that make no sense ({error}).") from error
+    return dataset
+
+
+def _root(hdf5: Hdf5) -> tuple[Root, str]:
+    """The root's metadata and its SHA-256. The store's own reader checks it, in an empty store made for that."""
+    if ROOT not in hdf5.shapes:
+        raise DatasetError(f"{hdf5.path} is no exported data set: it has no {ROOT}.")
+    data = hdf5.json(ROOT)
+    with tempfile.TemporaryDirectory() as scratch:
+        for folder in FOLDERS:
+            (Path(scratch) / folder).mkdir()
+            (Path(scratch) / folder / ROOT).write_bytes(FOLDER_METADATA)
+        (Path(scratch) / ROOT).write_bytes(data)
+        try:
+            root = read_root(Path(scratch))
+        except DatasetError as error:
+            raise type(error)(str(error).replace(scratch, str(hdf5.path))) from error
+    return root, hashlib.sha256(data).hexdigest()
+
+
+def _records(hdf5: Hdf5, root: str) -> Iterator[CommitRecord]:
+    """The commit records, each checked against its seal, its number, its parent and the root's metadata."""
+    parent = None
+    names = sorted(name for name in hdf5.shapes if name.startswith(f"{COMMITS}/"))
+    for number, name in enumerate(names):
+        where = hdf5.path / name
+        record = unseal(hdf5.json(name), where)
+        if name != f"{COMMITS}/{number:08d}.json" or (record.number, record.parent) != (number, parent):
+            raise CorruptDatasetError(f"{where} does not follow the record before it; export the data set again.")
+        if record.root != root:
+            raise CorruptDatasetError(f"{hdf5.path / ROOT} is not the one that {where} was written for.")
+        parent = record.sha256
+        yield record
+
+
+def _check_members(hdf5: Hdf5, dataset: Dataset) -> None:
+    """Refuses what is missing or beyond what the commit records name."""
+    expected = {ROOT, *(f"{COMMITS}/{record.number:08d}.json" for record in dataset.commits)}
+    for part in dataset.parts:
+        names = {name.removesuffix(f"/{ROOT}") for name in part.entry.files if name.endswith(f"/{ROOT}")}
+        expected |= {f"{PARTS}/{part.entry.id}/{name}" for name in (*names, *(set(COLUMNS) - set(OPTIONAL)), ROOT)}
+        if part.entry.probe is not None:
+            expected.add(f"{PROBES}/{part.entry.probe}")
+    for name in sorted(expected ^ set(hdf5.shapes)):
+        told = "is missing" if name in expected else "is in no commit record"
+        raise CorruptDatasetError(f"{hdf5.path / name} {told}; export the data set again.")
+
+
+def _group(hdf5: Hdf5, part: Part) -> Group:
+    """A part's attributes, checked against its commit record, and the layouts that its arrays would have in a store."""
+    folder, entry = f"{PARTS}/{part.entry.id}", part.entry
+    data, where = hdf5.json(f"{folder}/{ROOT}"), hdf5.path / folder / ROOT
+    if entry.files.get(ROOT) != (len(data), hashlib.sha256(data).hexdigest()):
+        raise CorruptDatasetError(f"{where} does not match its commit's SHA-256; export the data set again.")
+    attributes = guard.group_attributes(guard.parse_json(data, where), where)
+    if set(attributes) != _ATTRIBUTES:
+        raise CorruptDatasetError(f"{where} has the attributes {sorted(attributes)}; expected {sorted(_ATTRIBUTES)}.")
+    agree = {
+        "architecture": entry.architecture,
+        "probe": entry.probe,
+        "rows": entry.rows,
+        "environment": part.env.digest,
+    }
+    guard.expect({key: attributes[key] for key in agree}, agree, where)
+    discount = attributes["discount"]
+    if not isinstance(attributes["simulation"], dict) or not (discount is None or type(discount) in (int, float)):
+        raise CorruptDatasetError(f"{where}: simulation is no JSON object, or discount is no number.")
+    shapes = {name: hdf5.shapes.get(f"{folder}/{name}") for name in COLUMNS}
+    layouts = {
+        name: Layout(shape, COLUMNS[name].dtype, chunk_rows(shape[0])) for name, shape in shapes.items() if shape
+    }
+    return Group(hdf5.path / folder, attributes, layouts)
+
+
+def read_rows(hdf5: Hdf5, part: Part, most: int) -> Iterator[Rows]:
+    """A part's rows in equal pieces of at most about `most` bytes, each checked as when rows are committed."""
+    states = _probe_states(hdf5, part)
+    entry, attributes = part.entry, part.group.attributes
+    pieces = max(-(-row_bytes(part) * entry.rows // most), -(-entry.rows // MAX_PART_ROWS))
+    step = -(-entry.rows // (pieces * BLOCK_ROWS)) * BLOCK_ROWS
+    for start in range(0, entry.rows, step):
+        stop = min(start + step, entry.rows)
+        columns: dict[str, Any] = {name: hdf5.read(f"{PARTS}/{entry.id}/{name}", start, stop) for name in part.names}
+        lineage = {name: columns.pop(name) for name in LINEAGE_COLUMNS}
+        lengths, horizon = columns["lengths"], part.env.horizon
+        if lengths.min() < 0 or lengths.max() > horizon:
+            raise CorruptDatasetError(
+                f"{part.group.path}: lengths go from {lengths.min()} to {lengths.max()}; 0 to {horizon} are allowed."
+            )
+        try:
+            yield Rows(
+                spec=part.spec,
+                lineage=Lineage(**lineage, vocabularies=part.vocabularies),
+                simulation=attributes["simulation"],
+                probe_states=states,
+                discount=attributes["discount"],
+                **columns,
+            )
+        except EpvfError as error:
+            raise CorruptDatasetError(f"{part.group.path}: {error}") from error
+
+
+def _probe_states(hdf5: Hdf5, part: Part) -> np.ndarray | None:
+    if part.entry.probe is None:
+        return None
+    name = f"{PROBES}/{part.entry.probe}"
+    if 4 * np.prod(hdf5.shapes[name], dtype=object) > MAX_PART_BYTES:
+        raise CorruptDatasetError(f"{hdf5.path / name} has the shape {hdf5.shapes[name]}; that is too large.")
+    states = hdf5.read(name)
+    if probe_id(states) != part.entry.probe:
+        raise CorruptDatasetError(f"{hdf5.path / name} holds other states than its name says; export it again.")
+    return states

@@ -1,0 +1,87 @@
+"""A picture of a data set's returns."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from epvf_data.curation.words import one_line
+from epvf_data.store.reader import Dataset
+
+_BINS = 60
+_MOST_SOURCES = 8  # in the legend; the rest is one group
+
+
+def returns_by_source(dataset: Dataset) -> dict[str, Float64[np.ndarray, " rows"]]:
+    """Mean return over episodes of every row, by the source that made it."""
+    found: dict[str, list[np.ndarray]] = {}
+    for architecture in dataset.architectures:
+        table = dataset.table(architecture.id)
+        means, sources = table.mean_returns(), table.column("source")
+        for number, name in enumerate(table.vocabulary("source")):
+            found.setdefault(name, []).append(means[sources == number])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def plot_returns(dataset: Dataset, path: str | Path) -> None:
+    """Histogram of returns by source, numbers of policies on a logarithmic axis, written as PNG."""
+    Path(path).write_bytes(draw_returns(dataset.env.name, returns_by_source(dataset)))
+
+
+def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -> bytes:
+    """The same picture as the bytes of a PNG file. Returns that are not finite are left out.
+
+    Names come from data sets of strangers: nothing in them is markup here.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = _largest({name: values[np.isfinite(values)] for name, values in groups.items()})
+    every = np.concatenate([*groups.values(), np.zeros(0)])
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if every.size:
+        edges = _edges(float(every.min()), float(every.max()))
+        for number, values in enumerate(groups.values()):
+            colour = f"C{number}"
+            axes.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=str(number))
+            axes.hist(values, bins=edges, histtype="step", color=colour)
+        axes.set_yscale("log")
+        title = f"{every.size:,} policies, return {every.mean():.1f} on average, {every.max():.1f} at most"
+    else:
+        title = "no finite return"
+    axes.set_xlabel("return (mean over episodes)")
+    axes.set_ylabel("policies")
+    axes.set_title(f"{one_line(env, 30)}: {title}", fontsize=10).set_parse_math(False)
+    if groups:
+        legend = axes.legend(title="source", frameon=False, fontsize=9)
+        for text, (name, values) in zip(legend.get_texts(), groups.items(), strict=False):
+            text.set_parse_math(False)
+            text.set_text(f"{one_line(name, 30)} ({len(values):,})")
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # characters that the font lacks are drawn as boxes
+        figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _largest(groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The groups with most rows, and all others as one."""
+    ranked = sorted((item for item in groups.items() if len(item[1])), key=lambda item: -len(item[1]))
+    kept, rest = dict(ranked[:_MOST_SOURCES]), [values for _, values in ranked[_MOST_SOURCES:]]
+    if rest:
+        kept[f"{len(rest)} others"] = np.concatenate([kept.pop(f"{len(rest)} others", np.zeros(0)), *rest])
+    return kept
+
+
+def _edges(low: float, high: float) -> list[float]:
+    """Edges of the bins; also of returns that are all the same, or so large that small steps vanish."""
+    room = max(high - low, 1e-6, 1e-6 * max(abs(low), abs(high)))
+    return np.linspace(low, low + room, _BINS + 1).tolist()

@@ -1,0 +1,65 @@
+"""Who made the rows of a data set, with what and when: the provenance of its commits as short lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from epvf_data.store.reader import Dataset
+
+_VERSIONS = ("epvf-data", "python", "jax", "mujoco", "numpy")
+_SIMULATION = ("backend", "device", "dtype")
+MAX_ORIGINS = 10_000  # events in all: provenance may come from a stranger
+
+
+def history(dataset: Dataset) -> list[dict[str, Any]]:
+    """One event a commit, in order, each followed by those that its rows came from (`origin` true).
+
+    Keys: `commit`, `record` (SHA-256), `origin`, `created`, `rows`, `removed` (parts), `command`, `made` (backend and
+    device), `versions`, `git`, `seed`; None where the provenance, which is free-form, does not tell.
+    """
+    events: list[dict[str, Any]] = []
+    for record in dataset.commits:
+        told = _told(record.provenance)
+        head = {"commit": record.number, "record": record.sha256, "origin": False, "created": record.created}
+        events.append({**head, "rows": record.rows, "removed": len(record.remove), **told})
+        events += _origins(record.provenance)
+        if len(events) > MAX_ORIGINS:
+            break
+    return events[:MAX_ORIGINS]
+
+
+def _origins(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = provenance.get("origins")
+    events: list[dict[str, Any]] = []
+    for item in found if isinstance(found, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("provenance"), dict):
+            inner = item["provenance"]
+            numbers = {key: value if type(value := item.get(key)) is int else None for key in ("commit", "rows")}
+            record = item["record"] if isinstance(item.get("record"), str) else None
+            created = inner["ended"] if isinstance(inner.get("ended"), str) else None
+            head = {"commit": numbers["commit"], "record": record, "origin": True, "created": created}
+            events.append({**head, "rows": numbers["rows"] or 0, "removed": 0, **_told(inner)})
+            events += _origins(inner)
+    return events
+
+
+def _told(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a provenance that people ask for."""
+    command, git, seed = provenance.get("command"), provenance.get("git"), provenance.get("seed")
+    made, versions = provenance.get("simulation"), provenance.get("versions")
+    whole = isinstance(command, list) and all(isinstance(word, str) for word in command)
+    told: dict[str, Any] = {"command": shlex.join(command) if whole and command else None}
+    told["made"] = _pick(made, _SIMULATION, ", ", "{value}") if isinstance(made, dict) else None
+    told["versions"] = _pick(versions, _VERSIONS, ", ", "{key} {value}") if isinstance(versions, dict) else None
+    told["git"] = None
+    if isinstance(git, dict) and isinstance(git.get("commit"), str):
+        told["git"] = git["commit"][:12] + (" with local changes" if git.get("dirty") is True else "")
+    told["seed"] = str(seed) if type(seed) is int else None
+    return told
+
+
+def _pick(values: Mapping[str, Any], keys: tuple[str, ...], joint: str, form: str) -> str | None:
+    found = [form.format(key=key, value=str(values[key])[:80]) for key in keys if values.get(key) is not None]
+    return joint.join(found) or None
