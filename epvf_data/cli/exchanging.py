@@ -84,7 +84,7 @@ def card(
     """Write README.md (with Hugging Face metadata), croissant.json and returns.png about a data set."""
     from epvf_data.curation.card import write_card
 
-    with working("card", quiet, "earlier files of the card are untouched") as progress:
+    with working("card", quiet, "earlier files of the card are untouched", "parts") as progress:
         report = write_card(
             dataset,
             out,

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from epvf_data.curation.croissant import describe, listed_files, live_files
-from epvf_data.curation.facts import Facts, gather
+from epvf_data.curation.facts import Facts, Labels, gather
 from epvf_data.curation.histogram import draw_returns
 from epvf_data.curation.licences import licence as find_licence
 from epvf_data.curation.readme import MARK, readme
@@ -72,35 +73,26 @@ def write_card(
     _check_free(target)
     facts = gather(dataset, progress)
     name = one_line(name or folder.removesuffix(".zarr") or "dataset", 80)
-    title = one_line(title or f"{name}: policies of {facts.env.name} and their returns")
+    title = one_line(title or f"{name}: policies for {one_line(facts.env.name, 60)} and their returns")
     date = facts.origins.last or datetime.now(UTC).date().isoformat()
     cite = many_lines(citation) if citation else bibtex(name, title, authors, date, url)
+    labels = Labels(name, title, _description(facts), chosen, tuple(authors), cite, url, date)
     files = live_files(dataset)
-    summary = _description(facts)
-    croissant = describe(
-        files,
-        facts,
-        name=name,
-        title=title,
-        description=summary.replace("`", ""),
-        licence=chosen,
-        authors=authors,
-        citation=cite,
-        url=url,
-        date=date,
-    )
-    # "<" as an escape: the text may be put into a page's <script> as it is.
-    text = json.dumps(croissant, indent=1, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    page = readme(facts, folder=folder, title=title, description=summary, licence=chosen, url=url, bibtex=cite)
     contents = {
         PICTURE: draw_returns(facts.env.name, facts.returns),
-        CROISSANT: (text + "\n").encode("utf-8", "replace"),
-        README: page.encode("utf-8", "replace"),
+        CROISSANT: _json(describe(files, facts, labels)),
+        README: readme(facts, labels, folder).encode("utf-8", "replace"),
     }
     _publish(target, contents)
     listed = len(listed_files(files))
     written = tuple(str(target / file) for file in (README, CROISSANT, PICTURE))
     return CardReport(str(dataset.path), str(target), written, facts.rows, facts.content_hash, listed, len(files))
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    """With "<" as an escape: the text may be put into a page's <script> as it is."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return f"{text}\n".encode("utf-8", "replace")
 
 
 def bibtex(name: str, title: str, authors: Sequence[str], date: str, url: str | None) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.curation.facts import MEANING, Facts
-from epvf_data.curation.licences import Licence
+from epvf_data.curation.facts import MEANING, Facts, Labels
 from epvf_data.curation.words import one_line
 from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, record_path
 from epvf_data.store.reader import Dataset
@@ -99,40 +98,28 @@ def listed_files(files: Sequence[File], most: int = MAX_OBJECTS) -> list[File]:
     return [file for file in files if file.path in kept]
 
 
-def describe(
-    files: Sequence[File],
-    facts: Facts,
-    *,
-    name: str,
-    title: str,
-    description: str,
-    licence: Licence,
-    authors: Sequence[str],
-    citation: str,
-    url: str | None,
-    date: str,
-) -> dict[str, Any]:
-    """The JSON-LD object. `files` are those of `live_files`; `date` is ISO 8601."""
+def describe(files: Sequence[File], facts: Facts, labels: Labels) -> dict[str, Any]:
+    """The JSON-LD object. `files` are those of `live_files`."""
     value: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": name,
-        "alternateName": title,
-        "description": description,
-        "license": licence.url,
-        "citeAs": citation,
-        "datePublished": date,
+        "name": labels.name,
+        "alternateName": labels.title,
+        "description": labels.description.replace("`", ""),
+        "license": labels.licence.url,
+        "citeAs": labels.citation,
+        "datePublished": labels.date,
         "version": f"{facts.format_version}.{facts.commits}.0",
         "keywords": ["reinforcement learning", "policy-conditioned value functions", one_line(facts.env.name)],
         "isLiveDataset": False,
         "distribution": [*map(_file_object, listed_files(files)), *_file_sets()],
         "recordSet": [_record_set(facts)],
     }
-    if url is not None:
-        value["url"] = url
-    if authors:
-        value["creator"] = [{"@type": "sc:Person", "name": one_line(author)} for author in authors]
+    if labels.url is not None:
+        value["url"] = labels.url
+    if labels.authors:
+        value["creator"] = [{"@type": "sc:Person", "name": one_line(author)} for author in labels.authors]
     return value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from epvf_data.errors import DatasetError, StorageError
 from epvf_data.store.durable import flush
 
 Progress = Callable[[int, int], None]  # (rows done, all rows)
-_REASON = re.compile(r"error message = '([^']*)'")  # in the text of an HDF5 error
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,8 @@ def draft_file(out: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         flush(out.absolute().parent)
-    except (OSError, RuntimeError) as error:  # h5py raises either when the disk refuses
-        told = _REASON.search(str(error))
-        reason = told.group(1) if told else getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise StorageError(f"writing {out} failed ({reason}); free space or fix access and retry.") from error
 
 

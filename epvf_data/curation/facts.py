@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from epvf_data.curation.licences import Licence
 from epvf_data.curation.words import one_line, public, public_command
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
@@ -125,6 +126,20 @@ class Facts:
     discounts: tuple[float, ...]
     origins: Origins
     content_hash: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What people say about a data set: `description` is Markdown, `citation` BibTeX, `date` ISO 8601."""
+
+    name: str
+    title: str
+    description: str
+    licence: Licence
+    authors: tuple[str, ...]
+    citation: str
+    url: str | None
+    date: str
 
 
 def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Facts:

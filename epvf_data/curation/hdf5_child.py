@@ -28,6 +28,7 @@ MAX_BLOCK = 64 << 20  # bytes of a chunk, or of one row
 _BLOCK = 4 << 20
 _MEMORY = 1 << 30
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK = b"\x03"  # its version: older files have structures without checksums
 _NAME = re.compile(rb"[0-9a-z_.]{1,64}")
 _FLETCHER32 = 3  # H5Z_FILTER_FLETCHER32
 _CHECKSUM = 4  # bytes that it adds to a chunk
@@ -96,7 +97,9 @@ def _links(h5py: Any, group: Any, path: str, room: int) -> list[bytes]:
         if not _NAME.fullmatch(name):
             raise UnsafeDatasetError(f"{path or '/'} holds {name[:80]!r}, which does not belong there")
         if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
-            raise UnsafeDatasetError(f"{path}/{name.decode()} is a soft or external link; only plain members are read")
+            raise UnsafeDatasetError(
+                f"{path or '/'} has the soft or external link {name.decode()}; only plain members are read"
+            )
     return names
 
 
@@ -117,14 +120,16 @@ def _check_dataset(h5py: Any, item: Any, column: Column, path: str, room: int) -
     kind, space = item.get_type(), item.get_space()
     expected = h5py.h5t.py_create(_dtype(column.dtype), logical=True)
     if kind.committed() or not kind.equal(expected):
-        raise UnsafeDatasetError(f"{path} has another type than {column.dtype} (little-endian)")
+        raise UnsafeDatasetError(f"{path} has another type than little-endian {column.dtype}, or a named one")
     if space.get_simple_extent_type() != h5py.h5s.SIMPLE or space.get_simple_extent_ndims() != len(column.dims):
         raise UnsafeDatasetError(f"{path} has another rank than {len(column.dims)} ({' × '.join(column.dims)})")
     shape, chunk = list(space.get_simple_extent_dims()), made.get_chunk()
     width = _dtype(column.dtype).itemsize
     total, block = _bytes(shape, width), max(_bytes(chunk, width), _bytes(shape[1:], width))
     if min(shape) < 1 or total > room or block > MAX_BLOCK:
-        raise UnsafeDatasetError(f"{path} claims the shape {shape}, which is empty or more than the file can hold")
+        raise UnsafeDatasetError(
+            f"{path} claims the shape {shape} in chunks of {list(chunk)}: nothing, or more than the file can hold"
+        )
     counts = [-(-size // piece) for size, piece in zip(shape, chunk, strict=True)]
     stored = _bytes(counts, _bytes(chunk, width) + _CHECKSUM)
     if item.get_storage_size() != stored:
@@ -176,6 +181,8 @@ def _send(answers: BinaryIO, kind: bytes, data: bytes | memoryview) -> None:
 def _serve(descriptor: int, answers: BinaryIO) -> None:
     if os.pread(descriptor, len(_MAGIC), 0) != _MAGIC:
         raise DatasetError("it is not an HDF5 file (or one with a user block); export-hdf5 writes one")
+    if os.pread(descriptor, 1, len(_MAGIC)) != _SUPERBLOCK:
+        raise DatasetError("it is an HDF5 file without checksums of its structure; export-hdf5 writes one with them")
     h5py = importlib.import_module("h5py")
     with h5py.File(f"/dev/fd/{descriptor}", "r", locking=False) as file:
         root = h5py.h5g.open(file.id, b"/")

@@ -50,6 +50,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5]:
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for us alone
             bufsize=0,
+            pipesize=1 << 20,
         )
         with process:
             try:

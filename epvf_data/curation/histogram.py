@@ -52,7 +52,9 @@ def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -
             colour = f"C{number}"
             axes.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=str(number))
             axes.hist(values, bins=edges, histtype="step", color=colour)
+        peak = max(np.histogram(values, edges)[0].max() for values in groups.values())
         axes.set_yscale("log")
+        axes.set_ylim(0.5, max(12.0, 1.5 * peak))
         title = f"{every.size:,} policies, return {every.mean():.1f} on average, {every.max():.1f} at most"
     else:
         title = "no finite return"

@@ -22,10 +22,8 @@ def leaves(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, i
         return [(record, record.rows)]
     if any(old.number >= record.number for old, _ in found) or sum(rows for _, rows in found) != record.rows:
         return [(record, record.rows)]  # provenance is free-form: not one of ours
-    nested = [(leaves(dataset, old), rows) for old, rows in found]
-    return [item for inner, rows in nested for item in (inner if sum(n for _, n in inner) == rows else [])] or [
-        (record, record.rows)
-    ]
+    # A compacted commit holds one run of rows: another compaction takes all of it, and of other commits maybe some.
+    return [item for old, rows in found for item in (leaves(dataset, old) if old.rows == rows else [(old, rows)])]
 
 
 def origin(record: CommitRecord, rows: int) -> dict[str, Any]:

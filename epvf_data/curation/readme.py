@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from epvf_data.curation.facts import MEANING, Facts, Spread
-from epvf_data.curation.licences import Licence
+from epvf_data.curation.facts import MEANING, Facts, Labels, Spread
 from epvf_data.curation.words import code, one_line, prose, quoted, slug
 from epvf_data.store.schema import COLUMNS
 
@@ -29,15 +28,14 @@ _SIZES = (
 )
 
 
-def readme(
-    facts: Facts, *, folder: str, title: str, description: str, licence: Licence, url: str | None, bibtex: str
-) -> str:
+def readme(facts: Facts, labels: Labels, folder: str) -> str:
     """The whole file. `folder` is the data set's own name, as in ant.zarr."""
+    licence = labels.licence
     sections = [
-        _front_matter(facts, title, licence),
+        _front_matter(facts, labels),
         MARK,
-        f"# {prose(title)}",
-        description,
+        f"# {prose(labels.title)}",
+        labels.description,
         "![Histogram of returns by source](returns.png)",
         _environment(facts),
         _policies(facts),
@@ -47,8 +45,8 @@ def readme(
         _identity(facts),
         _reading(facts, folder),
         _verifying(folder),
-        f"## Licence\n\n[{licence.spdx}]({licence.url})" + (f"\n\nFrom {_link(url)}." if url else ""),
-        f"## Citation\n\n{_fenced(bibtex, 'bibtex')}",
+        f"## Licence\n\n[{licence.spdx}]({licence.url})" + (f"\n\nFrom <{labels.url}>." if labels.url else ""),
+        f"## Citation\n\n{_fenced(labels.citation, 'bibtex')}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -58,11 +56,11 @@ def size_category(rows: int) -> str:
     return _SIZES[min(max(0, len(str(rows)) - 3), len(_SIZES) - 1)]
 
 
-def _front_matter(facts: Facts, title: str, licence: Licence) -> str:
+def _front_matter(facts: Facts, labels: Labels) -> str:
     tags = ["reinforcement-learning", "policy-conditioned-value-functions", "zarr", slug(facts.env.name)]
     lines = [
-        f"license: {licence.hub}",
-        f"pretty_name: {quoted(title)}",
+        f"license: {labels.licence.hub}",
+        f"pretty_name: {quoted(labels.title)}",
         "task_categories:",
         "- reinforcement-learning",
         "tags:",
@@ -260,10 +258,6 @@ print(content_hash(epvf_data.open({path})))
         f"{_fenced(command, 'sh')}\n\n"
         f"This prints the content hash, which is above:\n\n{_fenced(hashed, 'python')}"
     )
-
-
-def _link(url: str) -> str:
-    return f"<{url}>"
 
 
 def _fenced(text: str, language: str) -> str:

@@ -68,7 +68,7 @@ def filter_rows(
     dataset = reader.open(path)
     chosen = {part.entry.id: _fulfilling(part, expression) for part in dataset.parts}
     if not any(len(rows) for rows in chosen.values()):
-        raise DatasetError(f"no row of {path} fulfils {where!r}; `epvf-data info {path}` shows what there is.")
+        raise DatasetError(f"no row of {path} fulfils {where[:80]!r}; `epvf-data info {path}` shows what there is.")
     return _make(dataset, {Path(out): chosen}, "filter", {"where": where}, progress)
 
 

@@ -52,8 +52,8 @@ def quoted(text: object, limit: int = 200) -> str:
 
 
 def latex(text: object, limit: int = 200) -> str:
-    """A value for BibTeX: no braces, no commands."""
-    plain = one_line(text, limit).translate(str.maketrans("{}\\`~^", "()/'- "))
+    """A value for BibTeX: no braces, no commands, no @, which begins an entry."""
+    plain = one_line(text, limit).translate(str.maketrans("{}\\`~^", "()/'- ")).replace("@", "(at)")
     return re.sub(r"([&%$#_])", r"\\\1", plain)
 
 

@@ -21,7 +21,7 @@ from epvf_data.store.shard import Layout, array_metadata, chunk_rows
 
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32
-MAX_JSON_ITEMS = 1_000_000
+MAX_JSON_ITEMS = 600_000
 MAX_JSON_DIGITS = 40  # of a whole number: 128 bits, as random seeds have
 MAX_ITEMS = 1 << 40
 MAX_CHUNK_BYTES = 1 << 30
@@ -46,7 +46,7 @@ def printable(value: object, limit: int = 80) -> str:
 
 def check_relative(name: object, where: str) -> str:
     """A relative path of plain components. Raises UnsafeDatasetError for `..`, absolute paths and odd characters."""
-    if not isinstance(name, str) or not all(_is_plain(part) for part in name.split("/")):
+    if not isinstance(name, str) or len(name) > MAX_NAME or not all(_is_plain(part) for part in name.split("/")):
         raise UnsafeDatasetError(f"{where} names the file '{printable(name)}'; only plain relative names are allowed.")
     return name
 
@@ -199,9 +199,9 @@ def group_attributes(meta: Mapping[str, Any], where: object) -> dict[str, Any]:
 def array_layout(meta: Mapping[str, Any], column: Column, where: object) -> Layout:
     """The layout that an array's `zarr.json` declares, which must be exactly one that this format writes."""
     try:
-        shape = tuple(meta["shape"])
+        shape = _sizes(meta["shape"])
         sharding = meta["codecs"][0]["configuration"]
-        chunk = tuple(sharding["chunk_shape"])
+        chunk = _sizes(sharding["chunk_shape"])
         middle = [codec for codec in sharding["codecs"] if codec["name"] == "zstd"]
         level = middle[0]["configuration"]["level"] if middle else None
     except (KeyError, IndexError, TypeError) as error:
@@ -223,6 +223,12 @@ def array_layout(meta: Mapping[str, Any], column: Column, where: object) -> Layo
         )
     expect(meta, array_metadata(layout, column.dims), where)
     return layout
+
+
+def _sizes(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError("sizes are no list")
+    return tuple(value)
 
 
 def expect(got: Any, expected: Any, where: object) -> None:

@@ -22,6 +22,7 @@ from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store.checksum import crc32c
 from epvf_data.store.schema import BLOCK_ROWS
 
+_LONG_ROW = 4096  # bytes
 _CRC = 4
 _ENTRY = 16  # offset and length, two little-endian 64-bit integers
 _ZSTD_RATIO = 1 << 15  # a block of 4 bytes unfolds to 128 KiB, and none to more
@@ -284,16 +285,19 @@ class Shard:
             low, high = max(start, first), min(stop, first + size)
             target[low - start : high - start] = self.chunk(chunk)[low - first : high - first]
 
-    def take(self, rows: np.ndarray, target: np.ndarray) -> None:
-        """Copies any rows into `target`; each chunk is verified when it is touched first."""
+    def take(self, rows: np.ndarray, target: np.ndarray, places: np.ndarray | None = None) -> None:
+        """`target[places] = rows` (all places in order for None); each chunk is verified when it is touched first."""
         chunks, inner = np.divmod(rows, self.layout.chunk_rows)
-        touched = np.unique(chunks).tolist()
-        for chunk in touched:
-            if not self._verified[chunk]:
-                self.verify(chunk)
-        if self.layout.zstd is None:
-            target[...] = self._view[chunks, inner]
-            return
-        for chunk in touched:
-            mask = chunks == chunk
-            target[mask] = self.chunk(chunk, verify=False)[inner[mask]]
+        places = np.arange(len(rows)) if places is None else places
+        for chunk in np.unique(chunks[~self._verified[chunks]]).tolist():
+            self.verify(chunk)
+        if self.layout.zstd is not None:
+            for chunk in np.unique(chunks).tolist():
+                mask = chunks == chunk
+                target[places[mask]] = self.chunk(chunk, verify=False)[inner[mask]]
+        elif self.layout.row_bytes < _LONG_ROW:
+            target[places] = self._view[chunks, inner]
+        else:  # NumPy would gather into an array of its own first, whose fresh pages cost more than the copy
+            view = self._view
+            for place, chunk, row in zip(places.tolist(), chunks.tolist(), inner.tolist(), strict=True):
+                target[place] = view[chunk, row]

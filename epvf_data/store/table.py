@@ -118,12 +118,10 @@ class Table:
         target = np.empty((len(rows), *self.row_shape(name)), self.dtype(name))
         owner = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(owner).tolist():
-            mask = owner == number
-            values = np.empty((int(mask.sum()), *target.shape[1:]), COLUMNS[name].dtype)
-            self.parts[number].shard(name).take(rows[mask] - self.starts[number], values)
-            if len(self.parts) == 1 and name not in VOCABULARIES:
-                return values
-            target[mask] = self._indices(name, number, values)
+            places = np.flatnonzero(owner == number)
+            self.parts[number].shard(name).take(rows[places] - self.starts[number], target, places)
+            if name in VOCABULARIES:
+                target[places] = self._indices(name, number, target[places])
         return target
 
     def mean_returns(self) -> Float64[np.ndarray, " rows"]:

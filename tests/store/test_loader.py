@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import epvf_data
@@ -79,9 +79,11 @@ def numbers(batches: list[dict[str, np.ndarray]]) -> np.ndarray:
     verify=st.booleans(),
     chosen=st.one_of(st.none(), st.sets(st.integers(0, TOTAL - 1), min_size=1)),
     seed=st.integers(0, 3),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
 )
 def test_each_row_once_an_epoch_over_disjoint_shards(
-    table, batch_size, block_rows, pool_blocks, shards, resident, verify, chosen, seed
+    table, batch_size, block_rows, pool_blocks, shards, resident, verify, chosen, seed, shuffle, drop_last
 ):
     rows = None if chosen is None else np.array(sorted(chosen))
     wanted = np.arange(TOTAL) if rows is None else rows
@@ -93,8 +95,10 @@ def test_each_row_once_an_epoch_over_disjoint_shards(
             batch_size=batch_size,
             block_rows=block_rows,
             pool_blocks=pool_blocks,
+            shuffle=shuffle,
             seed=seed,
             shard=(index, shards),
+            drop_last=drop_last,
             verify=verify,
             resident_bytes=resident,
         )
@@ -102,11 +106,21 @@ def test_each_row_once_an_epoch_over_disjoint_shards(
     ]
     for _ in range(2):
         parts = []
-        for loader in loaders:
+        lengths = [loaders[0].batches((index, shards)) for index in range(shards)]
+        for loader, length in zip(loaders, lengths, strict=True):
+            assert len(loader) == length
             batches = list(loader)
+            assert len(batches) == length
             assert all(len(batch["params"]) == batch_size for batch in batches[:-1])
             parts.append(numbers(batches) if batches else np.zeros(0, np.int32))
-        np.testing.assert_array_equal(np.sort(np.concatenate(parts)), wanted)
+            assert shuffle or (np.diff(parts[-1]) > 0).all()
+        found = np.sort(np.concatenate(parts))
+        if drop_last:
+            assert len(np.unique(found)) == len(found) == sum(lengths) * batch_size
+            assert len(wanted) - len(found) <= shards * (batch_size - 1)
+            assert np.isin(found, wanted).all()
+        else:
+            np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("resident", [0, 1 << 20])
@@ -140,40 +154,84 @@ def test_rows_are_mixed_beyond_their_block(table):
     assert np.mean(steps == 1) < 0.05
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     stop=st.integers(0, 30),
-    batch_size=st.integers(1, 90),
+    batch_size=st.integers(1, 60),
+    block_rows=st.sampled_from([1, 64, 130]),
     pool_blocks=st.integers(1, 4),
+    shard=st.sampled_from([(0, 1), (0, 2), (1, 2)]),
+    chosen=st.one_of(st.none(), st.sets(st.integers(0, TOTAL - 1), min_size=TOTAL // 2)),
+    seed=st.integers(0, 3),
+    shuffle=st.booleans(),
     drop_last=st.booleans(),
-    resident=st.sampled_from([0, 1 << 20]),
+    resident=st.tuples(*[st.sampled_from([0, 1 << 20])] * 2),
+    threads=st.tuples(*[st.integers(1, 3)] * 2),
 )
-def test_restore_goes_on_bit_for_bit(table, stop, batch_size, pool_blocks, drop_last, resident):
-    def loader():
+def test_restore_goes_on_bit_for_bit(
+    table, stop, batch_size, block_rows, pool_blocks, shard, chosen, seed, shuffle, drop_last, resident, threads
+):
+    """Also with other threads and other memory than before, which are no part of a loader's identity."""
+
+    def loader(run):
         return Loader(
             table,
+            None if chosen is None else np.array(sorted(chosen)),
             columns=COLUMNS,
             batch_size=batch_size,
+            block_rows=block_rows,
             pool_blocks=pool_blocks,
+            shuffle=shuffle,
+            seed=seed,
+            shard=shard,
             drop_last=drop_last,
-            resident_bytes=resident,
+            resident_bytes=resident[run],
+            threads=threads[run],
         )
 
     def endless(source):
         while True:
             yield from source
 
-    first = loader()
+    first = loader(0)
+    assume(shuffle or len(first))  # else this shard never has a full batch
     stream = endless(first)
     for _ in range(stop):
         next(stream)
     state = json.loads(json.dumps(first.state()))
-    second = loader()
+    second = loader(1)
     second.restore(state)
+    assert second.state() == state
     resumed = endless(second)
     for _ in range(12):
         a, b = next(stream), next(resumed)
+        assert first.state() == second.state()
         assert {name: value.tobytes() for name, value in a.items()} == {k: v.tobytes() for k, v in b.items()}
+
+
+def test_without_shuffling_rows_come_in_order_each_epoch(table):
+    loader = Loader(table, columns=COLUMNS, batch_size=50, pool_blocks=2, shuffle=False)
+    rows = np.arange(TOTAL)
+    assert [numbers(list(loader)).tolist() for _ in range(2)] == [rows.tolist()] * 2
+    chosen = np.array([300, 7, 99, 100])
+    assert numbers(list(Loader(table, chosen, columns=COLUMNS, batch_size=3, shuffle=False))).tolist() == [
+        7,
+        99,
+        100,
+        300,
+    ]
+
+
+def test_states_without_the_shuffle_setting_are_of_shuffling_loaders(table):
+    first = Loader(table, columns=COLUMNS, batch_size=50)
+    list(first)
+    state = first.state()
+    del state["settings"]["shuffle"]
+    second = Loader(table, columns=COLUMNS, batch_size=50)
+    second.restore(state)
+    assert numbers(list(first)).tolist() == numbers(list(second)).tolist()
+    with pytest.raises(DatasetError, match="another shuffle"):
+        Loader(table, columns=COLUMNS, batch_size=50, shuffle=False).restore(state)
 
 
 def test_batches_belong_to_the_caller(table):
@@ -202,6 +260,8 @@ def test_drop_last_and_wrong_settings(table):
         Loader(table, batch_size=1).restore(Loader(table, batch_size=1, seed=2).state())
     with pytest.raises(DatasetError, match="no loader state"):
         Loader(table, batch_size=1).restore({})
+    with pytest.raises(DatasetError, match="count from 0"):
+        Loader(table, batch_size=1).restore({**Loader(table, batch_size=1).state(), "batch": -1})
 
 
 @pytest.mark.parametrize("resident", [0, 1 << 20])

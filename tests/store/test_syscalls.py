@@ -1,0 +1,35 @@
+"""A kill, a full disk or an I/O error at every system call of everything that writes: before or after, nothing between.
+
+The faults come in processes without jax, which may fork; see scenarios.py. Removals may fail without an error.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("scenarios.py")
+# Scenario → every how many-th call gets a fault here, and how many calls there are at least. The commit gets them all;
+# copies and removals of many files are alike, and running scenarios.py by hand goes through all of them.
+STEPS = {"create": (1, 30), "commit": (1, 180), "create-whole": (11, 180), "compact": (11, 150), "garbage": (5, 60)}
+STEPS["merge"] = (23, 350)
+FAULTS = ("kill", "full", "EIO")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("scenario", STEPS)
+def test_a_fault_at_any_system_call(quick_path, scenario, fault):
+    step, least = STEPS[scenario]
+    workers = []
+    for half in range(2):  # two processes share the calls; each fault takes other ones
+        first = (FAULTS.index(fault) + half * step) % (2 * step)
+        words = (scenario, fault, str(quick_path / str(half)), str(first), str(2 * step))
+        command = [sys.executable, "-W", "error", str(PROGRAM), *words]
+        workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    results = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "".join(error for _, error in results)
+    assert sum(int(out) for out, _ in results) > least / step
