@@ -223,11 +223,11 @@ def read_on(path: Path) -> None:
             time.sleep(0.01)
             continue
         reads, rows = reads + 1, rows + len(params)
-        time.sleep(0.02)  # leaves the processor to the writer, which is to be killed in a commit
+        time.sleep(0.1)  # leaves the processor to the writer, which is to be killed in a commit
     print(json.dumps([reads, rows]))
 
 
-def run(kills: int, folder: Path, policies: int = 400, seed: int = 0) -> dict[str, object]:
+def run(kills: int, folder: Path, policies: int = 240, seed: int = 0) -> dict[str, object]:
     """Kills `collect` that many times in `folder`. Returns the counts; raises AssertionError at the first fault."""
     rng = np.random.default_rng(seed)
     words = (*SETTINGS, "--policies", str(policies))
@@ -255,6 +255,7 @@ def run(kills: int, folder: Path, policies: int = 400, seed: int = 0) -> dict[st
         assert content_hash(epvf_data.open(path)) == expected, "garbage collection took a row"
         shutil.rmtree(path)
         counts.data_sets += 1
+        print(f"{counts.kills} kills, {counts.in_commit} in a commit", file=sys.stderr)
     start_up = round(float(np.median(counts.start_up)), 2)
     return {"benchmark": "kills", "policies": policies, **asdict(counts), "start_up": start_up}
 
@@ -262,7 +263,7 @@ def run(kills: int, folder: Path, policies: int = 400, seed: int = 0) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--policies", type=int, default=400, help="of each data set; four a commit")
+    parser.add_argument("--policies", type=int, default=240, help="of each data set; four a commit")
     parser.add_argument("--out", type=Path, help="also write the JSON line to this file")
     parser.add_argument("--reader", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
