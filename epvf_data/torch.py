@@ -194,7 +194,10 @@ class TorchDataset(_Base):
             yield {name: _torch.from_numpy(value) for name, value in batch.items()}
 
     def __len__(self) -> int:
-        """Batches that this rank's workers yield in the epoch that is set. Raises TypeError without `workers`."""
+        """Batches that this rank's workers yield in the epoch that is set, which may differ by some from epoch to epoch.
+
+        Raises TypeError without `workers`.
+        """
         if self._workers is None:
             raise TypeError("TorchDataset has a length only if it is told `workers`, the DataLoader's num_workers.")
         return self._stream.source.batches(int(self._epoch), max(1, self._workers))

@@ -40,6 +40,31 @@ def test_every_setting_of_collect_is_documented():
             assert f"`{key}`" in text, key
 
 
+def test_every_verb_is_documented():
+    from typer.main import get_command
+
+    from epvf_data.cli import app
+
+    text = README + (ROOT / "docs" / "datasets.md").read_text()
+    for verb in get_command(app).commands:  # pyright: ignore[reportAttributeAccessIssue]
+        assert f"epvf-data {verb}" in text or f"`{verb} " in text, verb
+
+
+def test_the_example_of_reading_runs(in_tmp, capsys):
+    from epvf_data.curation.merge import merge
+
+    merge([ROOT / "tests" / "golden" / "v1"], "whole.zarr")
+    import epvf_data
+    from epvf_data.curation.select import filter_rows
+
+    first = epvf_data.open("whole.zarr").architectures[0]
+    filter_rows("whole.zarr", "ant.zarr", f"architecture == '{first.id[:8]}'")
+    exec(blocks((ROOT / "docs" / "datasets.md").read_text(), "python")[0], {})
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{first.rows} [('{first.spec}', {first.rows})]")
+    assert f"({min(256, first.rows)}, {first.spec.size})" in shown
+
+
 @pytest.mark.slow
 def test_the_python_example_runs(in_tmp):
     done = subprocess.run(

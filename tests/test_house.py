@@ -21,10 +21,10 @@ def test_modules_and_functions_stay_small():
     long = []
     for path in sorted((ROOT / "epvf_data").rglob("*.py")):
         text = path.read_text()
-        if text.count("\n") > 300 and path.name != "cli.py":
+        if text.count("\n") > 300:
             long.append(f"{path.name}: {text.count(chr(10))} lines")
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and path.name != "cli.py":
+            if isinstance(node, ast.FunctionDef) and path.parent.name != "cli":  # bodies of verbs aside
                 size = (node.end_lineno or 0) - node.lineno + 1
                 if size > 60:
                     long.append(f"{path.name} {node.name}: {size} lines")

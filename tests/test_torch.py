@@ -223,8 +223,9 @@ class TestWithPyTorch:
             )
             for epoch, found in enumerate(epochs):
                 dataset.set_epoch(epoch)
+                expected = len(loader)
                 batches = list(loader)
-                assert len(batches) == len(loader)
+                assert len(batches) == expected
                 found.append(numbers(batches))
         for found in epochs:
             assert sorted(found[0] + found[1]) == list(range(TOTAL))

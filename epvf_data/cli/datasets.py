@@ -29,7 +29,7 @@ def info(
         return
     summary = opened.summary()
     if plot is not None:
-        from epvf_data.curation.histogram import plot_returns
+        from epvf_data.cards.histogram import plot_returns
 
         plot_returns(opened, plot)
     if json:

@@ -20,7 +20,7 @@ def export_hdf5(
     debug: Debug = False,
 ) -> None:
     """Write a data set into one HDF5 file, from which `import-hdf5` makes the same data set again."""
-    from epvf_data.curation.hdf5 import export_hdf5 as run
+    from epvf_data.exchange.hdf5 import export_hdf5 as run
 
     with working("export", quiet, "no file is left") as progress:
         report = run(dataset, out or Path(f"{dataset.resolve().stem}.h5"), progress=progress)
@@ -36,7 +36,7 @@ def import_hdf5(
     debug: Debug = False,
 ) -> None:
     """Make a data set from a file of `export-hdf5`, which may come from a stranger: another process parses it."""
-    from epvf_data.curation.hdf5 import import_hdf5 as run
+    from epvf_data.exchange.hdf5 import import_hdf5 as run
 
     target = out or Path(f"{file.resolve().stem}.zarr")
     with working("import", quiet, "nothing is left of the new data set") as progress:
@@ -58,7 +58,7 @@ def export_npz(
     debug: Debug = False,
 ) -> None:
     """Write the rows of one architecture into one `.npz` file for `numpy.load`."""
-    from epvf_data.curation.npz import export_npz as run
+    from epvf_data.exchange.npz import export_npz as run
 
     target = out or Path(f"{dataset.resolve().stem}.npz")
     with working("export", quiet, "no file is left") as progress:
@@ -82,7 +82,7 @@ def card(
     debug: Debug = False,
 ) -> None:
     """Write README.md (with Hugging Face metadata), croissant.json and returns.png about a data set."""
-    from epvf_data.curation.card import write_card
+    from epvf_data.cards.card import write_card
 
     with working("card", quiet, "earlier files of the card are untouched", "parts") as progress:
         report = write_card(

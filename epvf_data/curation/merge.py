@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from epvf_data.curation.origins import derived
 from epvf_data.curation.rewrite import Rewriter, sources
 from epvf_data.curation.rowkeys import repeated
 from epvf_data.errors import DatasetError, EnvironmentMismatchError
 from epvf_data.store import reader
+from epvf_data.store.origins import derived
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
 from epvf_data.store.writer import Writer

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from epvf_data.curation.origins import derived, leaves, origin
 from epvf_data.curation.rowkeys import slab_rows
 from epvf_data.store.commit import CommitRecord
 from epvf_data.store.compact import kind
 from epvf_data.store.extract import part_rows, row_bytes
+from epvf_data.store.origins import derived, leaves, origin
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import Rows, to_json

@@ -144,7 +144,7 @@ class PolicySpec:
                 if normaliser is None
                 else Normaliser(tuple(normaliser["mean"]), tuple(normaliser["std"]), normaliser["clip"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ConfigError(
                 f"the policy specification cannot be read ({type(error).__name__}: {error}); "
                 f"it needs the keys {', '.join(sorted(_KEYS))}."

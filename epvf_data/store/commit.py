@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epvf_data.errors import CorruptDatasetError, UnsafeDatasetError
+from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
 from epvf_data.store.durable import discard, flush, publish, write_file
 from epvf_data.store.schema import FORMAT_VERSION, to_json
@@ -234,6 +234,11 @@ def publish_record(
             }
         )
         record = unseal(data, draft)  # never write what a reader would refuse
+        if len(data) > guard.MAX_JSON_BYTES:
+            raise DatasetError(
+                f"the commit's record would have {len(data)} bytes; {guard.MAX_JSON_BYTES} are allowed: "
+                "commit fewer parts or less provenance at once."
+            )
         if record.remove:
             live_parts([*known, record])
         try:

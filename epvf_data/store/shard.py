@@ -1,7 +1,7 @@
 """The bytes of one array: a Zarr v3 shard with a CRC-32C behind every block of rows and behind the index.
 
 The layout is exactly what `zarr` writes for `sharding_indexed` with chunks in row order, and `zarr` reads it. We write
-and read the bytes ourselves because the general way is many times slower, which benchmarks/loader.py measures.
+and read the bytes ourselves because the general way is many times slower, which benchmarks/read.py measures.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -80,6 +82,17 @@ def env() -> EnvIdentity:
 @pytest.fixture
 def spec() -> PolicySpec:
     return SPEC
+
+
+@pytest.fixture(scope="session")
+def scenarios() -> ModuleType:
+    """The module scenarios.py: everything that writes, and the faults that may hit it."""
+    source = importlib.util.spec_from_file_location("store_scenarios", Path(__file__).with_name("scenarios.py"))
+    assert source is not None
+    assert source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -56,10 +56,11 @@ class Forge:
         put(whole, keys, value)
         file.write_bytes(dump(whole))
 
-    def seal(self) -> None:
-        """Hashes of all listed files that are plain ones, the root's hash, the chain of parents, the seals."""
+    def seal(self, only: Path | None = None) -> None:
+        """Hashes of listed files (of `only` one, or of all plain ones), the root's, the chain of parents, the seals."""
         root, parent = entry(self.path / "zarr.json")[1], None
-        real = {str(file): file for file in self.path.rglob("*") if file.is_file()}  # does not follow links to folders
+        files_here = self.path.rglob("*") if only is None else [only]  # does not follow links to folders
+        real = {str(file): file for file in files_here if file.is_file()}
         for file in (self.path / "commits").glob("0*.json"):
             file.unlink()
         for number, record in enumerate(self.records):

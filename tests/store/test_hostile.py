@@ -147,9 +147,7 @@ def test_hostile_data_sets_from_the_shell(good, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["linked shard", "linked records", "hard link to a shard", "name in a record: '../../outside/secret'"]
-)
+@pytest.mark.parametrize("name", ["linked shard", "name in a record: '../../outside/secret'"])
 def test_nothing_outside_is_opened(good, name, tmp_path):
     """Every file that is opened lies in the data set, or would be opened for a good one as well."""
     path = forge.forged(good["plain"], good["plain"].parent / "traced", corpus.CORPUS[name][0])
@@ -163,7 +161,7 @@ def test_nothing_outside_is_opened(good, name, tmp_path):
         opened[which] = {Path(found[0]) for found in names if found}
     assert any(path in item.parents for item in opened[path])
     there = good["plain"].parent
-    assert not [item for item in opened[path] if there in item.parents and path not in item.parents]
+    assert not [item for item in opened[path] if there in item.parents and path not in (item, *item.parents)]
     for line in (tmp_path / path.name).read_text().splitlines():
         assert str(there) not in line or "O_RDONLY" in line or "execve" in line, line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from epvf_data.curation.words import one_line
+from epvf_data.cards.words import one_line
 from epvf_data.store.reader import Dataset
 
 _BINS = 60

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epvf_data.curation.croissant import describe, listed_files, live_files
-from epvf_data.curation.facts import Facts, Labels, gather
-from epvf_data.curation.histogram import draw_returns
-from epvf_data.curation.licences import licence as find_licence
-from epvf_data.curation.readme import MARK, readme
-from epvf_data.curation.words import code, latex, many_lines, one_line, slug
+from epvf_data.cards.croissant import describe, listed_files, live_files
+from epvf_data.cards.facts import Facts, Labels, gather
+from epvf_data.cards.histogram import draw_returns
+from epvf_data.cards.licences import licence as find_licence
+from epvf_data.cards.readme import MARK, readme
+from epvf_data.cards.words import code, latex, many_lines, one_line, slug
 from epvf_data.errors import ConfigError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
 from epvf_data.store.commit import STAGING

@@ -11,7 +11,7 @@ from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import to_json
 
 MAX_BYTES = 2 << 20  # of one origin's provenance; longer ones are shortened
-MAX_DEPTH = 5  # generations of data sets made of data sets
+MAX_LEVELS = 22  # of nesting in it: some six generations of data sets made of data sets; metadata has a limit
 
 
 def leaves(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, int]]:
@@ -29,7 +29,7 @@ def leaves(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, i
 def origin(record: CommitRecord, rows: int) -> dict[str, Any]:
     """What a derived commit says about one commit that gave it rows."""
     kept: Mapping[str, Any] = record.provenance
-    if _depth(kept) > MAX_DEPTH or len(to_json(kept)) > MAX_BYTES:
+    if _levels(kept) > MAX_LEVELS or len(to_json(kept)) > MAX_BYTES:
         kept = {**{key: kept[key] for key in ("verb", "command", "versions") if key in kept}, "shortened": True}
     return {"record": record.sha256, "commit": record.number, "rows": rows, "provenance": dict(kept)}
 
@@ -40,10 +40,8 @@ def derived(verb: str, arguments: Mapping[str, Any], records: Sequence[tuple[Com
     return provenance(verb=verb, arguments=dict(arguments), origins=origins)
 
 
-def _depth(value: Mapping[str, Any]) -> int:
-    """Generations of origins inside a provenance."""
-    inner = value.get("origins")
-    if not isinstance(inner, list):
-        return 0
-    below = [item.get("provenance") for item in inner if isinstance(item, dict)]
-    return 1 + max((_depth(item) for item in below if isinstance(item, dict)), default=0)
+def _levels(value: Any) -> int:
+    """How deep a JSON value is nested."""
+    if isinstance(value, Mapping):
+        return 1 + max(map(_levels, value.values()), default=0)
+    return 1 + max(map(_levels, value), default=0) if isinstance(value, (list, tuple)) else 0

@@ -1,6 +1,6 @@
 """Reads an HDF5 file in a process of its own, which a crafted file may crash or hang without harm. See hdf5_guard.py.
 
-Run as `python -m epvf_data.curation.hdf5_child DESCRIPTOR SECONDS`. Answers are messages: one byte (`d` data, `e` an
+Run as `python -m epvf_data.exchange.hdf5_child DESCRIPTOR SECONDS`. Answers are messages: one byte (`d` data, `e` an
 error as JSON), a length (uint32, little-endian), that many bytes. The first says what is in the file, as JSON: path →
 shape. After that each line on standard input, `[path, start, stop]` as JSON, is answered with those rows' bytes.
 """
@@ -23,7 +23,7 @@ from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetErr
 from epvf_data.store.schema import COLUMNS, PROBE_STATES, Column
 
 JSON = Column("uint8", ("byte",))
-MAX_OBJECTS = 200_000
+MAX_OBJECTS = 100_000
 MAX_BLOCK = 64 << 20  # bytes of a chunk, or of one row
 _BLOCK = 4 << 20
 _MEMORY = 1 << 30

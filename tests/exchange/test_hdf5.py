@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 import pytest
 
-from epvf_data.curation import hdf5_child, hdf5_guard
-from epvf_data.curation.hdf5 import export_hdf5, import_hdf5
+from epvf_data.exchange import hdf5_child, hdf5_guard
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, StorageError, UnsafeDatasetError
+from epvf_data.exchange.hdf5 import export_hdf5, import_hdf5
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
 from epvf_data.store.compact import compact
@@ -132,7 +132,7 @@ class TestRoundTrip:
         assert reader.open(tmp_path / "b.zarr").env == ENV
 
     def test_a_commit_beyond_memory_becomes_several(self, exported, stored, tmp_path, monkeypatch):
-        monkeypatch.setattr("epvf_data.curation.hdf5._MEMORY", 1 << 13)
+        monkeypatch.setattr("epvf_data.exchange.hdf5._MEMORY", 1 << 13)
         assert import_hdf5(exported, tmp_path / "b.zarr").commits > 3
         new = reader.open(tmp_path / "b.zarr")
         assert content_hash(new) == digest(stored)
@@ -188,7 +188,7 @@ class TestAtomic:
     def test_killed_half_way(self, verb, stored, exported, tmp_path):
         source = stored if verb == "export_hdf5" else exported
         script = (
-            "import os, sys\nfrom epvf_data.curation.hdf5 import export_hdf5, import_hdf5\n"
+            "import os, sys\nfrom epvf_data.exchange.hdf5 import export_hdf5, import_hdf5\n"
             f"{verb}(sys.argv[1], sys.argv[2], progress=lambda done, of: done > 100 and os.kill(os.getpid(), 9))"
         )
         out = tmp_path / ("out.h5" if verb == "export_hdf5" else "out.zarr")
@@ -208,7 +208,7 @@ class TestAtomic:
 
     def test_a_disk_that_refuses_leaves_nothing(self, stored, tmp_path):
         script = (
-            "import resource, sys\nfrom epvf_data.curation.hdf5 import export_hdf5\n"
+            "import resource, sys\nfrom epvf_data.exchange.hdf5 import export_hdf5\n"
             "from epvf_data.errors import StorageError\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
             "try: export_hdf5(sys.argv[1], sys.argv[2])\nexcept StorageError as error: print(error)\n"
@@ -489,7 +489,7 @@ class TestHostile:
 
     def test_reading_has_a_bound_on_memory(self):
         script = (
-            "from epvf_data.curation import hdf5_child\nhdf5_child._limit(60)\n"
+            "from epvf_data.exchange import hdf5_child\nhdf5_child._limit(60)\n"
             "try: bytearray(2 << 30)\nexcept MemoryError: print('bounded')"
         )
         result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
@@ -497,7 +497,7 @@ class TestHostile:
 
     def test_the_reading_process_imports_no_accelerator_library(self):
         script = (
-            "import sys\nimport h5py\nfrom epvf_data.curation import hdf5_child\n"
+            "import sys\nimport h5py\nfrom epvf_data.exchange import hdf5_child\n"
             "print(sorted({'jax', 'flax', 'mujoco', 'zarr'} & set(sys.modules)))"
         )
         result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

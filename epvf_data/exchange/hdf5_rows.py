@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.curation.hdf5_guard import Hdf5
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError
+from epvf_data.exchange.hdf5_guard import Hdf5
 from epvf_data.store import guard
 from epvf_data.store.commit import COMMITS, FOLDER_METADATA, FOLDERS, PARTS, PROBES, ROOT, CommitRecord, unseal
 from epvf_data.store.extract import row_bytes

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from epvf_data.curation.licences import Licence
-from epvf_data.curation.words import one_line, public, public_command
+from epvf_data.cards.licences import Licence
+from epvf_data.cards.words import one_line, public, public_command
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS, EnvIdentity

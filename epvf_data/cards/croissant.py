@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.curation.facts import MEANING, Facts, Labels
-from epvf_data.curation.words import one_line
+from epvf_data.cards.facts import MEANING, Facts, Labels
+from epvf_data.cards.words import one_line
 from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, record_path
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import epvf_data
-from epvf_data.curation import hdf5_child
+from epvf_data.exchange import hdf5_child
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
 

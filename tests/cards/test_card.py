@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from epvf_data.curation.card import CROISSANT, PICTURE, README, bibtex, write_card
-from epvf_data.curation.croissant import listed_files, live_files
-from epvf_data.curation.facts import MEANING, Labels, Spread, gather
-from epvf_data.curation.histogram import draw_returns, plot_returns, returns_by_source
-from epvf_data.curation.licences import licence
-from epvf_data.curation.readme import MARK, readme, size_category
-from epvf_data.curation.words import code, latex, one_line, prose, public, public_command, quoted
+from epvf_data.cards.card import CROISSANT, PICTURE, README, bibtex, write_card
+from epvf_data.cards.croissant import listed_files, live_files
+from epvf_data.cards.facts import MEANING, Labels, Spread, gather
+from epvf_data.cards.histogram import draw_returns, plot_returns, returns_by_source
+from epvf_data.cards.licences import licence
+from epvf_data.cards.readme import MARK, readme, size_category
+from epvf_data.cards.words import code, latex, one_line, prose, public, public_command, quoted
 from epvf_data.errors import ConfigError, DatasetError, StorageError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.compact import compact
@@ -439,7 +439,7 @@ def test_a_citation_of_ones_own_is_kept(toy):
 
 KILLER = """
 import os, signal, sys
-from epvf_data.curation import card
+from epvf_data.cards import card
 
 calls = int(sys.argv[3])
 def deadly(function):

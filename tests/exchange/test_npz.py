@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epvf_data.curation.npz import export_npz
 from epvf_data.errors import DatasetError
+from epvf_data.exchange.npz import export_npz
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
 from epvf_data.store.lineage import VOCABULARIES
@@ -137,7 +137,7 @@ def test_what_exists_is_never_replaced(stored, tmp_path):
 
 def test_killed_half_way_leaves_no_file(stored, tmp_path):
     script = (
-        "import os, sys\nfrom epvf_data.curation.npz import export_npz\n"
+        "import os, sys\nfrom epvf_data.exchange.npz import export_npz\n"
         "export_npz(sys.argv[1], sys.argv[2], architecture=sys.argv[3], progress=lambda *_: os.kill(os.getpid(), 9))"
     )
     out = tmp_path / "a.npz"
@@ -151,7 +151,7 @@ def test_killed_half_way_leaves_no_file(stored, tmp_path):
 
 def test_a_full_disk_leaves_no_file(stored, tmp_path):
     script = (
-        "import resource, sys\nfrom epvf_data.curation.npz import export_npz\n"
+        "import resource, sys\nfrom epvf_data.exchange.npz import export_npz\n"
         "from epvf_data.errors import StorageError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))\n"
         "try: export_npz(sys.argv[1], sys.argv[2], architecture=sys.argv[3])\n"

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from epvf_data.curation.facts import MEANING, Facts, Labels, Spread
-from epvf_data.curation.words import code, one_line, prose, quoted, slug
+from epvf_data.cards.facts import MEANING, Facts, Labels, Spread
+from epvf_data.cards.words import code, one_line, prose, quoted, slug
 from epvf_data.store.schema import COLUMNS
 
 MARK = "<!-- Written by `epvf-data card`, which will replace this file. Delete this line to keep your own changes. -->"

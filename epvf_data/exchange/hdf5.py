@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.curation.drafts import ExportReport, Progress, draft_file
-from epvf_data.curation.hdf5_child import MAX_OBJECTS
-from epvf_data.curation.hdf5_guard import Hdf5, open_hdf5
-from epvf_data.curation.hdf5_rows import read_dataset, read_rows
-from epvf_data.curation.origins import derived, leaves
 from epvf_data.errors import DatasetError
+from epvf_data.exchange.drafts import ExportReport, Progress, draft_file
+from epvf_data.exchange.hdf5_child import MAX_OBJECTS
+from epvf_data.exchange.hdf5_guard import Hdf5, open_hdf5
+from epvf_data.exchange.hdf5_rows import read_dataset, read_rows
 from epvf_data.store import guard, reader
 from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, STAGING, CommitRecord, record_path
+from epvf_data.store.origins import derived, leaves
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import Rows, to_json
