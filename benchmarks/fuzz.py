@@ -30,6 +30,7 @@ from typing import Any
 GUIDED = "--guided-child"
 SLOW = 1.0  # seconds that no input of a few kilobytes may take
 SIZE = 1 << 14  # bytes of the longest input
+ROUND = 60  # seconds of one process of the guided fuzzer
 
 if GUIDED in sys.argv:
     atheris = importlib.import_module("atheris")
@@ -270,39 +271,27 @@ def _watch(work: Callable[[], object], data: bytes, findings: dict[str, str]) ->
 
 
 def guided(store: Path, folder: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """libFuzzer in a child process; it ends at the first finding."""
+    """libFuzzer in child processes, one after another with one corpus: instrumented code takes ever more memory."""
     corpus = folder / "corpus"
     corpus.mkdir()
     for number, data in enumerate(seeds(store)):
         (corpus / f"seed-{number}").write_bytes(data)
-    options = [
-        f"-max_total_time={int(seconds)}",
-        f"-seed={seed}",
-        f"-max_len={SIZE}",
-        "-timeout=10",
-        "-rss_limit_mb=2048",
-    ]
-    options += ["-print_final_stats=1", "-verbosity=1", f"-artifact_prefix={folder}/finding-"]
-    command = [sys.executable, str(Path(__file__).resolve()), GUIDED, str(corpus), *options]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    progress = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", result.stderr)
-    executed = re.findall(r"number_of_executed_units: (\d+)", result.stderr)
-    found = {file.name: repr(file.read_bytes()[:2000]) for file in sorted(folder.glob("finding-*"))}
-    if result.returncode and not found:
-        found["end"] = result.stderr[-2000:]
-    if found:
-        found["why"] = "\n".join(re.findall(r"(?m)^.*(?:Error|Exception|SUMMARY).*$", result.stderr)[:5])
-    return {
-        "seed": seed,
-        "seconds": seconds,
-        "seeds": len(seeds(store)),
-        "executions": int(executed[-1]) if executed else None,
-        "coverage": dict(zip(("edges", "features", "corpus"), map(int, progress[-1]), strict=True))
-        if progress
-        else None,
-        "coverage_of_the_seeds": int(progress[0][0]) if progress else None,
-        "findings": found,
-    }
+    report: dict[str, Any] = {"seed": seed, "seconds": seconds, "seeds": number + 1, "executions": 0, "findings": {}}
+    for first in range(0, int(seconds), ROUND):
+        options = [f"-max_total_time={min(ROUND, int(seconds) - first)}", f"-seed={seed + first}", f"-max_len={SIZE}"]
+        options += ["-timeout=10", "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={folder}/finding-"]
+        command = [sys.executable, str(Path(__file__).resolve()), GUIDED, str(corpus), *options]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        progress = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", result.stderr)
+        executed = re.findall(r"number_of_executed_units: (\d+)", result.stderr)
+        report["executions"] += int(executed[-1]) if executed else 0
+        report.setdefault("edges_of_the_seeds", int(progress[0][0]) if progress else None)
+        if progress:
+            report |= dict(zip(("edges", "features", "corpus"), map(int, progress[-1]), strict=True))
+        if result.returncode:
+            report["findings"][f"round {first}"] = result.stderr[-2000:]
+    report["findings"] |= {file.name: repr(file.read_bytes()[:2000]) for file in sorted(folder.glob("finding-*"))}
+    return report
 
 
 def build(path: Path) -> Path:

@@ -143,7 +143,7 @@ def parse_json(data: bytes, where: object) -> dict[str, Any]:
         if _SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError as error:
-        raise CorruptDatasetError(f"{where} is not valid JSON (text that is not UTF-8: {error.reason}).") from error
+        raise CorruptDatasetError(f"{where} is not valid JSON (it holds text that is not UTF-8).") from error
     except ValueError as error:
         raise CorruptDatasetError(f"{where} is not valid JSON ({error}).") from error
     if not isinstance(value, dict):

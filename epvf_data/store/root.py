@@ -59,9 +59,10 @@ def read_root(path: Path) -> Root:
     if set(ours) != {"format_version", "env", "created"}:
         raise CorruptDatasetError(f"{where} has other attributes than created, env and format_version.")
     for folder in FOLDERS:
-        if folder == STAGING and not os.path.lexists(path / folder):
-            continue  # holds nothing that a reader needs
-        guard.check_directory(path / folder)
+        if folder != STAGING or os.path.lexists(path / folder):
+            guard.check_directory(path / folder)
+        if folder == STAGING and not os.path.lexists(path / folder / ROOT):
+            continue  # some tools drop empty folders; it holds nothing that a reader needs
         if guard.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
             raise CorruptDatasetError(f"{path / folder / ROOT} is not the metadata of a plain group.")
     try:

@@ -197,17 +197,12 @@ class Shard:
     def _view(self) -> np.ndarray:
         """Uncompressed shards: [chunks, chunk_rows, …] over the mapped bytes; the checksums lie in the gaps."""
         layout = self.layout
-        flat = np.frombuffer(
-            self._bytes.data, np.dtype(layout.dtype).newbyteorder("<"), layout.chunk_bytes // self._item
-        )
+        dtype = np.dtype(layout.dtype).newbyteorder("<")
+        flat = np.frombuffer(self._bytes.data, dtype, layout.chunk_bytes // dtype.itemsize)
         inner = flat.reshape(layout.chunk_shape).strides
         shape = (layout.chunks, *layout.chunk_shape)
         strides = (layout.chunk_bytes + _CRC, *inner)
         return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
-
-    @property
-    def _item(self) -> int:
-        return np.dtype(self.layout.dtype).itemsize
 
     def verify(self, chunk: int) -> None:
         """Compares one chunk with its checksum."""

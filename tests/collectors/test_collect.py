@@ -107,7 +107,9 @@ def test_stored_rows_roll_out_to_the_same_returns_in_a_new_process(in_tmp):
     collect(config(policies=64), "ant.zarr")
     command = [sys.executable, "-m", "epvf_data", "validate", "ant.zarr", "--deep", "--resimulate", "64", "--json"]
     result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert result == {"ok": True, "rows": 64, "problems": [], "resimulated": 64, "max_return_error": 0.0}
+    assert (result["ok"], result["rows"], result["problems"], result["notes"]) == (True, 64, [], [])
+    assert (result["resimulated"], result["max_return_error"]) == (64, 0.0)
+    assert result["rank_correlation"] > 0.999
 
 
 def test_resimulation_finds_returns_that_are_not_the_policies(in_tmp, monkeypatch):
@@ -124,6 +126,47 @@ def test_resimulation_finds_returns_that_are_not_the_policies(in_tmp, monkeypatc
     assert result.max_error == pytest.approx(1.0, abs=1e-3)
     assert len(result.problems) == 1
     assert "row 5 of architecture" in result.problems[0]
+
+
+def test_on_another_backend_only_the_distribution_counts(in_tmp, monkeypatch):
+    from epvf_data.collectors import collect as module
+
+    made = {"policies": 64, "horizon": 60, "backend": "native"}
+    collect(config(**made), "ant.zarr")
+    result = resimulate(epvf_data.open("ant.zarr"), 64, backend="mjx")
+    assert not result.exact
+    assert result.max_error > 0
+    assert result.problems == []
+    assert result.rank_correlation > 0.5
+    assert "round otherwise" in result.describe()
+
+    def lie(*args, **kwargs):
+        outcomes = rollout(*args, **kwargs)
+        return outcomes._replace(returns=outcomes.returns + 10)
+
+    monkeypatch.setattr(module, "rollout", lie)
+    collect(config(**made), "lies.zarr")
+    result = resimulate(epvf_data.open("lies.zarr"), 64, backend="mjx")
+    assert len(result.problems) == 1
+    assert "distributed otherwise" in result.problems[0]
+
+
+def test_a_collection_goes_on_after_compaction_and_not_after_a_merge(in_tmp):
+    from epvf_data.curation.merge import merge
+    from epvf_data.store.compact import compact
+    from epvf_data.store.garbage import collect_garbage
+
+    collect(config(policies=64), "ant.zarr")
+    merge(["ant.zarr"], "merged.zarr")
+    assert compact("ant.zarr").parts_after == 1
+    collect_garbage("ant.zarr", grace=0)
+    assert collect(config(policies=96), "ant.zarr", resume=True).rows == 32
+    collect(config(policies=96), "whole.zarr")
+    assert content_hash(epvf_data.open("ant.zarr")) == content_hash(epvf_data.open("whole.zarr"))
+    for resume in (False, True):
+        with pytest.raises(DatasetError, match="made of other data sets"):
+            collect(config(policies=96), "merged.zarr", resume=resume)
+    assert resimulate(epvf_data.open("merged.zarr"), 16).exact
 
 
 def test_cartpole_takes_several_episodes_from_different_starts(in_tmp):

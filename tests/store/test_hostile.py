@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data.errors import UnsafeDatasetError
@@ -26,7 +28,7 @@ ENVIRONMENT = {**os.environ, "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE": "1", "COLUM
 
 
 def helper(name: str) -> ModuleType:
-    source = importlib.util.spec_from_file_location(f"store_{name}", HERE / f"{name}.py")
+    source = importlib.util.spec_from_file_location(f"store_{Path(name).name}", HERE / f"{name}.py")
     assert source is not None
     assert source.loader is not None
     module = importlib.util.module_from_spec(source)
@@ -196,3 +198,25 @@ def test_brackets_inside_words_are_no_depth():
 
 def test_random_seeds_of_128_bits_are_numbers():
     assert guard.parse_json(b'{"a":%d}' % (1 << 127), "here")["a"] == 1 << 127
+
+
+@pytest.fixture(scope="module")
+def fuzz(tmp_path_factory) -> tuple[Any, list[bytes]]:
+    """The functions that benchmarks/fuzz.py runs for minutes, and valid inputs for them."""
+    module = helper("../../benchmarks/fuzz")
+    return module, module.seeds(module.build(tmp_path_factory.mktemp("fuzz") / "store"))
+
+
+EDITS = st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8) | st.sampled_from([b'"', b"[", b"9" * 50]))
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1 << 16), edits=st.lists(EDITS, min_size=1, max_size=4))
+def test_changed_bytes_give_our_errors_only(fuzz, seed, edits):
+    """Valid metadata and shards with a few pieces replaced: each is read, or refused with an error of ours."""
+    module, seeds = fuzz
+    data = seeds[seed % len(seeds)]
+    for place, length, new in edits:
+        at = 1 + int(place * (len(data) - 1))
+        data = data[:at] + new + data[at + length :]
+    module.run(data)
