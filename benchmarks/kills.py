@@ -108,7 +108,7 @@ def _collect(words: tuple[str, ...], output: int, errors: int) -> NoReturn:
         os.write(1, f"acknowledged {record.number} {record.sha256}\n".encode())
         return record
 
-    Writer.commit = acknowledged
+    Writer.commit = acknowledged  # pyright: ignore[reportAttributeAccessIssue]
     sys.argv = ["epvf-data", "collect", *words]
     code = 1
     try:
@@ -261,7 +261,7 @@ def run(kills: int, folder: Path, policies: int = 240, seed: int = 0) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--policies", type=int, default=240, help="of each data set; four a commit")
     parser.add_argument("--out", type=Path, help="also write the JSON line to this file")

@@ -90,9 +90,11 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def visible(text: object) -> str:
-    """Text that may come from a stranger, with control characters spelled out: it must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+def visible(text: object, limit: int = 200) -> str:
+    """Text that may come from a stranger, on one line of bounded length: it must not steer the terminal."""
+    from epvf_data.store.guard import printable
+
+    return printable(text, limit)
 
 
 def main() -> None:
@@ -102,5 +104,12 @@ def main() -> None:
     except EpvfError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {visible(error)}", file=sys.stderr)
+        print(f"error: {visible(error, 5000)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except MemoryError:
+        if "--debug" in sys.argv:
+            raise
+        print(
+            "error: this needs more memory than is free; close other programs or ask for less at once.", file=sys.stderr
+        )
+        sys.exit(1)

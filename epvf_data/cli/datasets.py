@@ -71,7 +71,10 @@ def _print_histogram(opened: Any, bins: int = 12, width: int = 44) -> None:
 
     tables = (opened.table(architecture.id) for architecture in opened.architectures)
     every = np.concatenate([table.mean_returns() for table in tables])
-    counts, edges = np.histogram(every[np.isfinite(every)], bins=bins)
+    every = every[np.isfinite(every)]
+    if not every.size:
+        return
+    counts, edges = np.histogram(every, bins=bins)
     scale = width / np.log1p(counts.max())
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
         print(f"{low:9.1f} to {high:7.1f}  {'█' * round(scale * np.log1p(count)):<{width}} {count:,}")
@@ -115,9 +118,9 @@ def validate(
         print_json(values)
     else:
         for problem in problems:
-            print(f"problem: {visible(problem)}")
+            print(f"problem: {visible(problem, 1000)}")
         for note in values["notes"]:
-            print(f"note: {visible(note)}")
+            print(f"note: {visible(note, 1000)}")
         checked = "every byte" if deep else "metadata, sizes and commit chain (--deep reads every byte)"
         print(f"{dataset}: {plural(len(problems), 'problem') if problems else 'no problem found'}; checked {checked}.")
         if result is not None:

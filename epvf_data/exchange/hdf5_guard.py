@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 import epvf_data
-from epvf_data.exchange import hdf5_child
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.exchange import hdf5_child
 from epvf_data.store import guard
 
 _SILENCE = 60.0  # seconds that the other process may keep us waiting

@@ -60,12 +60,12 @@ class PolicySpec:
     def __post_init__(self) -> None:
         for name, size in (("observation_size", self.observation_size), ("action_size", self.action_size)):
             if not isinstance(size, int) or size < 1:
-                raise ConfigError(f"{name} is {size!r}; a policy needs a whole number of at least 1.")
+                raise ConfigError(f"{name} is {repr(size)[:80]}; a policy needs a whole number of at least 1.")
         if any(not isinstance(width, int) or width < 1 for width in self.hidden):
             raise ConfigError(f"hidden layer widths are {self.hidden!r}; each must be a whole number of at least 1.")
         for name, got, known in (("activation", self.activation, ACTIVATIONS), ("output", self.output, OUTPUTS)):
             if got not in known:
-                raise ConfigError(f"{name} is {got!r}; choose one of {', '.join(known)}.")
+                raise ConfigError(f"{name} is {repr(got)[:80]}; choose one of {', '.join(known)}.")
         if self.normaliser is not None:
             sizes = {len(self.normaliser.mean), len(self.normaliser.std)}
             if sizes != {self.observation_size}:
@@ -103,15 +103,15 @@ class PolicySpec:
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain JSON values: all a stranger needs to unflatten and run the policy."""
         last = len(self.sizes) - 2
+        tensors: dict[str, dict[str, Any]] = {f"layer_{layer}": {} for layer in range(last + 1)}
+        for name, slot in self.tensors.items():
+            layer, tensor = name.split("/")
+            tensors[layer][tensor] = {"offset": slot.offset, "shape": list(slot.shape)}
         layers = [
             {
                 "name": f"layer_{layer}",
                 "activation": self.output if layer == last else self.activation,
-                "tensors": {
-                    name.split("/")[1]: {"offset": slot.offset, "shape": list(slot.shape)}
-                    for name, slot in self.tensors.items()
-                    if name.startswith(f"layer_{layer}/")
-                },
+                "tensors": tensors[f"layer_{layer}"],
             }
             for layer in range(last + 1)
         ]

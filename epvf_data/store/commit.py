@@ -75,45 +75,71 @@ def unseal(data: bytes, where: object) -> CommitRecord:
         raise CorruptDatasetError(f"{where} does not match its own checksum; fetch this file again.")
     value = guard.parse_json(data, where)
     try:
+        version = _whole(value["format_version"])
+        if version < 1:
+            raise ValueError("no format version")
+        if version > FORMAT_VERSION:
+            raise DatasetError(
+                f"{where} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade epvf-data."
+            )
         record = CommitRecord(
             number=_whole(value["number"]),
             parent=None if value["parent"] is None else _matches(_HEX, value["parent"]),
             root=_matches(_HEX, value["root"]),
-            add=tuple(_part(part, where) for part in value["add"]),
-            remove=tuple(_matches(_UUID, part) for part in value["remove"]),
+            add=tuple(_part(part, where) for part in _list(value["add"])),
+            remove=tuple(_matches(_UUID, part) for part in _list(value["remove"])),
             probes={_matches(_HEX, probe): _files(files, where) for probe, files in value["probes"].items()},
-            provenance=dict(value["provenance"]),
-            created=str(value["created"]),
+            provenance=_object(value["provenance"]),
+            created=_time(value["created"]),
             sha256=hashlib.sha256(data).hexdigest(),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDatasetError(f"{where} is not a commit record ({type(error).__name__}: {error}).") from error
+        reason = f"{type(error).__name__}: {guard.printable(error, 120)}"
+        raise CorruptDatasetError(f"{where} is not a commit record ({reason}).") from error
     if any(part.probe is not None and part.probe not in record.probes for part in record.add):
         raise CorruptDatasetError(f"{where} adds a part whose probing states it does not name.")
     return record
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no whole number")
+def _whole(value: Any, most: int = 1 << 53) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"'{guard.printable(value)}' is no whole number up to {most}")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"'{guard.printable(value)}' is no list")
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"'{guard.printable(value)}' is no object")
+    return value
+
+
+def _time(value: Any) -> str:
+    if not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is None:
+        raise ValueError(f"'{guard.printable(value)}' is no time with its zone")
     return value
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"{str(value)[:80]!r} is no identifier")
+        raise ValueError(f"'{guard.printable(value)}' is no identifier")
     return value
 
 
 def _files(value: Any, where: object) -> Files:
-    guard.check_names(list(value), str(where))
+    guard.check_names(list(_object(value)), str(where))
     return {name: (_whole(size), _matches(_HEX, digest)) for name, (size, digest) in value.items()}
 
 
 def _part(value: Any, where: object) -> PartEntry:
     return PartEntry(
         id=_matches(_UUID, value["id"]),
-        rows=_whole(value["rows"]),
+        rows=_whole(value["rows"], 1 << 31),
         architecture=_matches(_HEX, value["architecture"]),
         probe=None if value["probe"] is None else _matches(_HEX, value["probe"]),
         files=_files(value["files"], where),
@@ -174,7 +200,7 @@ def _record_names(root: Path) -> Iterator[int]:
                 continue
             if not _RECORD.fullmatch(entry.name):
                 raise UnsafeDatasetError(
-                    f"{root / COMMITS} holds {entry.name[:80]!r}; only commit records may be there."
+                    f"{root / COMMITS} holds '{guard.printable(entry.name)}'; only commit records may be there."
                 )
             yield int(entry.name[:8])
 
@@ -201,10 +227,10 @@ def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
             continue
         renewed: dict[str, PartEntry] = {}
         for name, part in parts.items():
-            if name in gone:
-                renewed |= added  # where the first one stood; again later, which changes nothing
-            else:
+            if name not in gone:
                 renewed[name] = part
+            elif added.keys().isdisjoint(renewed):
+                renewed |= added  # where the first one stood
         parts = renewed
     return list(parts.values())
 

@@ -18,7 +18,7 @@ from epvf_data.store import guard
 from epvf_data.store.commit import PARTS, PROBES, ROOT, Files, PartEntry
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.schema import COLUMNS, OPTIONAL, PROBE_STATES, Column, EnvIdentity, probe_id
-from epvf_data.store.shard import Layout, Shard
+from epvf_data.store.shard import Layout, Shard, allocate
 
 _ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
 
@@ -58,7 +58,7 @@ def read_group(folder: Path, files: Files, columns: Mapping[str, Column], known:
     names = sorted(name[: -len(ROOT) - 1] for name in files if name.endswith(f"/{ROOT}"))
     unknown = [name for name in names if name not in columns]
     if unknown or ROOT not in files:
-        raise CorruptDatasetError(f"{folder} lacks {ROOT} or holds unknown arrays: {unknown}.")
+        raise CorruptDatasetError(f"{folder} lacks {ROOT} or holds unknown arrays: {unknown[:4]}.")
     attributes = guard.group_attributes(_metadata(folder, ROOT, files), folder / ROOT)
     layouts = {name: _layout(folder, name, files, columns[name], {} if known is None else known) for name in names}
     expected = {ROOT, *(f"{name}/{ROOT}" for name in names), *(f"{name}/{item.file}" for name, item in layouts.items())}
@@ -66,6 +66,10 @@ def read_group(folder: Path, files: Files, columns: Mapping[str, Column], known:
         raise CorruptDatasetError(
             f"{folder} holds other files than its arrays need: {sorted(set(files) ^ expected)[:4]}."
         )
+    for name, layout in layouts.items():
+        size = files[f"{name}/{layout.file}"][0]
+        if not layout.fits(size):
+            raise CorruptDatasetError(f"{folder / name} has {size} bytes, which cannot hold {list(layout.shape)}.")
     return Group(folder, attributes, layouts)
 
 
@@ -116,7 +120,7 @@ class Part:
         try:
             spec = PolicySpec.from_dict(self.group.attributes["policy"])
         except ConfigError as error:
-            raise CorruptDatasetError(f"{where}: {error}") from error
+            raise CorruptDatasetError(f"{where}: {guard.printable(error, 300)}") from error
         if spec.id != self.entry.architecture:
             raise CorruptDatasetError(f"{where} describes another policy than the architecture it names.")
         self._check_shapes(spec)
@@ -131,7 +135,7 @@ class Part:
         if ("discounted_returns" in layouts) != (self.group.attributes["discount"] is not None):
             raise CorruptDatasetError(f"{path} has discounted returns or a discount, but not both.")
         if "probe_actions" in layouts:
-            sizes["probe"] = layouts["probe_actions"].shape[1:2][0]
+            sizes["probe"] = layouts["probe_actions"].shape[1]
         for name, layout in layouts.items():
             shape = tuple(sizes[dim] for dim in COLUMNS[name].dims)
             if layout.shape != shape:
@@ -183,7 +187,7 @@ def read_probe(root: Path, name: str, files: Files) -> np.ndarray:
     group = read_group(folder, files, {"states": PROBE_STATES})
     guard.expect(group.attributes, {"probe": name}, folder / ROOT)
     layout = group.layouts["states"]
-    states = np.empty(layout.shape, np.float32)
+    states = allocate(layout.shape, "float32", folder)
     group.open("states").read(0, layout.shape[0], states)
     if probe_id(states) != name:
         raise CorruptDatasetError(f"{folder} holds other states than its name says; fetch it again.")

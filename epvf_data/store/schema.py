@@ -81,7 +81,8 @@ class EnvIdentity:
             raise DatasetError(f"the environment's identity must have exactly the fields {', '.join(names)}.")
         for name in names:
             if not isinstance(value[name], kinds.get(name, int)) or isinstance(value[name], bool):
-                raise DatasetError(f"the environment's {name} is {value[name]!r}, which is not of the right type.")
+                got = repr(value[name])[:80]
+                raise DatasetError(f"the environment's {name} is {got}, which is not of the right type.")
         return cls(**value)
 
 

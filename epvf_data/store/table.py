@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
-from epvf_data.errors import DatasetError
+from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.lineage import VOCABULARIES, merge_vocabularies, remap
 from epvf_data.store.part import Part
 from epvf_data.store.schema import COLUMNS
+from epvf_data.store.shard import allocate
 
 
 class Table:
@@ -80,12 +81,19 @@ class Table:
         """The column part by part, each [rows of the part, …]; also where parts differ in the number of episodes."""
         for number, part in enumerate(self.parts):
             layout = part.layout(name)
-            values = np.empty(layout.shape, COLUMNS[name].dtype)
+            values = allocate(layout.shape, COLUMNS[name].dtype, f"column {name!r}")
             part.open(name).read(0, layout.shape[0], values)
             yield self._indices(name, number, values)
 
     def _indices(self, name: str, part: int, values: np.ndarray) -> np.ndarray:
-        return remap(values, self._merged[name][1][part]) if name in VOCABULARIES else values
+        if name not in VOCABULARIES:
+            return values
+        mapping = self._merged[name][1][part]
+        if values.size and (int(values.max()) >= len(mapping) or int(values.min()) < -1):
+            raise CorruptDatasetError(
+                f"{self.parts[part].group.path / name} holds indices outside its vocabulary of {len(mapping)} words."
+            )
+        return remap(values, mapping)
 
     def column(self, name: str) -> np.ndarray:
         """A whole column, [rows, …]."""
@@ -95,7 +103,7 @@ class Table:
         """The rows from `start` to `stop` of a column."""
         if not 0 <= start <= stop <= self.rows:
             raise DatasetError(f"rows {start} to {stop} were asked for; the table has {self.rows}.")
-        target = np.empty((stop - start, *self.row_shape(name)), self.dtype(name))
+        target = allocate((stop - start, *self.row_shape(name)), self.dtype(name), f"column {name!r}")
         for number, part in enumerate(self.parts):
             first, end = self.starts[number : number + 2].tolist()
             low, high = max(start, first), min(stop, end)
@@ -115,7 +123,7 @@ class Table:
         if rows.ndim != 1 or (rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= self.rows)):
             raise DatasetError(f"rows must be a flat array of whole numbers from 0 to {self.rows - 1}.")
         rows = rows.astype(np.int64)
-        target = np.empty((len(rows), *self.row_shape(name)), self.dtype(name))
+        target = allocate((len(rows), *self.row_shape(name)), self.dtype(name), f"column {name!r}")
         owner = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(owner).tolist():
             places = np.flatnonzero(owner == number)

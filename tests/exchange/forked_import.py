@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import h5py  # noqa: F401 - so that the forked processes have it
 
-from epvf_data.exchange import hdf5, hdf5_child, hdf5_guard
 from epvf_data.errors import EpvfError
+from epvf_data.exchange import hdf5, hdf5_child, hdf5_guard
 from epvf_data.provenance import git_state
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash

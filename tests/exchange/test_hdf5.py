@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import pytest
 
-from epvf_data.exchange import hdf5_child, hdf5_guard
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, StorageError, UnsafeDatasetError
+from epvf_data.exchange import hdf5_child, hdf5_guard
 from epvf_data.exchange.hdf5 import export_hdf5, import_hdf5
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader

@@ -53,8 +53,8 @@ print(total, busy)
 
 def start(code, path, number=0):
     command = [sys.executable, "-W", "error", "-c", PREPARE + code, str(Path(__file__).parent), str(path), str(number)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **pipes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def look(path, make_rows, before):
@@ -82,8 +82,10 @@ def test_eight_writers_and_upkeep_lose_nothing(quick_path, make_rows, env):
     writers = [start(WRITER, path, number) for number in range(8)]
     upkeep = [start(LOOP.format(act=act), path) for act in UPKEEP.values()]
     for process in (*writers, *upkeep):
+        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()
     for process in (*writers, *upkeep):
+        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     seen, looks = [], 0

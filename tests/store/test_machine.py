@@ -214,6 +214,6 @@ def test_the_store_holds_what_the_model_holds():
             stateful_step_count=15,
             deadline=None,
             derandomize=True,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

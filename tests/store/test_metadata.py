@@ -112,11 +112,10 @@ def store(quick_path, make_rows, env) -> Any:
 
 def targets(store: Any) -> dict[str, list[Path]]:
     part = store.part()
-    arrays = [part / name / "zarr.json" for name in ("params", "source")]
     return {
         "root": [store.path / "zarr.json"],
         "part": [part / "zarr.json"],
-        "array": [*arrays, store.probe() / "states" / "zarr.json"],
+        "array": [part / "params" / "zarr.json", store.probe() / "states" / "zarr.json"],
         "probe": [store.probe() / "zarr.json"],
     }
 
