@@ -194,7 +194,7 @@ class TorchDataset(_Base):
             yield {name: _torch.from_numpy(value) for name, value in batch.items()}
 
     def __len__(self) -> int:
-        """Batches that this rank's workers yield in the epoch that is set, which may differ by some from epoch to epoch.
+        """Batches that this rank's workers yield in the epoch that is set; epochs may differ by some.
 
         Raises TypeError without `workers`.
         """
