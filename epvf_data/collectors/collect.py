@@ -22,6 +22,7 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
+from epvf_data.store.creation import unmade
 from epvf_data.store.schema import Lineage, Rows
 from epvf_data.store.writer import Writer
 
@@ -171,7 +172,7 @@ class _Tally:
 def _missing_rows(setting: Setting, out: Path, resume: bool, mixed: bool) -> np.ndarray:
     """Numbers of the rows that `out` does not hold yet."""
     wanted = np.ones(setting.total, bool)
-    if not out.exists():
+    if unmade(out):
         if resume:
             raise DatasetError(f"there is no data set {out} to resume; leave --resume out to start one.")
         return np.flatnonzero(wanted)

@@ -21,7 +21,7 @@ def create(root: Path, env: EnvIdentity) -> None:
     _check_place(root)
     if any((root / COMMITS).glob("[0-9]*.json")):
         raise _unfinished(root)
-    root.mkdir(parents=True, exist_ok=True)
+    _make(root)
     with lock(root, exclusive=False) as free:
         if not free:
             raise _busy(root)
@@ -39,8 +39,7 @@ def draft(root: Path, env: EnvIdentity) -> Iterator[str]:
     _check_place(root)
     if (root / ROOT).exists():
         raise DatasetError(f"{root} already is a data set; choose another path, or remove it first.")
-    missing = [folder for folder in (root, *root.absolute().parents) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
+    missing = _make(root)
     with lock(root, exclusive=True) as free:
         if not free:
             raise _busy(root)
@@ -60,6 +59,24 @@ def draft(root: Path, env: EnvIdentity) -> Iterator[str]:
             raise
 
 
+def unmade(root: Path) -> bool:
+    """Whether there is nothing yet but the folders that a killed process has made for a data set, or not even these."""
+    if not root.exists():
+        return True
+    known = root.is_dir() and all(item.name in FOLDERS for item in root.iterdir())
+    return known and not any((root / COMMITS).glob("[0-9]*.json"))
+
+
+def _make(root: Path) -> list[Path]:
+    """Creates a folder and those above it, and flushes their names. Returns the new ones, innermost first."""
+    path = root.absolute()
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in (path, *missing):  # the first one also if a process that was killed has made it
+        flush(folder.parent)
+    return missing
+
+
 def _check_place(root: Path) -> None:
     if root.is_symlink() or (
         root.exists() and (not root.is_dir() or any(item.name not in (*FOLDERS, ROOT) for item in root.iterdir()))
@@ -68,7 +85,7 @@ def _check_place(root: Path) -> None:
 
 
 def _unfinished(root: Path) -> DatasetError:
-    return DatasetError(f"{root} is unfinished: what was making it was interrupted; remove it or make it again.")
+    return DatasetError(f"{root} is unfinished: it is being made, or that was interrupted; remove it or make it again.")
 
 
 def _busy(root: Path) -> DatasetError:
@@ -94,7 +111,7 @@ def _root_metadata(env: EnvIdentity) -> bytes:
 
 
 def _publish_root(root: Path, metadata: bytes) -> bool:
+    flush(root)  # a loss of power must not leave the root's metadata without the folders
     published = publish_bytes(root, metadata, root / ROOT)
     flush(root)
-    flush(root.absolute().parent)
     return published

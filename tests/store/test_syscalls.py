@@ -14,8 +14,8 @@ import pytest
 PROGRAM = Path(__file__).with_name("scenarios.py")
 # Scenario → every how many-th call gets a fault here, and how many calls there are at least. The commit gets them all;
 # copies and removals of many files are alike, and running scenarios.py by hand goes through all of them.
-STEPS = {"create": (1, 30), "commit": (1, 180), "create-whole": (11, 180), "compact": (11, 150), "garbage": (5, 60)}
-STEPS["merge"] = (23, 350)
+STEPS = {"create": (1, 30), "commit": (1, 180), "create-whole": (23, 180), "compact": (17, 150), "garbage": (9, 60)}
+STEPS["merge"] = (43, 350)
 FAULTS = ("kill", "full", "EIO")
 
 
