@@ -39,7 +39,7 @@ def read_root(path: Path) -> Root:
         raise DatasetError(f"{path} is a file; a data set is a folder.")
     if not os.path.lexists(path / ROOT):
         if (path / COMMITS).is_dir():
-            raise DatasetError(f"{path} is unfinished (it has no {ROOT}): its making was interrupted; make it again.")
+            raise DatasetError(f"{path} is unfinished (it has no {ROOT}): it is being made, or that was interrupted.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}).")
     where = path / ROOT
     meta = guard.parse_json(guard.read_bytes(where, path / STAGING), where)

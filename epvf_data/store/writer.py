@@ -50,6 +50,7 @@ class Writer:
         self.path, self.env, self._compression, self._anchor = path, env, compression, anchor
         with storage_errors(path, "opening for writing"):
             make_folder(path / STAGING)  # a copy made by a tool that drops such folders has none
+            flush(path)  # who published the root may have been killed before it was on the disk
         self._records: list[CommitRecord] = list(read_chain(path, anchor=anchor))
 
     @classmethod
