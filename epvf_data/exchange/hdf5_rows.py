@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,12 @@ import numpy as np
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError
 from epvf_data.exchange.hdf5_guard import Hdf5
 from epvf_data.store import guard
-from epvf_data.store.commit import COMMITS, FOLDER_METADATA, FOLDERS, PARTS, PROBES, ROOT, CommitRecord, unseal
+from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, CommitRecord, unseal
 from epvf_data.store.extract import row_bytes
 from epvf_data.store.lineage import LINEAGE_COLUMNS, Lineage
 from epvf_data.store.part import Group, Part
 from epvf_data.store.reader import Dataset
-from epvf_data.store.root import Root, read_root
+from epvf_data.store.root import Root, parse_root
 from epvf_data.store.schema import (
     BLOCK_ROWS,
     COLUMNS,
@@ -52,20 +50,11 @@ def read_dataset(hdf5: Hdf5) -> Dataset:
 
 
 def _root(hdf5: Hdf5) -> tuple[Root, str]:
-    """The root's metadata and its SHA-256. The store's own reader checks it, in an empty store made for that."""
+    """The root's metadata and its SHA-256."""
     if ROOT not in hdf5.shapes:
         raise DatasetError(f"{hdf5.path} is no exported data set: it has no {ROOT}.")
     data = hdf5.json(ROOT)
-    with tempfile.TemporaryDirectory() as scratch:
-        for folder in FOLDERS:
-            (Path(scratch) / folder).mkdir()
-            (Path(scratch) / folder / ROOT).write_bytes(FOLDER_METADATA)
-        (Path(scratch) / ROOT).write_bytes(data)
-        try:
-            root = read_root(Path(scratch))
-        except DatasetError as error:
-            raise type(error)(str(error).replace(scratch, str(hdf5.path))) from error
-    return root, hashlib.sha256(data).hexdigest()
+    return parse_root(data, hdf5.path / ROOT), hashlib.sha256(data).hexdigest()
 
 
 def _records(hdf5: Hdf5, root: str) -> Iterator[CommitRecord]:

@@ -42,10 +42,23 @@ def read_root(path: Path) -> Root:
             raise DatasetError(f"{path} is unfinished (it has no {ROOT}): it is being made, or that was interrupted.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}).")
     where = path / ROOT
-    meta = guard.parse_json(guard.read_bytes(where, path / STAGING), where)
+    root = parse_root(guard.read_bytes(where, path / STAGING), where)
+    for folder in FOLDERS:
+        if folder != STAGING or os.path.lexists(path / folder):
+            guard.check_directory(path / folder)
+        if folder == STAGING and not os.path.lexists(path / folder / ROOT):
+            continue  # some tools drop empty folders; it holds nothing that a reader needs
+        if guard.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
+            raise CorruptDatasetError(f"{path / folder / ROOT} is not the metadata of a plain group.")
+    return root
+
+
+def parse_root(data: bytes, where: Path) -> Root:
+    """What the root's `zarr.json` says. Raises as `read_root` does; `where` is the file's name for messages."""
+    meta = guard.parse_json(data, where)
     attributes = meta.get("attributes")
     if not isinstance(attributes, dict) or KEY not in attributes:
-        raise DatasetError(f"{path} is a Zarr store, but not a data set of ours (no attributes {KEY!r}).")
+        raise DatasetError(f"{where.parent} is a Zarr store, but not a data set of ours (no attributes {KEY!r}).")
     ours = guard.group_attributes(meta, where)
     version = ours.get("format_version")
     if type(version) is not int or version < 1:
@@ -54,17 +67,10 @@ def read_root(path: Path) -> Root:
         )
     if version > FORMAT_VERSION:
         raise DatasetError(
-            f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade epvf-data."
+            f"{where.parent} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade it."
         )
     if set(ours) != {"format_version", "env", "created"}:
         raise CorruptDatasetError(f"{where} has other attributes than created, env and format_version.")
-    for folder in FOLDERS:
-        if folder != STAGING or os.path.lexists(path / folder):
-            guard.check_directory(path / folder)
-        if folder == STAGING and not os.path.lexists(path / folder / ROOT):
-            continue  # some tools drop empty folders; it holds nothing that a reader needs
-        if guard.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
-            raise CorruptDatasetError(f"{path / folder / ROOT} is not the metadata of a plain group.")
     try:
         env = EnvIdentity.from_dict(ours["env"])
     except DatasetError as error:
