@@ -67,7 +67,8 @@ def parse_root(data: bytes, where: Path) -> Root:
         )
     if version > FORMAT_VERSION:
         raise DatasetError(
-            f"{where.parent} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade it."
+            f"{where.parent} has format version {version}; this release reads up to {FORMAT_VERSION}: "
+            "upgrade epvf-data."
         )
     if set(ours) != {"format_version", "env", "created"}:
         raise CorruptDatasetError(f"{where} has other attributes than created, env and format_version.")
