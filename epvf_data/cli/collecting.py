@@ -25,7 +25,7 @@ from epvf_data.cli.app import (
 from epvf_data.errors import DatasetError, EpvfError
 
 
-@app.command(epilog="Example: `epvf-data doctor --json`")
+@app.command(rich_help_panel="This machine", epilog="Example: `epvf-data doctor --json`")
 def doctor(json: Json = False, debug: Debug = False) -> None:
     """Versions, devices, backends that work here, and known-bad combinations. Exits with 1 when there is a problem."""
     from epvf_data.doctor import examine
@@ -46,7 +46,7 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command("envs", epilog="Example: `epvf-data envs`")
+@app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
 def list_envs(json: Json = False, debug: Debug = False) -> None:
     """The environments."""
     from epvf_data import envs
@@ -63,9 +63,10 @@ def list_envs(json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command(
+    rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data collect --env ant --envs 4096` · "
     "`epvf-data collect --env cartpole --policies 1000 --out poles.zarr` · "
-    "`epvf-data collect --base walker.safetensors --set perturbed.scales=[0.01,0.05]`"
+    "`epvf-data collect --base walker.safetensors --set perturbed.scales=[0.01,0.05]`",
 )
 def collect(
     env: Annotated[str | None, typer.Option(help="Environment; see `epvf-data envs`.  [default: ant]")] = None,

@@ -15,7 +15,10 @@ Seed = Annotated[int, typer.Option(help="Seed of the draw.")]
 NOTHING = "nothing is left of the new data set"
 
 
-@app.command(epilog="Example: `epvf-data merge monday.zarr tuesday.zarr --out week.zarr`")
+@app.command(
+    rich_help_panel="Data sets from data sets",
+    epilog="Example: `epvf-data merge monday.zarr tuesday.zarr --out week.zarr`",
+)
 def merge(
     datasets: Annotated[list[Path], typer.Argument(help="The data sets, in the order of their rows.")],
     out: Annotated[Path, typer.Option(help="The new data set's folder.", show_default=False)],
@@ -45,6 +48,7 @@ def merge(
 
 @app.command(
     "filter",
+    rich_help_panel="Data sets from data sets",
     epilog="Examples: `epvf-data filter ant.zarr --where \"return > 100 and source == 'perturbed'\"` · "
     '`epvf-data filter ant.zarr --where "finite and 0.01 <= scale < 0.1" --out small.zarr`',
 )
@@ -70,7 +74,7 @@ def filter_(
     _tell(report, json)
 
 
-@app.command(epilog="Example: `epvf-data sample ant.zarr --rows 1000`")
+@app.command(rich_help_panel="Data sets from data sets", epilog="Example: `epvf-data sample ant.zarr --rows 1000`")
 def sample(
     dataset: Dataset,
     rows: Annotated[int, typer.Option(help="How many rows.", show_default=False)],
@@ -88,7 +92,10 @@ def sample(
     _tell(report, json)
 
 
-@app.command(epilog="Examples: `epvf-data split ant.zarr` · `epvf-data split ant.zarr --by rows --test-fraction 0.2`")
+@app.command(
+    rich_help_panel="Data sets from data sets",
+    epilog="Examples: `epvf-data split ant.zarr` · `epvf-data split ant.zarr --by rows --test-fraction 0.2`",
+)
 def split(
     dataset: Dataset,
     test_fraction: Annotated[float, typer.Option(help="Share of the rows that are held out.")] = 0.1,
@@ -109,7 +116,10 @@ def split(
     _tell(report, json)
 
 
-@app.command(epilog="Example: `epvf-data compact ant.zarr && epvf-data gc ant.zarr --grace 0`")
+@app.command(
+    rich_help_panel="Data sets from data sets",
+    epilog="Example: `epvf-data compact ant.zarr && epvf-data gc ant.zarr --grace 0`",
+)
 def compact(
     dataset: Dataset,
     part_mb: Annotated[int, typer.Option(help="Size of the parts to make, in MB.")] = 128,
@@ -139,7 +149,10 @@ def compact(
         print(f"The old files stay for those who read them now; epvf-data gc {dataset} removes them after a day.")
 
 
-@app.command(epilog="Examples: `epvf-data gc ant.zarr --dry-run` · `epvf-data gc ant.zarr --grace 0`")
+@app.command(
+    rich_help_panel="Data sets from data sets",
+    epilog="Examples: `epvf-data gc ant.zarr --dry-run` · `epvf-data gc ant.zarr --grace 0`",
+)
 def gc(
     dataset: Dataset,
     grace: Annotated[float, typer.Option(min=0, help="Hours that something must have been in no use.")] = 24.0,
@@ -165,7 +178,7 @@ def gc(
     print(f"{dataset}: {things} {verb} ({report.bytes / 1e6:,.1f} MB){waiting}.")
 
 
-@app.command(epilog="Example: `epvf-data diff ant.zarr copy.zarr`")
+@app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data diff ant.zarr copy.zarr`")
 def diff(first: Dataset, second: Dataset, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """Compare two data sets row by row. Exits with 1 when they differ."""
     from epvf_data.curation.diff import diff as run
@@ -194,7 +207,8 @@ def _print_difference(first, second, report) -> None:
     table.append(["rows only here", *(f"{count:,}" for count in report.rows_only)])
     print_table(["", *names], table)
     same = "; the same rows in another order" if not any(report.rows_only) and report.rows[0] == report.rows[1] else ""
-    print(f"{report.rows_in_both:,} rows are in both; the first {report.commits_shared:,} commits are the same{same}.")
+    shared = f"; the first {plural(report.commits_shared, 'commit')} are the same" if report.commits_shared else ""
+    print(f"{report.rows_in_both:,} rows are in both{shared}{same}.")
 
 
 def _beside(dataset: Path, word: str) -> Path:

@@ -10,7 +10,10 @@ import typer
 from epvf_data.cli.app import Backend, Dataset, Debug, Json, Quiet, app, plural, print_json, visible, working
 
 
-@app.command(epilog="Examples: `epvf-data info ant.zarr --plot returns.png` · `epvf-data info ant.zarr --commits`")
+@app.command(
+    rich_help_panel="Look at data sets",
+    epilog="Examples: `epvf-data info ant.zarr --plot returns.png` · `epvf-data info ant.zarr --commits`",
+)
 def info(
     dataset: Dataset,
     plot: Annotated[Path | None, typer.Option(help="Also write a histogram of returns to this PNG.")] = None,
@@ -80,7 +83,9 @@ def _print_histogram(opened: Any, bins: int = 12, width: int = 44) -> None:
         print(f"{low:9.1f} to {high:7.1f}  {'█' * round(scale * np.log1p(count)):<{width}} {count:,}")
 
 
-@app.command(epilog="Example: `epvf-data validate ant.zarr --deep --resimulate 64`")
+@app.command(
+    rich_help_panel="Look at data sets", epilog="Example: `epvf-data validate ant.zarr --deep --resimulate 64`"
+)
 def validate(
     dataset: Dataset,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte and check every checksum.")] = False,

@@ -11,7 +11,11 @@ import typer
 from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, working
 
 
-@app.command("export-hdf5", epilog="Example: `epvf-data export-hdf5 ant.zarr --out ant.h5`")
+@app.command(
+    "export-hdf5",
+    rich_help_panel="For other programs and people",
+    epilog="Example: `epvf-data export-hdf5 ant.zarr --out ant.h5`",
+)
 def export_hdf5(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET.h5]")] = None,
@@ -27,7 +31,11 @@ def export_hdf5(
     _tell(report, json)
 
 
-@app.command("import-hdf5", epilog="Example: `epvf-data import-hdf5 ant.h5 --out ant.zarr`")
+@app.command(
+    "import-hdf5",
+    rich_help_panel="For other programs and people",
+    epilog="Example: `epvf-data import-hdf5 ant.h5 --out ant.zarr`",
+)
 def import_hdf5(
     file: Annotated[Path, typer.Argument(help="The HDF5 file.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The new data set.  [default: FILE.zarr]")] = None,
@@ -48,7 +56,11 @@ def import_hdf5(
         print(f"{target}: {report.rows:,} rows of {architectures} in {commits}.")
 
 
-@app.command("export-npz", epilog="Example: `epvf-data export-npz ant.zarr --out ant.npz`")
+@app.command(
+    "export-npz",
+    rich_help_panel="For other programs and people",
+    epilog="Example: `epvf-data export-npz ant.zarr --out ant.npz`",
+)
 def export_npz(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET.npz]")] = None,
@@ -67,7 +79,8 @@ def export_npz(
 
 
 @app.command(
-    epilog='Example: `epvf-data card ant.zarr --license CC-BY-4.0 --author "Ada Lovelace" --title "Ant policies"`'
+    rich_help_panel="For other programs and people",
+    epilog='Example: `epvf-data card ant.zarr --license CC-BY-4.0 --author "Ada Lovelace" --title "Ant policies"`',
 )
 def card(
     dataset: Dataset,

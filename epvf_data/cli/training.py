@@ -13,6 +13,7 @@ from epvf_data.errors import RunError
 
 @app.command(
     "train-offline",
+    rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data train-offline` · `epvf-data train-offline ant.zarr --critic ridge` · "
     "`epvf-data train-offline ant.zarr --out long --set epochs=200 --set seeds=5`",
 )
