@@ -88,7 +88,10 @@ def provenance(**extra: Any) -> dict[str, Any]:
     return {
         "versions": versions(),
         "git": git_state(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        # File names need not be UTF-8; records are.
+        "command": [
+            word.encode(errors="backslashreplace").decode() for word in (Path(sys.argv[0]).name, *sys.argv[1:])
+        ],
         "platform": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         **extra,
     }

@@ -128,6 +128,14 @@ def test_a_stranger_cannot_steer_the_terminal(two):
     assert "\x1b" not in run("merge", "a.zarr", "evil.zarr", "--out", "x.zarr", rc=1).stderr
 
 
+def test_a_file_name_that_is_no_text_is_a_name_like_any_other(two):
+    name = b"caf\xe9.zarr"
+    command = [sys.executable, "-m", "epvf_data", "merge", "a.zarr", "--out", name]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\\udce9.zarr" in b"".join(path.read_bytes() for path in two.glob("caf*/commits/0*.json"))
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_merge_leaves_nothing(in_tmp):
     with Writer.open("a.zarr", store.ENV) as writer:
