@@ -48,7 +48,9 @@ class Queue:
     def inputs(self, items: Int[np.ndarray, "T"], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Parameters [size, P], reset seeds [size, 2] and episode numbers [size], padded with the last item."""
         rows, numbers = np.divmod(np.pad(items, (0, size - items.size), mode="edge"), self.episodes)
-        return self.params[rows], self.reset_seed[rows], numbers.astype(np.int32)
+        # Items come in a row: a full block of single episodes needs no copy, which an accelerator would wait for.
+        chosen = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == size - 1 else rows
+        return self.params[chosen], self.reset_seed[chosen], numbers.astype(np.int32)
 
     def finish(self, items: Int[np.ndarray, "D"], episode: Episode, slots: Int[np.ndarray, "D"]) -> None:
         """Writes how the episodes in `slots` ended, and reports them."""
