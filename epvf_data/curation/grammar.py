@@ -151,9 +151,11 @@ class Parser:
         return node
 
     def condition(self) -> Node:
+        """Conditions joined by `and` and `or`; `and` binds more tightly."""
         return self.junction("or", lambda: self.junction("and", self.test))
 
     def junction(self, word: str, inner: Callable[[], Node]) -> Node:
+        """One or more of `inner` with `word` between them, each true or false."""
         at = self.at
         items = [inner()]
         while self.kind == "word" and self.token == word:
@@ -165,10 +167,12 @@ class Parser:
         return items[0] if len(items) == 1 else Junction(word, tuple(items))
 
     def expect_flag(self, node: Node, at: int) -> None:
+        """Fails at `at` unless the node is true or false."""
         if node.kind != "flag":
             self.fail(f"this gives {_NOUNS[node.kind]} instead of true or false; compare it with something", at)
 
     def test(self) -> Node:
+        """A comparison, or `not` and a test."""
         if not self.taken("not"):
             return self.comparison()
         at = self.at
@@ -177,6 +181,7 @@ class Parser:
         return Not(item)
 
     def comparison(self) -> Node:
+        """Sums with comparisons between them (a chain as in Python), or a column `in` a list."""
         first = last = self.sum()
         rest: list[tuple[str, Node]] = []
         while self.kind == "symbol" and self.token in COMPARISONS:
@@ -190,6 +195,7 @@ class Parser:
         return Chain("flag", first, tuple(rest)) if rest else first
 
     def check_kinds(self, left: Node, operator: str, right: Node, at: int) -> None:
+        """Fails at `at` unless the operator can compare values of these kinds."""
         kinds = {left.kind, right.kind}
         if kinds == {"number"}:
             return
@@ -201,6 +207,7 @@ class Parser:
             self.fail(f"{operator} is for numbers; use == or !=", at)
 
     def among(self, item: Node) -> Node:
+        """`[not] in (…)` behind a column."""
         at, negated = self.at, self.taken("not")
         if not self.taken("in"):
             self.fail("in was expected after not")
@@ -221,9 +228,11 @@ class Parser:
         return Among(item, tuple(values), negated)
 
     def sum(self) -> Node:
+        """Terms with `+` and `-` between them."""
         return self.arithmetic("+-", lambda: self.arithmetic("*/", self.value))
 
     def arithmetic(self, operators: str, inner: Callable[[], Node]) -> Node:
+        """One or more of `inner` with operators between them, from left to right; all of them numbers."""
         first = inner()
         rest: list[tuple[str, Node]] = []
         while self.kind == "symbol" and self.token in operators:
@@ -235,6 +244,7 @@ class Parser:
         return Chain("number", first, tuple(rest)) if rest else first
 
     def value(self) -> Node:
+        """A column, a literal, a negated value, or a condition in parentheses."""
         at, kind, token = self.at, self.kind, self.token
         if self.taken("("):
             node = self.deeper(self.condition)
@@ -256,6 +266,7 @@ class Parser:
         return self.literal(kind, token, at)
 
     def column(self, name: str, at: int) -> Node:
+        """A column of this name, with the nearest one as a hint if there is none."""
         if name not in self.columns:
             if name.lower() in ("nan", "inf", "infinity"):
                 self.fail(f"{name} is not a number here", at)
@@ -266,6 +277,7 @@ class Parser:
         return Column(self.columns[name], name)
 
     def literal(self, kind: str, token: str, at: int) -> Literal:
+        """A number, a text, `true`, `false` or `none`."""
         if kind == "number":
             value = float(token)
             if not math.isfinite(value):

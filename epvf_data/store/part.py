@@ -95,11 +95,12 @@ class Part:
     env: EnvIdentity
     entry: PartEntry
     probe_files: Files | None = None  # of the probing states that the entry names
-    known: Layouts | None = None
+    known: Layouts | None = None  # what metadata files of other parts said; None reads every file
     _shards: dict[str, Shard] = field(default_factory=dict)
 
     @cached_property
     def group(self) -> Group:
+        """Attributes and layouts, in agreement with the commit record and the root. Raises CorruptDatasetError."""
         folder = self.root / PARTS / self.entry.id
         group = read_group(folder, self.entry.files, COLUMNS, self.known)
         missing = set(COLUMNS) - set(OPTIONAL) - set(group.layouts)
@@ -116,6 +117,7 @@ class Part:
 
     @cached_property
     def spec(self) -> PolicySpec:
+        """The policy architecture of all rows, after the arrays' shapes were compared with it."""
         where = self.group.path / ROOT
         try:
             spec = PolicySpec.from_dict(self.group.attributes["policy"])
