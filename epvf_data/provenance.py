@@ -71,16 +71,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def first_hand(value: Mapping[str, Any], depth: int = 16) -> Iterator[Mapping[str, Any]]:
+def origins(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The commits of other data sets whose rows these are, each with its `provenance`; malformed ones are left out."""
+    found = value.get("origins")
+    items = found if isinstance(found, list) else []
+    return [item for item in items if isinstance(item, dict) and isinstance(item.get("provenance"), dict)]
+
+
+def first_hand(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The provenances of those who made the rows: itself, or of rows that came from other data sets, theirs."""
-    origins = value.get("origins")
-    if not isinstance(origins, list) or not depth:
+    if not isinstance(value.get("origins"), list):
         yield value
-        return
-    for item in origins:
-        inner = item.get("provenance") if isinstance(item, dict) else None
-        if isinstance(inner, dict):
-            yield from first_hand(inner, depth - 1)
+    for item in origins(value):
+        yield from first_hand(item["provenance"])
 
 
 def provenance(**extra: Any) -> dict[str, Any]:

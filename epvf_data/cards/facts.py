@@ -13,6 +13,7 @@ from jaxtyping import Float64
 
 from epvf_data.cards.licences import Licence
 from epvf_data.cards.words import one_line, public, public_command
+from epvf_data.provenance import origins
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS, EnvIdentity
@@ -253,8 +254,6 @@ def _provenances(dataset: Dataset) -> Iterator[tuple[Mapping[str, Any], int]]:
             return
         value, rows = waiting.pop()
         yield value, rows
-        origins = value.get("origins")
-        for item in reversed(origins) if isinstance(origins, list) else ():
-            if isinstance(item, dict) and isinstance(item.get("provenance"), dict):
-                count = item.get("rows")
-                waiting.append((item["provenance"], count if type(count) is int and 0 <= count <= dataset.rows else 0))
+        for item in reversed(origins(value)):
+            count = item.get("rows")
+            waiting.append((item["provenance"], count if type(count) is int and 0 <= count <= dataset.rows else 0))

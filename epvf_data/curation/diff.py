@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from epvf_data.curation.rowkeys import repeated
+from epvf_data.curation.rowkeys import row_numbers
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
@@ -44,7 +44,7 @@ def diff(
     a, b = reader.open(first), reader.open(second)
     shared = sum(1 for x, y in zip(a.commits, b.commits, strict=False) if x.sha256 == y.sha256)
     same = read_root(a.path) == read_root(b.path) and shared == len(a.commits) == len(b.commits)
-    rows, done, total = (a.rows, b.rows), 0, a.rows + 2 * b.rows
+    rows, done, total = (a.rows, b.rows), 0, a.rows + b.rows
 
     def advance(count: int) -> None:
         nonlocal done
@@ -52,14 +52,13 @@ def diff(
         if progress is not None:
             progress(done, total)
 
-    masks = repeated([*a.parts, *b.parts], advance)
-    different = _new(masks[: len(a.parts)]), _new(repeated(b.parts, advance))
-    both = sum(different) - _new(masks)
+    numbers = np.concatenate([np.zeros(0, np.int64), *row_numbers([*a.parts, *b.parts], advance)])
+    mine, theirs = np.unique(numbers[: a.rows]), np.unique(numbers[a.rows :])
+    both = len(np.intersect1d(mine, theirs, assume_unique=True))
     environment = sorted(k for k, value in a.env.to_dict().items() if value != b.env.to_dict()[k])
     return DiffReport(
         datasets=(str(Path(first)), str(Path(second))),
-        equal=same
-        or (rows[0] == rows[1] and both == different[0] == different[1] and content_hash(a) == content_hash(b)),
+        equal=same or (rows[0] == rows[1] and both == len(mine) == len(theirs) and content_hash(a) == content_hash(b)),
         environment=environment,
         architectures=_pairs(_rows(a), _rows(b)),
         sources=_pairs(a.summary()["sources"], b.summary()["sources"]),
@@ -67,13 +66,8 @@ def diff(
         commits_shared=shared,
         rows=rows,
         rows_in_both=both,
-        rows_only=(different[0] - both, different[1] - both),
+        rows_only=(len(mine) - both, len(theirs) - both),
     )
-
-
-def _new(masks: Sequence[np.ndarray]) -> int:
-    """How many different rows there are."""
-    return sum(int(np.count_nonzero(~mask)) for mask in masks)
 
 
 def _rows(dataset: Dataset) -> dict[str, int]:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from epvf_data.provenance import origins
 from epvf_data.store.reader import Dataset
 
 _VERSIONS = ("epvf-data", "python", "jax", "mujoco", "numpy")
@@ -31,17 +32,15 @@ def history(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _origins(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = provenance.get("origins")
     events: list[dict[str, Any]] = []
-    for item in found if isinstance(found, list) else ():
-        if isinstance(item, dict) and isinstance(item.get("provenance"), dict):
-            inner = item["provenance"]
-            numbers = {key: value if type(value := item.get(key)) is int else None for key in ("commit", "rows")}
-            record = item["record"] if isinstance(item.get("record"), str) else None
-            created = inner["ended"] if isinstance(inner.get("ended"), str) else None
-            head = {"commit": numbers["commit"], "record": record, "origin": True, "created": created}
-            events.append({**head, "rows": numbers["rows"] or 0, "removed": 0, **_told(inner)})
-            events += _origins(inner)
+    for item in origins(provenance):
+        inner = item["provenance"]
+        numbers = {key: value if type(value := item.get(key)) is int else None for key in ("commit", "rows")}
+        record = item["record"] if isinstance(item.get("record"), str) else None
+        created = inner["ended"] if isinstance(inner.get("ended"), str) else None
+        head = {"commit": numbers["commit"], "record": record, "origin": True, "created": created}
+        events.append({**head, "rows": numbers["rows"] or 0, "removed": 0, **_told(inner)})
+        events += _origins(inner)
     return events
 
 

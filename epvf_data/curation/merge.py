@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from epvf_data.curation.rewrite import Rewriter, sources
-from epvf_data.curation.rowkeys import repeated
+from epvf_data.curation.rowkeys import row_numbers
 from epvf_data.errors import DatasetError, EnvironmentMismatchError
 from epvf_data.store import reader
 from epvf_data.store.origins import derived
@@ -64,11 +64,14 @@ def merge(
             )
     tally = _Tally(progress, 2 * sum(dataset.rows for dataset in opened))
     with Writer.create(out, env) as writer:
-        masks = iter(repeated([part for dataset in opened for part in dataset.parts], tally.advance))
-        left_out = 0
+        numbers = iter(row_numbers([part for dataset in opened for part in dataset.parts], tally.advance))
+        seen = left_out = 0
         for dataset in opened:
             for parts in _by_commit(dataset):
-                twice = [next(masks) for _ in parts]
+                twice = []
+                for part in parts:
+                    twice.append(next(numbers) < np.arange(seen, seen + part.entry.rows))  # an earlier row is the same
+                    seen += part.entry.rows
                 left_out += sum(int(mask.sum()) for mask in twice)
                 _copy(dataset, parts, twice, writer)
                 tally.advance(sum(map(len, twice)))

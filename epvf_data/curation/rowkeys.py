@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int64
 
 from epvf_data.store.extract import part_column, row_bytes
 from epvf_data.store.lineage import VOCABULARIES
@@ -40,8 +40,10 @@ def row_keys(part: Part) -> np.ndarray:
     return np.frombuffer(keys, _KEY)
 
 
-def repeated(parts: Sequence[Part], progress: Callable[[int], None] | None = None) -> list[Bool[np.ndarray, " rows"]]:
-    """For each part a mask of the rows that came before, in it or in an earlier part.
+def row_numbers(
+    parts: Sequence[Part], progress: Callable[[int], None] | None = None
+) -> list[Int64[np.ndarray, " rows"]]:
+    """For each part a number a row: that of the first row, over all parts in order, which is the same row.
 
     Two rows are the same if architecture, parameters, lineage, seeds and outcomes are. About 60 bytes a row of memory
     are needed. `progress(rows)` is called part by part.
@@ -53,16 +55,14 @@ def repeated(parts: Sequence[Part], progress: Callable[[int], None] | None = Non
             progress(part.entry.rows)
     starts = np.cumsum([0, *map(len, keys)])
     every = np.concatenate(keys) if keys else np.zeros(0, _KEY)
-    mask = np.zeros(len(every), bool)
+    numbers = np.arange(len(every))
     suspects = _in_groups(every)
     if len(suspects):  # the same in all but the parameters: now compare these too
         exact = np.concatenate([every[suspects].view(np.uint8).reshape(-1, 16), _params(parts, starts, suspects)], 1)
         whole = np.ascontiguousarray(exact).view("V32").reshape(-1)
-        _, first = np.unique(whole, return_index=True)  # the first of equal ones
-        again = np.ones(len(suspects), bool)
-        again[first] = False
-        mask[suspects[again]] = True
-    return [mask[start:stop] for start, stop in itertools.pairwise(starts.tolist())]
+        _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+        numbers[suspects] = suspects[first][inverse.reshape(-1)]
+    return [numbers[start:stop] for start, stop in itertools.pairwise(starts.tolist())]
 
 
 def _in_groups(keys: np.ndarray) -> np.ndarray:
