@@ -85,8 +85,10 @@ def sample(
     Raises DatasetError if there are fewer or `out` exists, CorruptDatasetError where a row is damaged, StorageError.
     """
     dataset = reader.open(path)
-    if not 0 < rows <= dataset.rows or seed < 0:
-        raise DatasetError(f"{rows} rows were asked for with seed {seed}; {path} has {dataset.rows}, seeds start at 0.")
+    if not 0 < rows <= dataset.rows:
+        raise DatasetError(f"{rows} rows were asked for; {path} has {dataset.rows}, ask for 1 to {dataset.rows}.")
+    if seed < 0:
+        raise DatasetError(f"the seed is {seed}; seeds start at 0.")
     chosen = np.sort(np.random.default_rng(seed).choice(dataset.rows, rows, replace=False))
     return _make(dataset, {Path(out): _by_part(dataset, chosen)}, "sample", {"rows": rows, "seed": seed}, progress)
 

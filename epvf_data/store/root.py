@@ -34,7 +34,7 @@ def read_root(path: Path) -> Root:
     where the metadata is not what we write.
     """
     if not os.path.exists(path):  # noqa: PTH110 - also False for a name that the system refuses
-        raise DatasetError(f"{path} does not exist; `collect --out {path}` would create it.")
+        raise DatasetError(f"{path} does not exist; check the name, or make a data set with `epvf-data collect`.")
     if not path.is_dir():
         raise DatasetError(f"{path} is a file; a data set is a folder.")
     if not os.path.lexists(path / ROOT):
