@@ -24,10 +24,29 @@ def build(cls: type[T], *layers: Mapping[str, Any]) -> T:
 
     Raises ConfigError for an unknown key (with the nearest known one) and for a value of the wrong type.
     """
+    return _build(cls, merge(*layers), prefix="")
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """One table of several, later ones winning; tables inside are merged too."""
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(merged, layer)
-    return _build(cls, merged, prefix="")
+    return merged
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` → {"a": {"b": 1}}."""
+    result: dict[str, Any] = {}
+    for name, value in dotted.items():
+        layer: dict[str, Any] = {}
+        node = layer
+        *parents, last = name.strip().split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+        _merge(result, layer)
+    return result
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -51,13 +70,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        layer: dict[str, Any] = {}
-        node = layer
-        *parents, last = path.strip().split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-        _merge(result, layer)
+        _merge(result, nested({path: value}))
     return result
 
 

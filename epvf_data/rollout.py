@@ -40,12 +40,15 @@ def rollout(
     episodes: int = 1,
     backend: str = "auto",
     discount: float = 1.0,
+    sample: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcomes:
     """Rolls out `episodes` episodes of each of N policies and tells how each ended.
 
     `reset_seed` is the raw JAX key data of each row's start states: episode e starts from `fold_in(key, e)`. Rows
-    without seeds share key 0. `progress` is called with (episodes, control steps) newly finished, from any thread.
+    without seeds share key 0. With `sample`, the outcomes hold one observation of each episode, drawn uniformly from
+    those that its policy acted on, with that key. `progress` is called with (episodes, control steps) newly finished,
+    from any thread.
 
     Raises ArchitectureMismatchError when the policies do not fit the specification or the environment.
     """
@@ -68,4 +71,4 @@ def rollout(
             f"got reset seeds of shape {reset_seed.shape}; {len(params)} policies need [{len(params)}, 2]."
         )
     run = {"native": native.rollout, "mjx": mjx.rollout}[resolve_backend(env, backend)]
-    return run(env, spec, params, reset_seed, episodes=episodes, discount=discount, progress=progress)
+    return run(env, spec, params, reset_seed, episodes=episodes, discount=discount, sample=sample, progress=progress)

@@ -6,27 +6,22 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 
-import jax
 import numpy as np
-from jaxtyping import Float
 
 from epvf_data import config as configuration
 from epvf_data.collectors.recipe import INIT_LAW, Plan, parameters, plan
-from epvf_data.collectors.setting import CollectConfig, Setting, env_identity
+from epvf_data.collectors.setting import CollectConfig, Setting
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
-from epvf_data.policies.probe import probe
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
+from epvf_data.recording.rows import env_identity
+from epvf_data.recording.rows import make_rows as rows_of
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
 from epvf_data.store.creation import unmade
 from epvf_data.store.schema import Lineage, Rows
 from epvf_data.store.writer import Writer
-
-PROBE_BATCH = 512  # policies probed in one XLA call: bounds memory, and its weights stay in cache
 
 
 @dataclass(frozen=True)
@@ -117,41 +112,16 @@ def make_rows(setting: Setting, rows: np.ndarray, progress: Callable[[int, int],
         discount=discount or 1.0,
         progress=progress,
     )
-    return Rows(
-        spec=setting.spec,
-        params=params,
-        returns=outcomes.returns,
-        lengths=outcomes.lengths,
-        terminated=outcomes.terminated,
-        truncated=outcomes.truncated,
-        finite=outcomes.finite,
-        reset_seed=planned.reset_seed,
-        lineage=_lineage(setting, planned),
-        probe_states=setting.probe_states,
-        probe_actions=probe_actions(setting.spec, params, setting.probe_states),
-        discounted_returns=None if discount is None else outcomes.discounted,
-        discount=discount,
-        simulation=setting.simulation,
+    return rows_of(
+        setting.spec,
+        params,
+        outcomes,
+        planned.reset_seed,
+        _lineage(setting, planned),
+        setting.probe_states,
+        setting.simulation,
+        discount,
     )
-
-
-def probe_actions(
-    spec: PolicySpec, params: Float[np.ndarray, "n P"], states: Float[np.ndarray, "K O"]
-) -> Float[np.ndarray, "n K A"]:
-    """Each policy's action in each probing state, a few hundred policies at a time."""
-    run = _prober(spec)
-    actions = np.empty((len(params), len(states), spec.action_size), np.float32)
-    for start in range(0, len(params), PROBE_BATCH):
-        batch = params[start : start + PROBE_BATCH]
-        padded = np.pad(batch, ((0, PROBE_BATCH - len(batch)), (0, 0))) if len(params) > PROBE_BATCH else batch
-        actions[start : start + len(batch)] = np.asarray(run(padded, states))[: len(batch)]
-    return actions
-
-
-@lru_cache(maxsize=16)
-def _prober(spec: PolicySpec) -> Callable:
-    """Compiled once for all batches of a collection."""
-    return jax.jit(jax.vmap(partial(probe, spec), in_axes=(0, None)))
 
 
 class _Tally:

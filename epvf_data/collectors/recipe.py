@@ -18,8 +18,8 @@ from epvf_data.policies import mlp
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.perturb import check_law, clip_weights, perturb
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.streams import stream
 
-STREAMS = {name: number for number, name in enumerate(("init", "perturb", "reset", "probe", "base"))}
 INIT_LAW = "init_uniform"  # the law of rows that are fresh initialisations: U(±scale/√fan_in)
 
 
@@ -77,11 +77,6 @@ class Plan(NamedTuple):
     sign: Int[np.ndarray, "n"]  # +1/−1; 0: the base itself
     noise_seed: UInt32[np.ndarray, "n 2"]
     reset_seed: UInt32[np.ndarray, "n 2"]
-
-
-def stream(seed: int | Int[jax.Array, ""], name: str) -> jax.Array:
-    """The key of a named stream of randomness: adding a stream never shifts another."""
-    return jax.random.fold_in(jax.random.key(seed), STREAMS[name])
 
 
 def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[np.ndarray, "F P"]:

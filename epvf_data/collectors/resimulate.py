@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 
 from epvf_data import envs
-from epvf_data.collectors.setting import simulation
 from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.provenance import first_hand, versions
+from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend, rollout
 from epvf_data.store.reader import Dataset
 

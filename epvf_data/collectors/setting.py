@@ -10,30 +10,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from epvf_data import config as configuration
 from epvf_data import envs
-from epvf_data.collectors.probes import probing_states
 from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
-from epvf_data.policies.spec import PolicySpec
-from epvf_data.provenance import processor
+from epvf_data.policies.config import PolicyConfig
+from epvf_data.recording.probes import probing_states
+from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
-from epvf_data.store.schema import EnvIdentity, policy_id
+from epvf_data.store.schema import policy_id
 
 STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """The architecture of every policy of the collection."""
-
-    hidden: tuple[int, ...] = (64, 64)
-    activation: str = "tanh"
-    output: str = "tanh"
-    bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,25 +73,7 @@ def collect_config(env: str, **settings: Any) -> CollectConfig:
 
     Settings inside a table are given with their dotted name: `**{"random.share": 0.5}`.
     """
-    changes: dict[str, Any] = {"env": env}
-    for name, value in settings.items():
-        *tables, last = name.split(".")
-        node = changes
-        for table in tables:
-            node = node.setdefault(table, {})
-        node[last] = value
-    return configure(None, [], changes)
-
-
-def simulation(backend: str) -> dict[str, str]:
-    """What rolls out here, as far as it can change a return: rows of equal descriptions and versions are comparable."""
-    device = jax.devices()[0]
-    return {
-        "backend": backend,
-        "device": processor() if backend == "native" or device.platform == "cpu" else device.device_kind,
-        "dtype": "float64" if backend == "native" else "float32",  # of the physics; policies are float32 on both
-        "matmul_precision": "highest",
-    }
+    return configure(None, [], configuration.nested({"env": env, **settings}))
 
 
 class Setting:
@@ -114,10 +84,7 @@ class Setting:
         env = envs.make(config.env)
         self.env: Env = env.with_horizon(config.horizon or env.horizon)
         self.backend = resolve_backend(self.env, config.backend)
-        policy = config.policy
-        self.spec = PolicySpec(
-            env.observation_size, env.action_size, policy.hidden, policy.activation, policy.output, policy.bias
-        )
+        self.spec = config.policy.spec(env)
         self.recipe = config.recipe
         self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
         self.total = config.policies or config.envs
@@ -142,14 +109,3 @@ class Setting:
         )
         settings["perturbed"].pop("bases")  # file names say less than the policies' ids
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def env_identity(env: Env) -> EnvIdentity:
-    """The environment as the store knows it."""
-    known = {"name", "version", "observation_size", "action_size", "timestep", "substeps"}
-    return EnvIdentity(
-        **{key: value for key, value in env.identity.items() if key in known},
-        horizon=env.horizon,
-        digest=env.digest,
-        details={key: value for key, value in env.identity.items() if key not in known | {"horizon"}},
-    )

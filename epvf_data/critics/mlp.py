@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -42,3 +43,15 @@ def mlp(widths: tuple[int, ...] = (256, 256), zero_last: bool = False) -> Critic
         return jnp.asarray(network.apply(params, theta))
 
     return Critic("mlp", init, apply)
+
+
+def dead_units(params: Params, inputs: Float[Array, "B P"]) -> Float[Array, ""]:
+    """Share of the hidden ReLU units that no row of `inputs` activates."""
+    layers = params["params"]
+    hidden, alive = inputs, []
+    for layer in range(len(layers) - 1):  # the last one is the head
+        weights = layers[f"Dense_{layer}"]
+        with jax.numpy_rank_promotion("allow"):
+            hidden = nn.relu(hidden @ weights["kernel"] + weights["bias"])
+        alive.append((hidden > 0).any(axis=0))
+    return 1.0 - jnp.mean(jnp.concatenate(alive)) if alive else jnp.zeros(())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.policies import mlp
@@ -24,19 +25,27 @@ class Outcomes(NamedTuple):
     terminated: Bool[np.ndarray, "N E"]
     truncated: Bool[np.ndarray, "N E"]
     finite: Bool[np.ndarray, "N E"]
+    observations: Float[np.ndarray, "N E O"] | None = None  # one of each episode, drawn uniformly; where asked for
 
     @classmethod
-    def empty(cls, policies: int, episodes: int) -> Outcomes:
+    def empty(cls, policies: int, episodes: int, observation_size: int | None = None) -> Outcomes:
         """Arrays to be filled in; returns start as NaN so that a forgotten one shows."""
         shape = (policies, episodes)
         flags = [np.zeros(shape, bool) for _ in range(3)]
-        return cls(
-            np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.int32), *flags
-        )
+        returns = [np.full(shape, np.nan, np.float32) for _ in range(2)]
+        seen = None if observation_size is None else np.zeros((*shape, observation_size), np.float32)
+        return cls(*returns, np.zeros(shape, np.int32), *flags, seen)
 
     @property
     def env_steps(self) -> int:
         return int(self.lengths.sum(dtype=np.int64))
+
+
+class Sample(NamedTuple):
+    """One of the observations that an episode's policy has acted on, each equally likely (a reservoir of one)."""
+
+    observation: Float[Array, "O"]
+    seed: UInt32[Array, "2"]  # raw key data of the draws
 
 
 class Episode(NamedTuple):
@@ -50,12 +59,14 @@ class Episode(NamedTuple):
     truncated: Bool[Array, ""]
     finite: Bool[Array, ""]  # False: the policy or the physics gave NaN or infinity, and the episode ended there
     running: Bool[Array, ""]
+    sample: Sample | None = None
 
 
-def begin(env: Env, key: PRNGKeyArray) -> Episode:
-    """A fresh episode from the environment's start."""
+def begin(env: Env, key: PRNGKeyArray, sample: bool = False) -> Episode:
+    """A fresh episode from the environment's start; with `sample`, it keeps one of its observations."""
     zero, no, yes = jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool)
-    return Episode(env.reset(key), zero, zero, jnp.zeros((), jnp.int32), no, no, finite=yes, running=yes)
+    kept = Sample(jnp.zeros(env.observation_size), jax.random.key_data(jax.random.fold_in(key, 1))) if sample else None
+    return Episode(env.reset(key), zero, zero, jnp.zeros((), jnp.int32), no, no, finite=yes, running=yes, sample=kept)
 
 
 def act(
@@ -65,15 +76,24 @@ def act(
 
     A policy that answers NaN or infinity ends its episode here, before the physics sees the control.
     """
-    action = mlp.apply(spec, tensors, env.observe(episode.physics))
+    observation = env.observe(episode.physics)
+    action = mlp.apply(spec, tensors, observation)
     finite = jnp.isfinite(action).all()
     action = jnp.where(finite, action, 0.0)
     episode = episode._replace(
         finite=episode.finite & (finite | ~episode.running),
         terminated=episode.terminated | (episode.running & ~finite),
         running=episode.running & finite,
+        sample=None if episode.sample is None else _draw(episode, episode.sample, observation, finite),
     )
     return episode, action, env.control(action)
+
+
+def _draw(episode: Episode, sample: Sample, observation: Float[Array, "O"], finite: Bool[Array, ""]) -> Sample:
+    """The t-th observation takes the place with probability 1/t, so all are equally likely in the end (Vitter 1985)."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(sample.seed, impl="threefry2x32"), episode.length)
+    takes = episode.running & finite & (jax.random.uniform(key) * (episode.length + 1) < 1.0)
+    return sample._replace(observation=jnp.where(takes, observation, sample.observation))
 
 
 def account(env: Env, discount: float, episode: Episode, after: Physics) -> Episode:
@@ -98,4 +118,5 @@ def account(env: Env, discount: float, episode: Episode, after: Physics) -> Epis
         truncated=episode.truncated | (counts & over_time),
         finite=episode.finite & (finite | ~episode.running),
         running=episode.running & ~ended & ~over_time,
+        sample=episode.sample,
     )

@@ -58,6 +58,7 @@ def rollout(
     *,
     episodes: int = 1,
     discount: float = 1.0,
+    sample: bool = False,
     progress: Progress | None = None,
     chunk: int | None = None,
     threads: int | None = None,
@@ -71,7 +72,7 @@ def rollout(
     Raises BackendError for a model that MJX cannot run.
     """
     device = _default_device()
-    queue = Queue(params, reset_seed, episodes, progress)
+    queue = Queue(params, reset_seed, episodes, progress, env.observation_size if sample else None)
     if not queue.items:
         return queue.outcomes
     on_cpu = device.platform == "cpu"
@@ -82,7 +83,7 @@ def rollout(
         # jaxlib waits inside its pool for the parts of a factorisation: two chunks could wait for each other for ever.
         threads = 1
     with jax.default_device(device):
-        functions = _compiled(env, spec, discount, lanes, on_cpu)
+        functions = _compiled(env, spec, discount, lanes, on_cpu, sample)
     if threads == 1:
         _work(device, queue, functions, chunk)
         return queue.outcomes
@@ -96,7 +97,9 @@ def rollout(
     return queue.outcomes
 
 
-def episode_fn(env: Env, spec: PolicySpec, discount: float = 1.0) -> Callable[[mlp.Tensors, PRNGKeyArray], Episode]:
+def episode_fn(
+    env: Env, spec: PolicySpec, discount: float = 1.0, sample: bool = False
+) -> Callable[[mlp.Tensors, PRNGKeyArray], Episode]:
     """A pure function (one policy's tensors, reset key) → finished episode, to be vmapped and jitted by the caller.
 
     It leaves its loop when the episode has ended; under `vmap`, when all have.
@@ -107,7 +110,7 @@ def episode_fn(env: Env, spec: PolicySpec, discount: float = 1.0) -> Callable[[m
         def some_steps(world: World) -> World:
             return jax.lax.scan(lambda world, _: (step(tensors, world), None), world, length=segment_length(env))[0]
 
-        world = World(begin(env, key), start_warm)
+        world = World(begin(env, key, sample), start_warm)
         return jax.lax.while_loop(lambda world: world.episode.running, some_steps, world).episode
 
     return episode
@@ -204,17 +207,17 @@ class _Compiled(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _compiled(env: Env, spec: PolicySpec, discount: float, lanes: int, on_cpu: bool) -> _Compiled:
-    """Compiled once for each environment, architecture, discount and number of worlds."""
+def _compiled(env: Env, spec: PolicySpec, discount: float, lanes: int, on_cpu: bool, sample: bool) -> _Compiled:
+    """Compiled once for each set of arguments."""
     step, velocities = jax.vmap(_step(env, spec, discount)), _velocities(env)
 
     def nobody() -> tuple[mlp.Tensors, World]:
-        tensors, episode = blank(env, spec, lanes)
+        tensors, episode = blank(env, spec, lanes, sample)
         return tensors, World(episode, jnp.zeros((lanes, velocities)))
 
     def load(tensors, world, slots, flat, seeds, numbers):
         new = jax.vmap(lambda row: mlp.unflatten(spec, row))(flat)
-        episode = jax.vmap(lambda seed, number: start(env, seed, number))(seeds, numbers)
+        episode = jax.vmap(lambda seed, number: start(env, seed, number, sample))(seeds, numbers)
         fresh = World(episode, jnp.zeros((len(flat), velocities)))
         return jax.tree.map(lambda old, value: put(old, slots, value), (tensors, world), (new, fresh))
 

@@ -47,6 +47,7 @@ def rollout(
     *,
     episodes: int = 1,
     discount: float = 1.0,
+    sample: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Outcomes:
@@ -61,8 +62,8 @@ def rollout(
         raise BackendError(f"environment {env.name} is not a MuJoCo model; use `--backend mjx` or `--backend auto`.")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     threads = threads or len(os.sched_getaffinity(0))
-    queue = Queue(params, reset_seed, episodes, progress)
-    work = (load_model(env), env, compiled(env, spec, discount), queue, threads)
+    queue = Queue(params, reset_seed, episodes, progress, env.observation_size if sample else None)
+    work = (load_model(env), env, compiled(env, spec, discount, sample), queue, threads)
     futures = [_pool(threads).submit(_work, *work) for _ in range(threads)]
     try:
         for future in futures:
@@ -91,13 +92,13 @@ def load_model(env: Env) -> mujoco.MjModel:
 
 
 @lru_cache(maxsize=32)
-def compiled(env: Env, spec: PolicySpec, discount: float) -> Compiled:
-    """Compiles nothing yet: jit does at the first call, once for each environment, architecture and discount."""
+def compiled(env: Env, spec: PolicySpec, discount: float, sample: bool = False) -> Compiled:
+    """Compiles nothing yet: jit does at the first call, once for each set of arguments."""
 
     def load(tensors, episode, slots, flat, seeds, numbers):
         """Puts new policies and fresh episodes into `slots`."""
         new = jax.vmap(partial(mlp.unflatten, spec))(flat)
-        fresh = jax.vmap(partial(start, env))(seeds, numbers)
+        fresh = jax.vmap(partial(start, env, sample=sample))(seeds, numbers)
         place = lambda old, value: put(old, slots, value)  # noqa: E731
         return jax.tree.map(place, tensors, new), jax.tree.map(place, episode, fresh), fresh.physics
 
@@ -112,7 +113,7 @@ def compiled(env: Env, spec: PolicySpec, discount: float) -> Compiled:
 
         return jax.vmap(one)(tensors, episode, action, state, fresh)
 
-    empty = jax.jit(partial(blank, env, spec, SLOTS))
+    empty = jax.jit(partial(blank, env, spec, SLOTS, sample))
     return Compiled(empty, jax.jit(load, donate_argnums=(0, 1)), jax.jit(step, donate_argnums=(1, 2)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs.base import Env
 from epvf_data.physics.episode import Episode, Outcomes, begin
@@ -28,11 +28,12 @@ class Queue:
         reset_seed: UInt32[np.ndarray, "N 2"],
         episodes: int,
         progress: Progress | None = None,
+        observation_size: int | None = None,
     ):
         self.params = np.ascontiguousarray(params, np.float32)
         self.reset_seed = np.ascontiguousarray(reset_seed, np.uint32)
         self.episodes, self.progress = episodes, progress
-        self.outcomes = Outcomes.empty(len(self.params), episodes)
+        self.outcomes = Outcomes.empty(len(self.params), episodes, observation_size)
         self.items = len(self.params) * episodes
         self.stop = threading.Event()  # set when the threads shall leave early
         self._next = 0
@@ -62,25 +63,31 @@ class Queue:
             episode.terminated,
             episode.truncated,
             episode.finite,
+            episode.sample and episode.sample.observation,
         )
         for target, field in zip(self.outcomes, fields, strict=True):
-            target[rows, numbers] = np.asarray(field)[slots]
+            if target is not None:
+                target[rows, numbers] = np.asarray(field)[slots]
         if self.progress is not None:
             with self._lock:
                 self.progress(len(items), int(np.asarray(episode.length)[slots].sum()))
 
 
-def blank(env: Env, spec: PolicySpec, slots: int) -> tuple[mlp.Tensors, Episode]:
+def blank(env: Env, spec: PolicySpec, slots: int, sample: bool = False) -> tuple[mlp.Tensors, Episode]:
     """A block in which no episode runs."""
     tensors = {name: jnp.zeros((slots, *slot.shape)) for name, slot in spec.tensors.items()}
-    episode = jax.vmap(lambda key: begin(env, key))(jax.random.split(jax.random.key(0), slots))
+    episode = jax.vmap(lambda key: begin(env, key, sample))(jax.random.split(jax.random.key(0), slots))
     return tensors, episode._replace(running=jnp.zeros(slots, bool))
 
 
-def start(env: Env, seed: UInt32[Array, "2"], number: Int[Array, ""]) -> Episode:
-    """A fresh episode `number` of a row: its key is `fold_in` of the row's raw key data."""
-    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-    return begin(env, jax.random.fold_in(key, number))
+def start(env: Env, seed: UInt32[Array, "2"], number: Int[Array, ""], sample: bool = False) -> Episode:
+    """A fresh episode `number` of a row."""
+    return begin(env, start_key(seed, number), sample)
+
+
+def start_key(seed: UInt32[Array, "2"], number: Int[Array, ""]) -> PRNGKeyArray:
+    """The key of episode `number` of a row: `fold_in` of the row's raw key data."""
+    return jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), number)
 
 
 def put(block: Array, slots: Int[Array, "F"], values: Array) -> Array:

@@ -15,13 +15,13 @@ import pytest
 import epvf_data
 from epvf_data import envs
 from epvf_data.collectors.collect import collect
-from epvf_data.collectors.probes import SHIPPED, draw, probing_states
 from epvf_data.collectors.resimulate import resimulate
 from epvf_data.collectors.setting import Setting, collect_config
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, StorageError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.recording.probes import SHIPPED, draw, probing_states
 from epvf_data.rollout import rollout
 from epvf_data.store.digest import content_hash
 

@@ -3,7 +3,7 @@
 Built-in environments ship theirs, so that data sets of different labs can be compared row by row. For other
 environments they are drawn from the episodes of random policies, with a seed of their own.
 
-    python -m epvf_data.collectors.probes      # makes the shipped files again
+    python -m epvf_data.recording.probes      # makes the shipped files again
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data import envs
-from epvf_data.collectors.recipe import stream
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.physics.trajectory import trajectory
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.streams import stream
 
 SHIPPED = 256  # states a shipped file holds; a data set uses the first K
-_FOLDER = resources.files("epvf_data.collectors") / "states"
+_FOLDER = resources.files("epvf_data.recording") / "states"
 
 
 def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.ndarray, "K O"]:

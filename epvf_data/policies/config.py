@@ -1,0 +1,22 @@
+"""The settings of an architecture, as files and the command line state them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epvf_data.envs import Env
+from epvf_data.policies.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The architecture of every policy of a collection or of a run."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    output: str = "tanh"
+    bias: bool = True
+
+    def spec(self, env: Env) -> PolicySpec:
+        """The specification that fits the environment."""
+        return PolicySpec(env.observation_size, env.action_size, self.hidden, self.activation, self.output, self.bias)

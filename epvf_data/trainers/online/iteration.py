@@ -1,0 +1,113 @@
+"""One iteration as pure functions over several seeds: propose, (roll out,) fit, improve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from epvf_data.envs import Env
+from epvf_data.policies import mlp
+from epvf_data.policies.perturb import clip_weights
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.streams import stream
+from epvf_data.trainers.online.algorithms import improver_of, make_algorithm
+from epvf_data.trainers.online.exploration import propose
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.state import (
+    Metrics,
+    Proposal,
+    Result,
+    State,
+    deviation,
+    fold,
+    make_normaliser,
+    observe,
+    raw_key,
+)
+
+JUDGED = 16  # of several θ, at most so many are evaluated
+
+
+class Iteration(NamedTuple):
+    """All functions take and give seeds along the first axis S.
+
+    `init(seeds [S]) → state`; `propose(state) → proposal`; `fit(state, proposal, result)` and `improve(...)` → (state,
+    metrics [S]); `candidates(state) → [S, T', P]`, the unperturbed θ to evaluate, normaliser folded in.
+    """
+
+    init: Callable[[Int[Array, "S"]], State]
+    propose: Callable[[State], Proposal]
+    fit: Callable[[State, Proposal, Result], tuple[State, Metrics]]
+    improve: Callable[[State, Proposal, Result], tuple[State, Metrics]]
+    candidates: Callable[[State], Float[Array, "S C P"]]
+    observations: bool  # whether results must hold observations
+
+
+def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteration:
+    """The functions of a run; not compiled yet."""
+    algorithm = make_algorithm(config, env, spec)
+
+    def init(seed: Int[Array, ""]) -> State:
+        keys = jax.random.split(stream(seed, "init"), config.exploration.policies)
+        theta = jax.vmap(lambda key: mlp.init(key, spec, config.init_scale))(keys)
+        theta = clip_weights(theta, config.improvement.weight_clip)
+        return State(
+            theta=theta,
+            improver=jax.vmap(improver_of(config).init)(theta),
+            inner=algorithm.init(stream(seed, "critic")),
+            normaliser=make_normaliser(spec.observation_size) if config.normalise_observations else None,
+            key=raw_key(stream(seed, "perturb")),
+            iteration=jnp.zeros((), jnp.int32),
+            fraction=jnp.zeros(()),
+        )
+
+    def fit(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:
+        if state.normaliser is not None and result.observations is not None:
+            seen = (result.observations - state.normaliser.mean) / deviation(state.normaliser)
+            result = result._replace(observations=seen)
+        return algorithm.fit(state, proposal, result)
+
+    def improve(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:
+        state, metrics = algorithm.improve(state, proposal, result)
+        if state.normaliser is not None and result.observations is not None:
+            state = state._replace(normaliser=observe(state.normaliser, result.observations))
+        spent = [
+            state.fraction + result.steps / config.env_steps if config.env_steps else jnp.zeros(()),
+            (state.iteration + 1) / config.iterations if config.iterations else jnp.zeros(()),
+        ]
+        state = state._replace(iteration=state.iteration + 1, fraction=jnp.maximum(spent[0], spent[1]))
+        metrics["return_perturbed"], metrics["return_max"] = result.returns.mean(), result.returns.max()
+        metrics["not_finite"] = jnp.sum(~result.finite).astype(jnp.float32)
+        return state, metrics
+
+    def candidates(state: State) -> Float[Array, "C P"]:
+        return jax.vmap(partial(fold, spec, state.normaliser))(state.theta[:JUDGED])
+
+    precise = jax.default_matmul_precision("highest")  # TF32 would make V another function
+
+    def over_seeds(function: Callable) -> Callable:
+        def run(*args):
+            with precise:
+                return jax.vmap(function)(*args)
+
+        return run
+
+    return Iteration(
+        init=jax.vmap(init),
+        propose=over_seeds(partial(propose, config, spec)),
+        fit=over_seeds(fit),
+        improve=over_seeds(improve),
+        candidates=over_seeds(candidates),
+        observations=algorithm.observations or config.normalise_observations,
+    )
+
+
+def seeds_of(config: OnlineConfig) -> np.ndarray:
+    """The seeds of the runs side by side."""
+    return np.arange(config.seed, config.seed + config.seeds)

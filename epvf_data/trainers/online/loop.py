@@ -1,0 +1,198 @@
+"""Where iterations run: all in one compiled loop on an XLA device, or around MuJoCo C on the processor.
+
+Both advance by a chunk of `log_every` iterations and evaluate θ at its end. Chunks are always the same, so a run that
+was resumed at a chunk's end computes the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from epvf_data.envs import Env
+from epvf_data.physics.episode import Outcomes
+from epvf_data.physics.mjx import episode_fn
+from epvf_data.physics.slots import start_key
+from epvf_data.policies import mlp
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.rollout import rollout
+from epvf_data.trainers.online.iteration import make_iteration, seeds_of
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.state import Proposal, Result, State
+
+EVALUATION_KEY = (0, 7_421)  # raw key of the start states in which θ is judged: the same ones in every run
+
+
+class Rollouts(NamedTuple):
+    """An iteration's rollouts on the host, for whoever records them. Leading axes S, M."""
+
+    iteration: int
+    proposal: Proposal
+    outcomes: Outcomes  # [S · M, E]
+
+
+class Chunk(NamedTuple):
+    """What a chunk of iterations gave. S seeds."""
+
+    state: State
+    metrics: dict[str, Float[np.ndarray, "S"]]  # means over the chunk's iterations; return_max is the maximum
+    steps: Int[np.ndarray, "S"]  # control steps of the perturbed policies
+    unperturbed: Float[np.ndarray, "S C"]  # returns of the unperturbed θ at the end of the chunk
+    candidates: Float[np.ndarray, "S C P"]
+    seconds: dict[str, float]
+    rollouts: list[Rollouts]
+
+
+class Loop(NamedTuple):
+    """`init() → state`; `advance(state, keep) → chunk`, with the rollouts in it where `keep`."""
+
+    init: Callable[[], State]
+    advance: Callable[[State, bool], Chunk]
+
+
+def evaluation_seeds(count: int) -> np.ndarray:
+    """Raw keys of the resets in which θ is judged."""
+    return np.tile(np.array(EVALUATION_KEY, np.uint32), (count, 1))
+
+
+def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
+    """The loop of a run on this backend."""
+    return (native_loop if backend == "native" else xla_loop)(config, env, spec)
+
+
+def episodes_of(config: OnlineConfig, env: Env) -> int:
+    """Episodes in which θ is judged."""
+    return config.evaluation_episodes or (8 if env.random_start else 1)
+
+
+def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
+    """Physics leaves the jit, nothing else does."""
+    run = make_iteration(config, env, spec)
+    choose, candidates = jax.jit(run.propose), jax.jit(run.candidates)
+    fit, improve = jax.jit(run.fit, donate_argnums=0), jax.jit(run.improve, donate_argnums=0)
+    seeds, count = config.seeds, config.envs
+
+    def roll(params: np.ndarray, reset: np.ndarray, episodes: int, sample: bool) -> Outcomes:
+        flat = np.ascontiguousarray(params).reshape(-1, spec.size)
+        return rollout(
+            env, spec, flat, reset_seed=reset.reshape(-1, 2), episodes=episodes, backend="native", sample=sample
+        )
+
+    def one(state: State, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
+        proposal = timed(seconds, "propose", lambda: choose(state))
+        host = jax.tree.map(np.asarray, proposal)
+        outcomes = timed(
+            seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations)
+        )
+        result = to_result(outcomes, seeds, count)
+        state, first = timed(seconds, "critic", lambda: fit(state, proposal, result))
+        state, second = timed(seconds, "policy", lambda: improve(state, proposal, result))
+        metrics = {name: np.asarray(value) for name, value in (first | second).items()}
+        return state, (metrics, result.steps), Rollouts(0, host, outcomes)
+
+    def advance(state: State, keep: bool) -> Chunk:
+        seconds: dict[str, float] = {}
+        found, steps, kept = [], np.zeros(seeds, np.int64), []
+        for _ in range(config.log_every):
+            number = int(state.iteration[0])
+            state, (metrics, taken), rollouts = one(state, seconds)
+            found.append(metrics)
+            steps += np.asarray(taken, np.int64)
+            if keep:
+                kept.append(rollouts._replace(iteration=number))
+        judged = np.asarray(candidates(state))
+        reset = evaluation_seeds(seeds * judged.shape[1])
+        outcomes = timed(seconds, "evaluation", lambda: roll(judged, reset, episodes_of(config, env), False))
+        unperturbed = outcomes.returns.mean(axis=1).reshape(seeds, -1)
+        joined = {name: np.stack([metrics[name] for metrics in found]) for name in found[0]}
+        return Chunk(state, average(joined), steps, unperturbed, judged, seconds, kept)
+
+    return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
+
+
+def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
+    """Rollouts, critic and policy of a whole chunk in one compiled function, which takes the state over."""
+    run = make_iteration(config, env, spec)
+    seeds, count = config.seeds, config.envs
+
+    def roll(params, reset, episodes: int, sample: bool):
+        """Episodes [rows, E] of the policies [rows, P]."""
+        episode = episode_fn(env, spec, 1.0, sample)
+        tensors = jax.vmap(partial(mlp.unflatten, spec))(jnp.repeat(params, episodes, axis=0))
+        numbers = jnp.tile(jnp.arange(episodes), len(params))
+        keys = jax.vmap(start_key)(jnp.repeat(reset, episodes, axis=0), numbers)
+        ended = jax.vmap(episode)(tensors, keys)
+        shape = lambda leaf: leaf.reshape(-1, episodes, *leaf.shape[1:])  # noqa: E731
+        fields = (ended.returns, ended.discounted, ended.length, ended.terminated, ended.truncated, ended.finite)
+        return Outcomes(*map(shape, fields), shape(ended.sample.observation) if ended.sample else None)
+
+    def iteration(keep: bool, state: State, _: None):
+        proposal = run.propose(state)
+        outcomes = roll(
+            proposal.params.reshape(-1, spec.size), proposal.seeds.reshape(-1, 2), config.episodes, run.observations
+        )
+        result = to_result(outcomes, seeds, count)
+        state, first = run.fit(state, proposal, result)
+        state, second = run.improve(state, proposal, result)
+        return state, (first | second, result.steps, (proposal, outcomes) if keep else None)
+
+    @partial(jax.jit, donate_argnums=0, static_argnums=1)
+    def chunk(state: State, keep: bool):
+        state, (metrics, steps, kept) = jax.lax.scan(partial(iteration, keep), state, length=config.log_every)
+        judged = run.candidates(state)
+        reset = jnp.asarray(evaluation_seeds(seeds * judged.shape[1]))
+        outcomes = roll(judged.reshape(-1, spec.size), reset, episodes_of(config, env), False)
+        return state, metrics, steps, outcomes.returns.mean(axis=1).reshape(seeds, -1), judged, kept
+
+    def advance(state: State, keep: bool) -> Chunk:
+        seconds: dict[str, float] = {}
+        first = int(state.iteration[0])
+        found = timed(seconds, "everything", lambda: chunk(state, keep))
+        state, metrics, steps, unperturbed, judged, kept = (
+            found[0],
+            *jax.tree.map(np.asarray, found[1:]),
+        )
+        rollouts = []
+        if kept is not None:
+            for number in range(config.log_every):
+                proposal, outcomes = jax.tree.map(lambda leaf, at=number: leaf[at], kept)
+                rollouts.append(Rollouts(first + number, proposal, outcomes))
+        return Chunk(
+            state, average(metrics), steps.sum(axis=0, dtype=np.int64), unperturbed, judged, seconds, rollouts
+        )
+
+    return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
+
+
+def to_result(outcomes: Outcomes, seeds: int, count: int) -> Result:
+    """The outcomes of S · M policies as each seed's result."""
+    split = lambda leaf: leaf.reshape(seeds, count, *leaf.shape[1:])  # noqa: E731
+    seen = None if outcomes.observations is None else split(outcomes.observations[:, 0])
+    return Result(
+        returns=split(outcomes.returns).mean(axis=2),
+        finite=split(outcomes.finite).all(axis=2),
+        steps=split(outcomes.lengths).sum(axis=(1, 2), dtype=np.int32),
+        observations=seen,
+    )
+
+
+def average(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Over a chunk's iterations, the first axis: the mean, and of return_max the maximum."""
+    return {
+        name: values.max(axis=0) if name == "return_max" else values.mean(axis=0) for name, values in metrics.items()
+    }
+
+
+def timed(seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
+    """Does the work, waits until it is done and adds its time to `seconds[name]`."""
+    began = time.perf_counter()
+    done = jax.block_until_ready(work())
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+    return done

@@ -1,0 +1,217 @@
+"""The settings of online training: a preset or a file, changes on top, checked when they are made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from epvf_data import config as configuration
+from epvf_data.envs import ENVS
+from epvf_data.errors import ConfigError
+from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.perturb import LAWS
+
+ALGORITHMS = ("epvf", "es", "random")
+LEARNERS = ("mlp", "linear", "probing", "probing+raw", "probing-ridge")
+INPUTS = ("raw", "centred")
+TARGETS = ("raw", "scaled", "standardised", "ranks")
+PRESETS = Path(str(resources.files("epvf_data.trainers.online"))) / "presets"
+
+
+def _one_of(name: str, got: str, known: Sequence[str]) -> None:
+    if got not in known:
+        near = difflib.get_close_matches(str(got), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
+        raise ConfigError(f"there is no {name} {got!r}; {hint}")
+
+
+def _at_least(item: Any, table: str, least: float, *names: str) -> None:
+    for name in names:
+        got = getattr(item, name)
+        if got is not None and not got >= least:
+            raise ConfigError(f"{table}{name} is {got}; it must be at least {least:g}.")
+
+
+def _positive(item: Any, table: str, *names: str) -> None:
+    for name in names:
+        got = getattr(item, name)
+        if got is not None and not got > 0:
+            raise ConfigError(f"{table}{name} is {got}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class ExplorationConfig:
+    """How the M policies of an iteration are made from θ."""
+
+    law: str = "uniform_scaled"  # the paper's: θ · (1 + U(−scale, scale))
+    scale: float = 0.3
+    floor: float = 0.0  # least magnitude that the scaled laws take a parameter to have
+    antithetic: bool = False  # policies i and i + M/2 get opposite noise
+    clip_noise: float | None = None  # clips the perturbation itself
+    clip_weights: bool = False  # clips perturbed weights into ±improvement.weight_clip
+    policies: int = 1  # how many θ are improved side by side under one V; each gets M / policies perturbations
+
+    def __post_init__(self) -> None:
+        _one_of("perturbation law", self.law, LAWS)
+        _positive(self, "exploration.", "scale", "clip_noise")
+        _at_least(self, "exploration.", 1, "policies")
+        _at_least(self, "exploration.", 0, "floor")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Which rows the critic sees."""
+
+    capacity: int | None = None  # rows kept; None: as many as envs, that is, fresh rows only
+    batch_size: int | None = None  # rows of a critic step, drawn without replacement; None: as many as envs
+
+    def __post_init__(self) -> None:
+        _at_least(self, "replay.", 1, "capacity", "batch_size")
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """V(θ) and how it is fitted in each iteration."""
+
+    name: str = "mlp"
+    widths: tuple[int, ...] = (256, 256)
+    zero_last: bool = False  # the last layer starts at zero: no random gradient before anything is learned
+    inputs: str = "raw"  # "centred": θ' − θ in units of the noise
+    target: str = "scaled"  # "scaled": return / best possible; "standardised", "ranks": over the buffer; "raw"
+    steps: int = 10  # K
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float | None = None  # limit on the norm of a gradient
+    probes: int = 200  # probing states of the probing critics
+    penalty: float = 10.0  # λ / P of probing-ridge
+
+    def __post_init__(self) -> None:
+        _one_of("critic", self.name, LEARNERS)
+        _one_of("critic.inputs", self.inputs, INPUTS)
+        _one_of("critic.target", self.target, TARGETS)
+        _at_least(self, "critic.", 1, "steps", "probes")
+        _at_least(self, "critic.", 0, "weight_decay")
+        _positive(self, "critic.", "learning_rate", "clip", "penalty")
+        if self.inputs == "centred" and self.name.startswith("probing"):
+            raise ConfigError(f"critic {self.name} reads actions, not parameters; leave critic.inputs at raw.")
+
+
+@dataclass(frozen=True)
+class ImprovementConfig:
+    """How θ climbs."""
+
+    steps: int = 10  # L; evolution strategies take one
+    learning_rate: float = 1e-3  # of Adam
+    final_learning_rate: float | None = None  # reached exponentially at the end of the budget; None: constant
+    weight_decay: float = 0.0  # decoupled (AdamW)
+    weight_clip: float | None = None  # θ stays within ±weight_clip, from before the first rollout
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        _at_least(self, "improvement.", 1, "steps")
+        _at_least(self, "improvement.", 0, "weight_decay", "beta1", "beta2")
+        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "weight_clip")
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Everything that decides what a run computes. Raises ConfigError for values that make no sense."""
+
+    env: str = "ant"
+    algorithm: str = "epvf"  # "es": OpenAI-ES; "random": random search; on the same rollouts
+    envs: int = 4096  # M, perturbed policies an iteration
+    episodes: int = 1  # a policy, in each iteration
+    horizon: int | None = None  # control steps; None: the environment's
+    iterations: int | None = None  # the budget of each seed, whichever ends first
+    env_steps: int | None = None
+    seed: int = 0
+    seeds: int = 1  # runs side by side with seeds seed, seed + 1, …
+    backend: str = "auto"
+    log_every: int = 1  # iterations between two log entries and evaluations of θ
+    evaluation_episodes: int | None = None  # of θ; None: 1 where the start is fixed, else 8
+    normalise_observations: bool = False  # running mean and deviation, folded into the first layer
+    init_scale: float = 1.0  # fresh θ: U(±init_scale/√fan_in)
+    checkpoint_seconds: float = 60.0  # between checkpoints; results are the same
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    improvement: ImprovementConfig = field(default_factory=ImprovementConfig)
+
+    def __post_init__(self) -> None:
+        _one_of("environment", self.env, list(ENVS))
+        _one_of("algorithm", self.algorithm, ALGORITHMS)
+        _at_least(self, "", 1, "envs", "episodes", "horizon", "iterations", "env_steps", "seeds", "log_every")
+        _at_least(self, "", 1, "evaluation_episodes")
+        _at_least(self, "", 0, "seed", "checkpoint_seconds")
+        _positive(self, "", "init_scale")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Settings that contradict each other."""
+        explore, replay, count = self.exploration, self.replay, self.envs
+        if self.iterations is None and self.env_steps is None:
+            raise ConfigError("neither iterations nor env_steps is set; a run needs an end.")
+        if count % (explore.policies * (2 if explore.antithetic else 1)):
+            pairs = " in antithetic pairs" if explore.antithetic else ""
+            raise ConfigError(f"envs is {count}; it must be a multiple of the {explore.policies} policies{pairs}.")
+        if replay.capacity is not None and replay.capacity % count:
+            raise ConfigError(f"replay.capacity is {replay.capacity}; it must be a multiple of envs ({count}).")
+        if (replay.capacity or count) > count and explore.policies > 1:
+            raise ConfigError("several policies under one V learn from fresh rows only; leave replay.capacity out.")
+        if self.batch_size > self.capacity:
+            raise ConfigError(
+                f"replay.batch_size is {self.batch_size}; the buffer of {self.capacity} rows cannot fill it."
+            )
+        if self.normalise_observations and not self.policy.bias:
+            raise ConfigError("normalise_observations folds the mean into the first bias; set policy.bias=true.")
+        if explore.clip_weights and self.improvement.weight_clip is None:
+            raise ConfigError("exploration.clip_weights needs improvement.weight_clip.")
+        if self.algorithm == "es" and explore.law != "gaussian":
+            raise ConfigError(f"evolution strategies draw Gaussian noise; got exploration.law={explore.law}.")
+        if self.algorithm != "epvf" and explore.policies > 1:
+            raise ConfigError(f"algorithm {self.algorithm} improves one policy; leave exploration.policies at 1.")
+        if self.critic.name == "probing-ridge" and (self.capacity > count or explore.policies > 1):
+            raise ConfigError("probing-ridge is solved for one policy on fresh rows; leave capacity and policies out.")
+
+    @property
+    def capacity(self) -> int:
+        """Rows that the buffer holds."""
+        return self.replay.capacity or self.envs
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a critic step."""
+        return self.replay.batch_size or self.envs
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset or of a TOML file. A preset may start from another with `preset = "name"`."""
+    path = PRESETS / f"{name}.toml"
+    if not path.is_file():
+        path = Path(name)
+        if not path.suffix and not path.is_file():
+            _one_of("preset", name, presets())
+    stated = configuration.read_toml(str(path))
+    parent = stated.pop("preset", None)
+    return stated if parent is None else configuration.merge(read_preset(parent), stated)
+
+
+def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
+    """The preset (or file), then each layer of changes."""
+    return configuration.build(OnlineConfig, *([read_preset(preset)] if preset else []), *layers)
+
+
+def online_config(preset: str, **changes: Any) -> OnlineConfig:
+    """A preset or a TOML file with some settings changed: `online_config("ant-cpu", seeds=5, **{"critic.steps": 3})`."""
+    return configure(preset, configuration.nested(changes))
