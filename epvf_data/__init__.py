@@ -12,33 +12,39 @@ _PUBLIC = {
     "CollectConfig": "epvf_data.collectors.setting",
     "Loader": "epvf_data.store.loader",
     "OfflineConfig": "epvf_data.trainers.settings",
+    "OnlineConfig": "epvf_data.trainers.online.settings",
     "PolicySpec": "epvf_data.policies.spec",
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "evaluate_run": "epvf_data.trainers.offline",
     "load_policy": "epvf_data.policies.files",
+    "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
     "save_policy": "epvf_data.policies.files",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
     "train_offline": "epvf_data.trainers.offline",
+    "train_online": "epvf_data.trainers.online.run",
     "validate": "epvf_data.store.validate",
 }
 __all__ = [
     "CollectConfig",
     "Loader",
     "OfflineConfig",
+    "OnlineConfig",
     "PolicySpec",
     "__version__",
     "collect",
     "collect_config",
     "evaluate_run",
     "load_policy",
+    "online_config",
     "open",
     "save_policy",
     "split_by_lineage",
     "split_iid",
     "train_offline",
+    "train_online",
     "validate",
 ]
 
@@ -56,6 +62,9 @@ if TYPE_CHECKING:
     from epvf_data.store.validate import validate as validate
     from epvf_data.trainers.offline import evaluate_run as evaluate_run
     from epvf_data.trainers.offline import train_offline as train_offline
+    from epvf_data.trainers.online.run import train_online as train_online
+    from epvf_data.trainers.online.settings import OnlineConfig as OnlineConfig
+    from epvf_data.trainers.online.settings import online_config as online_config
     from epvf_data.trainers.settings import OfflineConfig as OfflineConfig
 
 

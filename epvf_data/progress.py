@@ -29,6 +29,7 @@ class Bar:
         self.bar: Progress | None = None
         self.interrupted = False
         self.handler: Any = None
+        self.first: tuple[int, float, float] | None = None
 
     def __enter__(self) -> Bar:
         if threading.current_thread() is threading.main_thread():
@@ -80,3 +81,28 @@ class Bar:
         losses = event["validation_loss"]
         self.unit = f"epochs ({event['split']}) · validation loss {sum(losses) / len(losses):.3f}"
         self.update(event["epoch"], event["epochs"])
+
+    def iteration(self, event: Mapping[str, Any]) -> None:
+        """Shows one log entry of online training: returns, rate, where the time goes, time left."""
+        shares = event["shares"]
+        done = event["fraction"]
+        parts = " ".join(
+            f"{name} {100 * shares[name]:.0f} %" for name in ("rollout", "critic", "policy") if name in shares
+        )
+        if self.first is None:  # a resumed run has done part of the work before
+            self.first = (event["env_steps"], done, time.perf_counter())
+        steps, fraction, began = self.first
+        elapsed = max(time.perf_counter() - began, 1e-9)
+        note = (
+            f"{event['iteration']:,} its · return {event['return_perturbed']:.1f} ({event['return_unperturbed']:.1f})"
+            f" · {(event['env_steps'] - steps) / elapsed:,.0f} env steps/s"
+        )
+        if self.interrupted:
+            raise KeyboardInterrupt
+        now = time.perf_counter()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=1.0, note=note)
+        elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= 1.0):
+            self.logged = now
+            left = f" · {elapsed * (1.0 - done) / (done - fraction):.0f} s left" if done > fraction else ""
+            print(f"{self.name}: {note} · {parts}{left}", file=sys.stderr, flush=True)

@@ -50,16 +50,24 @@ def read_run(directory: Path) -> dict[str, Any]:
 
 def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises RunError, naming what differs, unless the run was started with these settings on this content."""
-    if stored["dataset"]["content"] != wanted["dataset"]["content"]:
+    if "dataset" in wanted and stored["dataset"]["content"] != wanted["dataset"]["content"]:
         raise RunError(
             f"{directory} was started on a data set of other content than {wanted['dataset']['path']}; "
             "give the same data set, or start a new run."
         )
-    before, now = stored["config"], wanted["config"]
+    before, now = _flat(stored["config"]), _flat(wanted["config"])
     differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differing:
         changes = ", ".join(f"{name} {before.get(name)!r} (now {now.get(name)!r})" for name in differing)
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def versions() -> dict[str, str | None]:
@@ -94,8 +102,8 @@ def append_metrics(directory: Path, record: Mapping[str, Any]) -> None:
         raise StorageError(f"metrics.jsonl in {directory} could not be written ({error}).") from error
 
 
-def rewind_metrics(directory: Path, split: str, epoch: int) -> None:
-    """Drops the split's lines after `epoch`, and a line torn by a kill: training will write them again."""
+def rewind_metrics(directory: Path, keep: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Drops the lines that `keep` refuses, and a line torn by a kill: training will write them again."""
     path = directory / "metrics.jsonl"
     if not path.is_file():
         return
@@ -105,6 +113,6 @@ def rewind_metrics(directory: Path, split: str, epoch: int) -> None:
             record = json.loads(line)
         except ValueError:
             continue
-        if record["split"] != split or record["epoch"] <= epoch:
+        if keep(record):
             kept.append(line + "\n")
     publish(path, lambda temporary: temporary.write_text("".join(kept)))

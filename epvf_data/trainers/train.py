@@ -207,7 +207,7 @@ def _train(
         now = _start(fit, source.size, config)
     else:
         now = checkpoint.restore(folder, _template(fit, source.size, config))
-    rundir.rewind_metrics(directory, name, int(now.epoch))
+    rundir.rewind_metrics(directory, lambda line: line["split"] != name or line["epoch"] <= int(now.epoch))
     run_epoch = _epoch_runner(source, ground, config, fit)
     started = saved = time.perf_counter()
     before = float(now.seconds)

@@ -58,11 +58,11 @@ class Fitted(NamedTuple):
     unit: Float[Array, ""]
 
 
-def make_learner(config: OnlineConfig, spec: PolicySpec) -> Learner:
-    """The learner that the settings name."""
+def make_learner(config: OnlineConfig, spec: PolicySpec, steps: int | None = None) -> Learner:
+    """The learner that the settings name; a fit takes `steps` critic steps, by default those of the settings."""
     if config.critic.name == "probing-ridge":
         return _closed_form(config, spec)
-    return _by_gradient(config, spec, make_critic(config.critic, spec))
+    return _by_gradient(config, spec, make_critic(config.critic, spec), steps or config.critic.steps)
 
 
 def make_critic(config: CriticConfig, spec: PolicySpec) -> Critic:
@@ -83,7 +83,7 @@ def critic_optimiser(config: CriticConfig) -> optax.GradientTransformation:
     return optax.chain(*clip, optax.adamw(config.learning_rate, weight_decay=config.weight_decay, mask=matrices))
 
 
-def _by_gradient(config: OnlineConfig, spec: PolicySpec, critic: Critic) -> Learner:
+def _by_gradient(config: OnlineConfig, spec: PolicySpec, critic: Critic, steps: int) -> Learner:
     optimiser, centred = critic_optimiser(config.critic), config.critic.inputs == "centred"
 
     def scale_of(state: Fitted) -> Scale:
@@ -101,7 +101,7 @@ def _by_gradient(config: OnlineConfig, spec: PolicySpec, critic: Critic) -> Lear
             inputs = (rows.theta - state.centre) / state.unit
             return critic_step(critic, optimiser, carry, Batch(inputs, rows.target, rows.weight))
 
-        fitted, metrics = jax.lax.scan(body, state.fit, jax.random.split(key, config.critic.steps))
+        fitted, metrics = jax.lax.scan(body, state.fit, jax.random.split(key, steps))
         found = {
             "critic_loss_before": metrics["loss"][0],
             "critic_loss": metrics["loss"][-1],
@@ -120,9 +120,7 @@ def _closed_form(config: OnlineConfig, spec: PolicySpec) -> Learner:
 
     def init(key: PRNGKeyArray) -> ActionPlane:
         size = probes * spec.action_size
-        return ActionPlane(
-            jnp.zeros((probes, spec.observation_size)), jnp.zeros(size), jnp.zeros(size), jnp.zeros(())
-        )
+        return ActionPlane(jnp.zeros((probes, spec.observation_size)), jnp.zeros(size), jnp.zeros(size), jnp.zeros(()))
 
     def fit(state: ActionPlane, draw: Draw, context: Context, key: PRNGKeyArray) -> tuple[ActionPlane, Metrics]:
         rows = draw(key)

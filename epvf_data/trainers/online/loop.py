@@ -88,9 +88,7 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
     def one(state: State, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
         proposal = timed(seconds, "propose", lambda: choose(state))
         host = jax.tree.map(np.asarray, proposal)
-        outcomes = timed(
-            seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations)
-        )
+        outcomes = timed(seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations))
         result = to_result(outcomes, seeds, count)
         state, first = timed(seconds, "critic", lambda: fit(state, proposal, result))
         state, second = timed(seconds, "policy", lambda: improve(state, proposal, result))
@@ -164,9 +162,7 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
             for number in range(config.log_every):
                 proposal, outcomes = jax.tree.map(lambda leaf, at=number: leaf[at], kept)
                 rollouts.append(Rollouts(first + number, proposal, outcomes))
-        return Chunk(
-            state, average(metrics), steps.sum(axis=0, dtype=np.int64), unperturbed, judged, seconds, rollouts
-        )
+        return Chunk(state, average(metrics), steps.sum(axis=0, dtype=np.int64), unperturbed, judged, seconds, rollouts)
 
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
 

@@ -19,7 +19,7 @@ ALGORITHMS = ("epvf", "es", "random")
 LEARNERS = ("mlp", "linear", "probing", "probing+raw", "probing-ridge")
 INPUTS = ("raw", "centred")
 TARGETS = ("raw", "scaled", "standardised", "ranks")
-PRESETS = Path(str(resources.files("epvf_data.trainers.online"))) / "presets"
+PRESETS = Path(str(resources.files("epvf_data.trainers"))) / "online" / "presets"
 
 
 def _one_of(name: str, got: str, known: Sequence[str]) -> None:
@@ -87,13 +87,14 @@ class CriticConfig:
     weight_decay: float = 0.0
     clip: float | None = None  # limit on the norm of a gradient
     probes: int = 200  # probing states of the probing critics
-    penalty: float = 10.0  # λ / P of probing-ridge
+    penalty: float = 10.0  # of probing-ridge, see critics.probing.ridge_on_actions
+    warm_steps: int = 1000  # critic steps on stored rows before the first iteration, where a data set is given
 
     def __post_init__(self) -> None:
         _one_of("critic", self.name, LEARNERS)
         _one_of("critic.inputs", self.inputs, INPUTS)
         _one_of("critic.target", self.target, TARGETS)
-        _at_least(self, "critic.", 1, "steps", "probes")
+        _at_least(self, "critic.", 1, "steps", "probes", "warm_steps")
         _at_least(self, "critic.", 0, "weight_decay")
         _positive(self, "critic.", "learning_rate", "clip", "penalty")
         if self.inputs == "centred" and self.name.startswith("probing"):
@@ -136,6 +137,7 @@ class OnlineConfig:
     evaluation_episodes: int | None = None  # of θ; None: 1 where the start is fixed, else 8
     normalise_observations: bool = False  # running mean and deviation, folded into the first layer
     init_scale: float = 1.0  # fresh θ: U(±init_scale/√fan_in)
+    start: str | None = None  # a policy file to start from in place of a fresh θ
     checkpoint_seconds: float = 60.0  # between checkpoints; results are the same
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
@@ -190,9 +192,10 @@ class OnlineConfig:
         return self.replay.batch_size or self.envs
 
 
-def presets() -> list[str]:
-    """Names of the presets that ship with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+def presets() -> dict[str, str]:
+    """The presets that ship with the package: name → what it is, from its first line."""
+    files = sorted(PRESETS.glob("*.toml"))
+    return {path.stem: path.read_text().splitlines()[0].removeprefix("# ") for path in files}
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if not path.is_file():
         path = Path(name)
         if not path.suffix and not path.is_file():
-            _one_of("preset", name, presets())
+            _one_of("preset", name, list(presets()))
     stated = configuration.read_toml(str(path))
     parent = stated.pop("preset", None)
     return stated if parent is None else configuration.merge(read_preset(parent), stated)
@@ -213,5 +216,5 @@ def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
 
 
 def online_config(preset: str, **changes: Any) -> OnlineConfig:
-    """A preset or a TOML file with some settings changed: `online_config("ant-cpu", seeds=5, **{"critic.steps": 3})`."""
+    """A preset or a file with some settings changed: `online_config("ant-cpu", seeds=5, **{"critic.steps": 3})`."""
     return configure(preset, configuration.nested(changes))

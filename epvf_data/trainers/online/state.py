@@ -39,6 +39,7 @@ class Proposal(NamedTuple):
 
     theta: Float[Array, "M P"]  # what critics read
     base: Float[Array, "T P"]  # what they were made from
+    origin: Float[Array, "T P"]  # the same with the normaliser folded in
     params: Float[Array, "M P"]  # what is rolled out: θ with the normaliser folded in
     seeds: UInt32[Array, "M 2"]  # raw key data of the resets
     noise: UInt32[Array, "M 2"]  # raw key data of the perturbation of each row
@@ -77,9 +78,9 @@ def deviation(normaliser: Normaliser) -> Float[Array, "O"]:
 
 
 def fold(spec: PolicySpec, normaliser: Normaliser | None, theta: Float[Array, "P"]) -> Float[Array, "P"]:
-    """Parameters that act on raw observations as θ acts on normalised ones: (o − m)/s · W + b = o · W/s + (b − m/s · W).
+    """Parameters that act on raw observations as θ acts on normalised ones.
 
-    Rollouts, stored rows and saved policies hold these, so nobody downstream needs the normaliser.
+    With mean m and deviation s the first layer is (o − m)/s · W + b = o · W/s + (b − m · W/s). Rollouts, stored rows and saved policies hold these, so nobody downstream needs the normaliser.
     """
     if normaliser is None:
         return theta
@@ -96,4 +97,3 @@ def raw_key(key: Array) -> UInt32[Array, "2"]:
 
 def typed_key(data: UInt32[Array, "2"]) -> Array:
     return jax.random.wrap_key_data(data, impl="threefry2x32")
-

@@ -1,0 +1,106 @@
+"""train-online."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json, resume_command
+from epvf_data.errors import ConfigError, RunError
+
+DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
+
+
+@app.command(
+    "train-online",
+    rich_help_panel="Make and learn from rows",
+    epilog="Examples: `epvf-data train-online --env cartpole` · "
+    "`epvf-data train-online --config ant-cpu --seeds 5 --record ant-online.zarr` · "
+    "`epvf-data train-online --config ant-paper --out paper --max-minutes 10`, and then the same with `--resume`",
+)
+def train_online(
+    env: Annotated[str | None, typer.Option(help="ant or cartpole.  [default: the preset's]")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="A preset's name or a TOML file.  [default: ant-cpu, cartpole-paper]")
+    ] = None,
+    algorithm: Annotated[str | None, typer.Option(help="epvf, es or random.  [default: the preset's]")] = None,
+    envs: Annotated[int | None, typer.Option(help="Perturbed policies an iteration.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Iterations of each seed.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Environment steps of each seed.")] = None,
+    horizon: Annotated[int | None, typer.Option(help="Control steps an episode.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs side by side, with seeds SEED, SEED + 1, …")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory.  [default: PRESET-run]")] = None,
+    record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
+    warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long; --resume goes on.")] = None,
+    seed: Seed = None,
+    backend: Backend = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    list_presets: Annotated[bool, typer.Option("--presets", help="List the presets.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Algorithm 1: perturb a policy, roll the perturbations out, fit V(θ) on them, climb V, and again.
+
+    The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the best and last policies as files that
+    `collect --base` and `render` take. Evolution strategies and random search run on the same rollouts, as controls.
+    """
+    from epvf_data import config as configuration
+    from epvf_data.progress import Bar
+    from epvf_data.runtime import prepare
+    from epvf_data.trainers.online.run import train_online as run
+    from epvf_data.trainers.online.settings import configure, presets
+
+    if list_presets:
+        for name, sentence in presets().items():
+            print(f"{name:18}{sentence}")
+        return
+    prepare()
+    flags: dict[str, Any] = {
+        "env": env,
+        "algorithm": algorithm,
+        "envs": envs,
+        "iterations": iterations,
+        "env_steps": steps,
+        "horizon": horizon,
+        "seeds": seeds,
+        "seed": seed,
+        "backend": backend,
+    }
+    name = config or DEFAULTS.get(env or "ant")
+    if name is None:
+        raise ConfigError(f"there is no preset for environment {env}; name one with --config.")
+    given = {key: value for key, value in flags.items() if value is not None}
+    settings = configure(name, configuration.parse_overrides(set_ or []), given)
+    target = out or Path(f"{Path(name).stem}-run")
+    try:
+        with Bar("train", "env steps", quiet) as bar:
+            report = run(
+                settings,
+                target,
+                resume=resume,
+                record=record,
+                warm_start=warm_start,
+                max_seconds=None if max_minutes is None else 60 * max_minutes,
+                progress=bar.iteration,
+            )
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; continue from the last checkpoint with: {resume_command()}") from None
+    if json:
+        print_json(report.to_dict())
+        return
+    print(
+        f"{report.run}: {report.iterations:,} iterations, {report.env_steps:,} env steps in {report.seconds:.0f} s "
+        f"({report.env_steps / max(report.seconds, 1e-9):,.0f} a second)"
+    )
+    print(
+        f"return: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of the "
+        f"unperturbed one, {report.return_best:.2f} at best"
+    )
+    if not report.finished:
+        print(f"not finished; continue with: {resume_command()}")
+    print(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")

@@ -1,0 +1,61 @@
+"""render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epvf_data.cli.app import Debug, Json, Quiet, app, plural, print_json, working
+
+
+@app.command(
+    rich_help_panel="Make and learn from rows",
+    epilog="Examples: `epvf-data render runs/ant/policies/best-0.safetensors` · "
+    "`epvf-data render walker.safetensors --env ant --horizon 300 --out walk.mp4`",
+)
+def render(
+    policy: Annotated[Path, typer.Argument(help="A policy file (safetensors with its specification).")],
+    env: Annotated[str | None, typer.Option(help="Environment.  [default: the file's note]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The video; the strip lies beside it.  [default: POLICY.mp4]")
+    ] = None,
+    horizon: Annotated[int | None, typer.Option(help="Control steps at most.  [default: the environment's]")] = None,
+    episode: Annotated[int, typer.Option(help="Which episode of the seed, where starts are random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the start.")] = 0,
+    fps: Annotated[int, typer.Option(help="Frames a second, in real time.")] = 50,
+    width: Annotated[int, typer.Option(help="Pixels, an even number.")] = 640,
+    height: Annotated[int, typer.Option(help="Pixels, an even number.")] = 360,
+    frames: Annotated[int, typer.Option(help="Frames of the strip.")] = 8,
+    webp: Annotated[bool, typer.Option("--webp", help="An animated WebP too, for pages that play no video.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Play one episode of a policy, and write a video (.mp4) and a strip of frames (.png). No display is needed."""
+    from epvf_data.render import render_policy
+    from epvf_data.runtime import prepare
+
+    prepare()
+    with working("render", quiet, "no file was changed", unit="frames") as progress:
+        report = render_policy(
+            policy,
+            out,
+            env=env,
+            horizon=horizon,
+            seed=seed,
+            episode=episode,
+            fps=fps,
+            size=(width, height),
+            frames=frames,
+            webp=webp,
+            progress=progress,
+        )
+    if json:
+        print_json({"policy": str(policy), **report.to_dict()})
+        return
+    steps = plural(report.length, "step")
+    result = f"return {report.episode_return:.1f} in {steps} ({report.seconds:.2f} s, {report.ended})"
+    webp_too = f"   webp: {report.webp}" if report.webp else ""
+    print(f"{report.env}: {result}   video: {report.video}   strip: {report.strip}{webp_too}")

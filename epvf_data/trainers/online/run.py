@@ -1,0 +1,239 @@
+"""A run of online training in a directory of its own: settings, metrics, checkpoints, policies, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data import envs
+from epvf_data.config import build, to_dict
+from epvf_data.envs import Env
+from epvf_data.errors import RunError
+from epvf_data.policies.files import save_policy
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.rollout import resolve_backend
+from epvf_data.trainers import checkpoint, rundir
+from epvf_data.trainers.online.iteration import seeds_of
+from epvf_data.trainers.online.journal import Journal
+from epvf_data.trainers.online.loop import Chunk, make_loop
+from epvf_data.trainers.online.record import Recorder
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.standing import Standing, account, begin, finished, restored
+from epvf_data.trainers.online.warm import warm_up
+
+Progress = Callable[[dict[str, Any]], None]
+CHECKPOINTS, POLICIES, REPORT = "checkpoints", "policies", "report.json"
+_FREE = ("checkpoint_seconds",)  # settings that may change when a run goes on
+
+
+@dataclass(frozen=True)
+class OnlineReport:
+    """How a run stands. Returns are means over seeds: of the last log entry, and the best unperturbed one seen."""
+
+    run: str
+    algorithm: str
+    iterations: int
+    env_steps: int  # of the perturbed policies, all seeds
+    return_perturbed: float
+    return_unperturbed: float
+    return_best: float
+    seconds: float
+    seeds: int
+    finished: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train_online(
+    config: OnlineConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    record: str | Path | None = None,
+    warm_start: str | Path | None = None,
+    max_seconds: float | None = None,
+    progress: Progress | None = None,
+) -> OnlineReport:
+    """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
+
+    `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K and
+    best-K.safetensors of seed K) and, at the end, report.json. A killed or stopped run goes on with `resume`, to the
+    bits of an uninterrupted one on the same machine. `record` names a data set to which every rollout is committed;
+    `warm_start` one whose rows the critic is fitted on first. `progress` gets a dictionary after every log entry.
+
+    Raises RunError for a directory that is taken, holds no run, or was started with other settings.
+    """
+    began, directory = time.perf_counter(), Path(run_dir)
+    env, spec, backend = resolve(config)
+    settings = _settings(config, env, backend, record, warm_start)
+    if resume:
+        _check_same(directory, settings)
+    else:
+        rundir.check_free(directory)
+    loop = make_loop(config, env, spec, backend)
+    standing = begin(loop.init(), config, spec)
+    found = checkpoint.latest(directory / CHECKPOINTS) if resume else None
+    if found is not None:
+        standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.tree(), found))
+    elif warm_start is not None:
+        standing.state = warm_up(config, env, spec, standing.state, Path(warm_start))
+    recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
+    if not resume:
+        rundir.create_run(directory, settings)
+    journal = Journal(directory, standing.iteration)
+    keeper = _Keeper(directory, config, env, spec, recorder, float(standing.seconds), began)
+    try:
+        while not finished(config, standing) and not (max_seconds and time.perf_counter() - began > max_seconds):
+            chunk = loop.advance(standing.state, recorder is not None)
+            account(standing, chunk)
+            if recorder is not None:
+                recorder.add(chunk.rollouts)
+            journal.write(_lines(config, standing, chunk, keeper.elapsed()))
+            if progress is not None:
+                progress(_event(config, standing, chunk, keeper.elapsed()))
+            keeper.maybe_save(standing)
+        keeper.save(standing)
+    finally:
+        journal.close()
+        if recorder is not None:
+            recorder.close()
+    report = _report(directory, config, standing)
+    if report.finished:
+        rundir.write_json(directory / REPORT, report.to_dict())
+    return report
+
+
+def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
+    """The environment with its horizon, the architecture and the backend of a run."""
+    env = envs.make(config.env)
+    env = env.with_horizon(config.horizon or env.horizon)
+    return env, config.policy.spec(env), resolve_backend(env, config.backend)
+
+
+def read_config(run_dir: str | Path) -> OnlineConfig:
+    """The settings of a run."""
+    return build(OnlineConfig, rundir.read_run(Path(run_dir))["config"])
+
+
+def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_start: Any) -> dict[str, Any]:
+    """What config.json holds; `run` is equal for two runs that compute the same."""
+    settings = to_dict(config)
+    identity = {key: value for key, value in settings.items() if key not in (*_FREE, "backend")}
+    warm = None if warm_start is None else str(Path(warm_start).absolute())
+    text = json.dumps([identity, env.digest, backend, warm], sort_keys=True)
+    return {
+        "config": settings,
+        "env_digest": env.digest,
+        "backend": backend,
+        "run": hashlib.sha256(text.encode()).hexdigest(),
+        "record": None if record is None else str(Path(record).absolute()),
+        "warm_start": warm,
+    }
+
+
+def _check_same(directory: Path, settings: dict[str, Any]) -> None:
+    """Raises RunError unless the directory holds a run of these settings."""
+    stored = rundir.read_run(directory)
+    if "env_digest" not in stored:
+        raise RunError(f"{directory} holds no run of online training; choose another directory.")
+    names = ("env_digest", "backend", "record", "warm_start")
+    plain = lambda found: {  # noqa: E731
+        "config": {
+            **{key: value for key, value in found["config"].items() if key not in (*_FREE, "backend")},
+            **{name: found[name] for name in names},
+        }
+    }
+    rundir.check_same(directory, plain(stored), plain(settings))
+
+
+def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> list[dict[str, Any]]:
+    """One line of metrics.jsonl for each seed."""
+    return [
+        {
+            "iteration": standing.iteration,
+            "seed": int(seed),
+            "env_steps": int(standing.env_steps[index]),
+            "return_unperturbed": float(standing.returns[1, index]),
+            "seconds": round(elapsed, 3),
+            **{name: float(value[index]) for name, value in chunk.metrics.items()},
+            **{f"{name}_seconds": round(value, 4) for name, value in chunk.seconds.items()},
+        }
+        for index, seed in enumerate(seeds_of(config))
+    ]
+
+
+def _event(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> dict[str, Any]:
+    """What `progress` gets. `shares` tells where this chunk's time went."""
+    total = sum(chunk.seconds.values()) or 1.0
+    return {
+        "iteration": standing.iteration,
+        "iterations": config.iterations,
+        "env_steps": int(standing.env_steps.sum()),
+        "env_steps_total": None if config.env_steps is None else config.env_steps * config.seeds,
+        "fraction": min(1.0, float(np.asarray(standing.state.fraction).min())),
+        "return_perturbed": float(standing.returns[0].mean()),
+        "return_unperturbed": float(standing.returns[1].mean()),
+        "seconds": elapsed,
+        "shares": {name: value / total for name, value in chunk.seconds.items()},
+    }
+
+
+class _Keeper:
+    """Saves now and then: first the recorded rows, then the policies, then the checkpoint that stands for both."""
+
+    def __init__(
+        self,
+        directory: Path,
+        config: OnlineConfig,
+        env: Env,
+        spec: PolicySpec,
+        recorder: Recorder | None,
+        spent: float,
+        began: float,
+    ):
+        self.directory, self.config, self.env, self.spec = directory, config, env, spec
+        self.recorder, self.spent, self.began = recorder, spent, began
+        self.saved = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken, those before a resume included."""
+        return self.spent + time.perf_counter() - self.began
+
+    def maybe_save(self, standing: Standing) -> None:
+        if time.perf_counter() - self.saved >= self.config.checkpoint_seconds:
+            self.save(standing)
+
+    def save(self, standing: Standing) -> None:
+        if self.recorder is not None:
+            self.recorder.flush()
+        standing.seconds = np.asarray(self.elapsed())
+        for index, seed in enumerate(seeds_of(self.config)):
+            for name, params in (("last", standing.last), ("best", standing.best)):
+                if np.isfinite(params[index]).all():
+                    path = self.directory / POLICIES / f"{name}-{seed}.safetensors"
+                    save_policy(path, self.spec, params[index], env=self.env.name, horizon=str(self.env.horizon))
+        checkpoint.save(self.directory / CHECKPOINTS, standing.iteration, standing.tree())
+        self.saved = time.perf_counter()
+
+
+def _report(directory: Path, config: OnlineConfig, standing: Standing) -> OnlineReport:
+    return OnlineReport(
+        run=str(directory),
+        algorithm=config.algorithm,
+        iterations=standing.iteration,
+        env_steps=int(standing.env_steps.sum()),
+        return_perturbed=float(standing.returns[0].mean()),
+        return_unperturbed=float(standing.returns[1].mean()),
+        return_best=float(standing.best_return.mean()),
+        seconds=round(float(standing.seconds), 3),
+        seeds=config.seeds,
+        finished=finished(config, standing),
+    )

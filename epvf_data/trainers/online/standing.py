@@ -1,0 +1,83 @@
+"""Where a run stands: what a checkpoint holds, and the counters beside the algorithm's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from epvf_data.errors import ArchitectureMismatchError
+from epvf_data.policies.files import load_policy
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.trainers.online.loop import Chunk
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.state import State
+
+
+@dataclass
+class Standing:
+    """What a checkpoint holds: all that the rest of the run depends on."""
+
+    state: State
+    env_steps: Int64[np.ndarray, "S"]
+    seconds: np.ndarray  # [], spent so far
+    best_return: Float[np.ndarray, "S"]
+    best: Float32[np.ndarray, "S P"]
+    last: Float32[np.ndarray, "S P"]
+    returns: Float[np.ndarray, "2 S"]  # last perturbed and unperturbed return
+
+    def tree(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def iteration(self) -> int:
+        return int(np.asarray(self.state.iteration)[0])
+
+
+def begin(state: State, config: OnlineConfig, spec: PolicySpec) -> Standing:
+    """Before the first iteration; from the policy file `start` where there is one."""
+    seeds = config.seeds
+    if config.start is not None:
+        found, theta = load_policy(config.start)
+        if found != spec:
+            raise ArchitectureMismatchError(
+                f"the policy in {config.start} is {found}, this run trains {spec}; make policy.hidden match."
+            )
+        state = state._replace(theta=jax.numpy.broadcast_to(theta, state.theta.shape))
+    zeros = np.zeros((seeds, spec.size), np.float32)
+    return Standing(
+        state=state,
+        env_steps=np.zeros(seeds, np.int64),
+        seconds=np.zeros(()),
+        best_return=np.full(seeds, -np.inf, np.float32),
+        best=zeros,
+        last=zeros,
+        returns=np.zeros((2, seeds), np.float32),
+    )
+
+
+def restored(tree: dict[str, Any]) -> Standing:
+    """The state goes back to the device; the counters stay on the host, where they have 64 bits."""
+    return Standing(**{**tree, "state": jax.tree.map(jax.numpy.asarray, tree["state"])})
+
+
+def finished(config: OnlineConfig, standing: Standing) -> bool:
+    """Whether the budget is spent."""
+    by_iterations = config.iterations is not None and standing.iteration >= config.iterations
+    return by_iterations or (config.env_steps is not None and int(standing.env_steps.min()) >= config.env_steps)
+
+
+def account(standing: Standing, chunk: Chunk) -> None:
+    """Counters, and the best and last policy of each seed."""
+    seeds = np.arange(len(chunk.steps))
+    top = np.where(np.isfinite(chunk.unperturbed), chunk.unperturbed, -np.inf).argmax(axis=1)
+    standing.state = chunk.state
+    standing.env_steps = standing.env_steps + chunk.steps
+    standing.last = chunk.candidates[seeds, top]
+    better = chunk.unperturbed[seeds, top] > standing.best_return
+    standing.best_return = np.where(better, chunk.unperturbed[seeds, top], standing.best_return)
+    standing.best = np.where(better[:, None], standing.last, standing.best)
+    standing.returns = np.stack([chunk.metrics["return_perturbed"], chunk.unperturbed.mean(axis=1)])

@@ -1,0 +1,62 @@
+"""Off-policy restart: fit the critic on stored rows before the first iteration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from epvf_data.envs import Env
+from epvf_data.errors import ConfigError, EnvironmentMismatchError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.store import reader
+from epvf_data.trainers.online.exploration import noise_scale
+from epvf_data.trainers.online.learners import Context, Rows, make_learner, shape_targets
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.state import State, typed_key
+from epvf_data.trainers.source import open_source
+
+MAX_BYTES = 1 << 30  # of parameters; of larger data sets as many rows as fit are drawn
+
+
+def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path: Path) -> State:
+    """The state after `critic.warm_steps` critic steps on the rows of the data set; every seed sees the same rows.
+
+    Raises ConfigError for an algorithm or critic that has nothing to warm up, EnvironmentMismatchError for another
+    environment's rows, DatasetError where no row of this architecture is there.
+    """
+    if config.algorithm != "epvf" or config.critic.name == "probing-ridge":
+        name = config.algorithm if config.algorithm != "epvf" else f"critic {config.critic.name}"
+        raise ConfigError(f"{name} keeps nothing from one iteration to the next; leave --warm-start out.")
+    dataset = reader.open(path)
+    if dataset.env.digest != env.digest:
+        raise EnvironmentMismatchError(
+            f"{path} holds rows of {dataset.env.name} with horizon {dataset.env.horizon} (digest "
+            f"{dataset.env.digest[:12]}), this run is of {env.name} with horizon {env.horizon} (digest "
+            f"{env.digest[:12]}); collect with the same --horizon."
+        )
+    source = open_source(dataset.table(architecture=spec.id), device_bytes=0)
+    limit = max(config.batch_size, MAX_BYTES // (4 * spec.size))
+    rows = np.arange(len(source.labels))
+    if len(rows) > limit:
+        rows = np.sort(np.random.default_rng(config.seed).choice(len(rows), limit, replace=False))
+    theta, returns = jnp.asarray(source.read(rows)), jnp.asarray(source.labels[rows], jnp.float32)
+    targets = shape_targets(config, env, returns, jnp.ones(len(rows)))
+    steps = config.critic.warm_steps
+    learner = make_learner(config, spec, steps)
+    batch = min(config.batch_size, len(rows))
+
+    @jax.jit
+    @jax.vmap
+    def fit(state: State) -> State:
+        def draw(key: jax.Array) -> Rows:
+            index = jax.random.choice(key, len(rows), (batch,), replace=False)
+            return Rows(theta[index], targets[index], jnp.ones(batch))
+
+        context = Context(state.theta[0], jnp.mean(noise_scale(config, state.theta[0])), None)
+        fitted, _ = learner.fit(state.inner.learner, draw, context, jax.random.fold_in(typed_key(state.key), -1))
+        return state._replace(inner=state.inner._replace(learner=fitted))
+
+    return fit(state)
