@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -51,7 +50,6 @@ def dead_units(params: Params, inputs: Float[Array, "B P"]) -> Float[Array, ""]:
     hidden, alive = inputs, []
     for layer in range(len(layers) - 1):  # the last one is the head
         weights = layers[f"Dense_{layer}"]
-        with jax.numpy_rank_promotion("allow"):
-            hidden = nn.relu(hidden @ weights["kernel"] + weights["bias"])
+        hidden = nn.relu(hidden @ weights["kernel"] + weights["bias"][None])
         alive.append((hidden > 0).any(axis=0))
     return 1.0 - jnp.mean(jnp.concatenate(alive)) if alive else jnp.zeros(())

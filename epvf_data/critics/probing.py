@@ -78,13 +78,12 @@ def ridge_on_actions(
     """
     actions = jax.lax.map(lambda row: jnp.ravel(probe(spec, row, states)), theta, batch_size=min(256, len(theta)))
     origin, bias = actions.mean(axis=0), targets.mean()
-    centred = actions - origin
+    centred = actions - origin[None]
     rows, size = centred.shape
     level = penalty * jnp.sum(jnp.mean(jnp.square(centred), axis=0)) + 1e-12
-    with jax.numpy_rank_promotion("allow"):
-        if rows < size:  # the smaller of the two systems
-            dual = jnp.linalg.solve(centred @ centred.T + level * jnp.eye(rows), targets - bias)
-            weights = centred.T @ dual
-        else:
-            weights = jnp.linalg.solve(centred.T @ centred + level * jnp.eye(size), centred.T @ (targets - bias))
+    if rows < size:  # the smaller of the two systems
+        dual = jnp.linalg.solve(centred @ centred.T + level * jnp.eye(rows), targets - bias)
+        weights = centred.T @ dual
+    else:
+        weights = jnp.linalg.solve(centred.T @ centred + level * jnp.eye(size), centred.T @ (targets - bias))
     return ActionPlane(states, origin, weights, bias)

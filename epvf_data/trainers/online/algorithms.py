@@ -160,7 +160,7 @@ def _states(count: int, result: Result, key: PRNGKeyArray) -> Float[Array, "K O"
     assert result.observations is not None
     seen = result.observations
     order = jax.random.permutation(jax.random.fold_in(key, STREAMS["probe"]), len(seen))
-    return seen[jnp.resize(order, count)]
+    return seen[jnp.resize(order, (count,))]
 
 
 def _fidelity(config: OnlineConfig, gradient: Float[Array, "P"], proposal: Proposal, result: Result) -> Metrics:

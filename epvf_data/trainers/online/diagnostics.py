@@ -26,7 +26,7 @@ def evolution_gradient(
 
     For Gaussian noise of standard deviation `scale` that is `scale` times the gradient (Salimans et al. 2017).
     """
-    return shaped @ (noise / jnp.maximum(scale, 1e-12)) / len(shaped)
+    return shaped @ (noise / jnp.maximum(scale, 1e-12)[None]) / len(shaped)
 
 
 def share_at(theta: Float[Array, "*T P"], limit: float | None) -> Float[Array, ""]:

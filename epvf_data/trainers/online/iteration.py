@@ -89,17 +89,16 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
     def candidates(state: State) -> Float[Array, "C P"]:
         return jax.vmap(partial(fold, spec, state.normaliser))(state.theta[:JUDGED])
 
-    precise = jax.default_matmul_precision("highest")  # TF32 would make V another function
-
     def over_seeds(function: Callable) -> Callable:
         def run(*args):
-            with precise:
+            # TF32 would make V another function; shapes broadcast as in NumPy, whatever the caller's setting.
+            with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
                 return jax.vmap(function)(*args)
 
         return run
 
     return Iteration(
-        init=jax.vmap(init),
+        init=over_seeds(init),
         propose=over_seeds(partial(propose, config, spec)),
         fit=over_seeds(fit),
         improve=over_seeds(improve),

@@ -128,8 +128,15 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         keys = jax.vmap(start_key)(jnp.repeat(reset, episodes, axis=0), numbers)
         ended = jax.vmap(episode)(tensors, keys)
         shape = lambda leaf: leaf.reshape(-1, episodes, *leaf.shape[1:])  # noqa: E731
-        fields = (ended.returns, ended.discounted, ended.length, ended.terminated, ended.truncated, ended.finite)
-        return Outcomes(*map(shape, fields), shape(ended.sample.observation) if ended.sample else None)
+        return Outcomes(
+            returns=shape(ended.returns),
+            discounted=shape(ended.discounted),
+            lengths=shape(ended.length),
+            terminated=shape(ended.terminated),
+            truncated=shape(ended.truncated),
+            finite=shape(ended.finite),
+            observations=shape(ended.sample.observation) if ended.sample else None,
+        )
 
     def iteration(keep: bool, state: State, _: None):
         proposal = run.propose(state)

@@ -67,7 +67,7 @@ def observe(normaliser: Normaliser, observations: Float[Array, "M O"]) -> Normal
     shift = mean - normaliser.mean
     weight = observations.shape[0] / count
     between = jnp.square(shift) * normaliser.count * weight
-    squares = normaliser.squares + jnp.sum(jnp.square(observations - mean), axis=0) + between
+    squares = normaliser.squares + jnp.sum(jnp.square(observations - mean[None]), axis=0) + between
     return Normaliser(count, normaliser.mean + shift * weight, squares)
 
 
@@ -80,7 +80,8 @@ def deviation(normaliser: Normaliser) -> Float[Array, "O"]:
 def fold(spec: PolicySpec, normaliser: Normaliser | None, theta: Float[Array, "P"]) -> Float[Array, "P"]:
     """Parameters that act on raw observations as θ acts on normalised ones.
 
-    With mean m and deviation s the first layer is (o − m)/s · W + b = o · W/s + (b − m · W/s). Rollouts, stored rows and saved policies hold these, so nobody downstream needs the normaliser.
+    With mean m and deviation s the first layer is (o − m)/s · W + b = o · W/s + (b − m · W/s). Rollouts,
+    stored rows and saved policies hold these, so nobody downstream needs the normaliser.
     """
     if normaliser is None:
         return theta

@@ -59,4 +59,5 @@ def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path
         fitted, _ = learner.fit(state.inner.learner, draw, context, jax.random.fold_in(typed_key(state.key), -1))
         return state._replace(inner=state.inner._replace(learner=fitted))
 
-    return fit(state)
+    with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
+        return fit(state)

@@ -1,0 +1,208 @@
+"""A video and a strip of frames of one episode: the rollout's own return and end, drawn in real time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt32
+from safetensors import safe_open
+
+from epvf_data import envs
+from epvf_data.envs.base import Env
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, StorageError
+from epvf_data.policies.files import load_policy
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.render import cartpole_frames, mujoco_frames
+from epvf_data.render.footage import Footage, play
+from epvf_data.render.picture import Painter, save_webp, strip, write_on
+from epvf_data.render.video import encoder
+
+# Environments without a MuJoCo model → who draws them.
+DRAWN: Mapping[str, Callable[..., contextlib.AbstractContextManager[Painter]]] = {"cartpole": cartpole_frames.painter}
+HOLD = 0.6  # s that the last frame stays: an episode may last less than a tenth of a second
+WEBP_FPS = 16  # at most, in the animated WebP
+FPS, SIZE, CELLS = 50, (640, 360), 8
+
+Progress = Callable[[int, int], None]  # (frames drawn, frames)
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What was drawn, and where it lies."""
+
+    env: str
+    episode_return: float  # undiscounted
+    length: int  # control steps
+    seconds: float  # of simulated time
+    ended: str  # "terminated", "truncated" at the horizon, or "diverged"
+    frames: int  # of the video
+    video: str
+    strip: str
+    webp: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; the return is called `return`."""
+        return {"return" if key == "episode_return" else key: value for key, value in asdict(self).items()}
+
+
+class Film(NamedTuple):
+    """How to draw: the same for every episode of a series."""
+
+    fps: int = FPS
+    size: tuple[int, int] = SIZE  # width, height in pixels
+    cells: int = CELLS  # frames of the strip
+    webp: bool = False  # an animated WebP too
+
+
+def render_policy(
+    policy: str | Path,
+    out: str | Path | None = None,
+    *,
+    env: str | None = None,
+    horizon: int | None = None,
+    seed: int = 0,
+    episode: int = 0,
+    fps: int = FPS,
+    size: tuple[int, int] = SIZE,
+    frames: int = CELLS,
+    webp: bool = False,
+    progress: Progress | None = None,
+) -> RenderReport:
+    """Draws one episode of the policy in a file: a video `out` (POLICY.mp4) and, beside it, a strip of `frames` (.png).
+
+    The environment is `env`, or the note of that name in the file's header. `seed` and `episode` choose the start where
+    starts are random; both 0 are the first episode of `rollout`.
+
+    Raises ConfigError for wrong arguments, ArchitectureMismatchError for a policy of another environment, BackendError
+    where this machine cannot draw, StorageError where files cannot be written. No file is changed then.
+    """
+    policy, film = Path(policy), Film(fps, size, frames, webp)
+    spec, params = load_policy(policy)
+    for name, value, least in (("horizon", horizon, 1), ("seed", seed, 0), ("episode", episode, 0)):
+        if value is not None and not least <= value < 2**31:
+            raise ConfigError(f"{name} is {value}; expected a whole number from {least} to {2**31 - 1}.")
+    world = envs.make(env or _environment_of(policy, spec))
+    video = policy.with_suffix(".mp4") if out is None else Path(out)
+    if policy.resolve() in (path.resolve() for path in _files(video, film)):
+        raise ConfigError(f"a picture would replace the policy {policy}; name another file with --out.")
+    reset_seed = np.asarray(jax.random.key_data(jax.random.key(seed)), np.uint32)
+    world = world.with_horizon(horizon or world.horizon)
+    return render_episode(world, spec, params, video, reset_seed, episode, film, progress)
+
+
+def render_episode(
+    env: Env,
+    spec: PolicySpec,
+    params: Float[np.ndarray, "P"],
+    video: Path,
+    reset_seed: UInt32[np.ndarray, "2"] | None = None,
+    number: int = 0,
+    film: Film = Film(),  # noqa: B008 (immutable)
+    progress: Progress | None = None,
+) -> RenderReport:
+    """Draws episode `number` of a row as `rollout` plays it. Raises as `render_policy` does."""
+    _check(env, spec, video, film)
+    footage = play(env, spec, params, reset_seed, number, film.fps)
+    files = _files(video, film)
+    with _published(files) as drafts:
+        frames = _draw(footage, film, drafts, progress)
+    return RenderReport(
+        env=env.name,
+        episode_return=float(footage.played.episode.returns),
+        length=footage.length,
+        seconds=footage.seconds(footage.length),
+        ended=footage.ended,
+        frames=frames,
+        video=str(files[0]),
+        strip=str(files[1]),
+        webp=str(files[2]) if film.webp else None,
+    )
+
+
+def _files(video: Path, film: Film) -> list[Path]:
+    return [video, video.with_suffix(".png"), *([video.with_suffix(".webp")] if film.webp else [])]
+
+
+def _draw(footage: Footage, film: Film, drafts: list[Path], progress: Progress | None) -> int:
+    """Draws the episode into the drafts: video, strip, WebP if wanted. Returns the video's number of frames."""
+    env, shown = footage.env, footage.shown
+    held = math.ceil(HOLD * film.fps)
+    chosen = set(np.linspace(0, len(shown) - 1, film.cells).round().astype(int).tolist())
+    stride = math.ceil(film.fps / WEBP_FPS)
+    cells, times, animated = [], [], []
+    paint_in = DRAWN.get(env.name, mujoco_frames.painter)
+    with paint_in(env, *film.size) as paint, encoder(drafts[0], *film.size, film.fps) as write:
+        for place, state in enumerate(shown.tolist()):
+            last = place == len(shown) - 1
+            pixels = paint(footage.played.qpos[state], footage.played.qvel[state])
+            if place in chosen:
+                cells.append(pixels)
+                times.append(footage.seconds(state))
+            pixels = write_on(pixels, footage.caption(state))
+            if film.webp and (last or place % stride == 0):
+                animated.append(pixels)
+            for _ in range(1 + last * held):
+                write(pixels)
+            if progress is not None:
+                progress(place + 1 + last * held, len(shown) + held)
+    strip(cells, times, crop=env.xml is not None).save(drafts[1], format="png", optimize=True)
+    if film.webp:
+        save_webp(drafts[2], animated, stride / film.fps, HOLD)
+    return len(shown) + held
+
+
+def _check(env: Env, spec: PolicySpec, video: Path, film: Film) -> None:
+    if (spec.observation_size, spec.action_size) != (env.observation_size, env.action_size):
+        raise ArchitectureMismatchError(
+            f"the policy maps {spec.observation_size} observations to {spec.action_size} actions; environment "
+            f"{env.name} has {env.observation_size} and {env.action_size}: name another with --env."
+        )
+    if env.xml is None and env.name not in DRAWN:
+        raise ConfigError(f"nobody draws {env.name}; expected a MuJoCo environment or {' or '.join(DRAWN)}.")
+    if video.suffix != ".mp4":
+        raise ConfigError(f"the video would be {video.name}; expected a name that ends in .mp4.")
+    for name, pixels in zip(("width", "height"), film.size, strict=True):
+        if not 64 <= pixels <= 3840 or pixels % 2:
+            raise ConfigError(f"{name} is {pixels} pixels; expected an even number from 64 to 3840.")
+    if not 1 <= film.fps <= 240:
+        raise ConfigError(f"got {film.fps} frames a second; expected from 1 to 240.")
+    if not 1 <= film.cells <= 32:
+        raise ConfigError(f"got a strip of {film.cells} frames; expected from 1 to 32.")
+
+
+def _environment_of(policy: Path, spec: PolicySpec) -> str:
+    """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
+    with safe_open(str(policy), framework="numpy") as file:
+        name = (file.metadata() or {}).get("env")
+    if name is not None:
+        return name
+    made = [envs.make(name) for name in sorted(envs.ENVS)]
+    sizes = (spec.observation_size, spec.action_size)
+    fitting = " or ".join(env.name for env in made if (env.observation_size, env.action_size) == sizes)
+    hint = f"the policy has the sizes of {fitting}" if fitting else "the policy has the sizes of none here"
+    raise ConfigError(f"{policy} has no note of its environment; name it with --env ({hint}).")
+
+
+@contextlib.contextmanager
+def _published(files: list[Path]) -> Iterator[list[Path]]:
+    """Drafts beside the files, which take the files' names at the end; whatever goes wrong leaves no draft."""
+    drafts = [path.with_name(f".{path.name}.{os.getpid()}") for path in files]
+    try:
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        yield drafts
+        for draft, path in zip(drafts, files, strict=True):
+            draft.replace(path)
+    except OSError as error:
+        raise StorageError(f"{files[0]} could not be written ({error.strerror or error}).") from error
+    finally:
+        for draft in drafts:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""Critics that read actions."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from epvf_data.critics.probing import action_value, probing, ridge_on_actions
+from epvf_data.policies import mlp
+from epvf_data.policies.probe import probe
+from epvf_data.policies.spec import PolicySpec
+
+SPEC = PolicySpec(3, 2, (5,))
+
+
+def policies(count, seed=0):
+    return jax.vmap(lambda key: mlp.init(key, SPEC))(jax.random.split(jax.random.key(seed), count))
+
+
+@pytest.mark.parametrize("rows", [12, 40])  # fewer and more rows than features: both systems
+def test_the_plane_is_the_ridge_solution(rows):
+    theta, states = policies(rows), jax.random.normal(jax.random.key(1), (8, 3))
+    targets = jax.random.normal(jax.random.key(2), (rows,))
+    plane = ridge_on_actions(SPEC, states, theta, targets, penalty=0.1)
+    actions = np.stack([np.ravel(probe(SPEC, row, states)) for row in theta]).astype(np.float64)
+    centred, wanted = actions - actions.mean(0), np.asarray(targets, np.float64) - np.mean(targets)
+    level = 0.1 * centred.var(0).sum()
+    weights = np.linalg.solve(centred.T @ centred + level * np.eye(16), centred.T @ wanted)
+    np.testing.assert_allclose(plane.weights, weights, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        action_value(SPEC, plane, theta[3]), centred[3] @ weights + np.mean(targets), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_the_plane_ranks_policies_whose_return_is_linear_in_their_actions():
+    states = jax.random.normal(jax.random.key(1), (8, 3))
+    train, test = policies(300), policies(100, seed=9)
+    truth = jax.random.normal(jax.random.key(3), (16,))
+    returns = jax.vmap(lambda row: jnp.ravel(probe(SPEC, row, states)) @ truth)
+    plane = ridge_on_actions(SPEC, states, train, returns(train), penalty=1e-4)
+    predicted = jax.vmap(lambda row: action_value(SPEC, plane, row))(test)
+    assert np.corrcoef(predicted, returns(test))[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_learned_states_get_gradients_and_theta_too(raw):
+    critic = probing(SPEC, states=4, widths=(8,), raw=raw)
+    params, theta = critic.init(jax.random.key(0), SPEC.size), policies(1)[0]
+    for gradient in jax.tree.leaves(jax.grad(critic.apply, argnums=(0, 1))(params, theta)):
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0
+
+
+def test_hidden_units_may_change_places_for_probing_but_not_for_raw_parameters():
+    tensors = dict(mlp.unflatten(SPEC, policies(1)[0]))
+    order = jnp.array([4, 2, 0, 1, 3])
+    tensors["layer_0/kernel"] = tensors["layer_0/kernel"][:, order]
+    tensors["layer_0/bias"], tensors["layer_1/kernel"] = (
+        tensors["layer_0/bias"][order],
+        tensors["layer_1/kernel"][order],
+    )
+    theta, swapped = policies(1)[0], mlp.flatten(SPEC, tensors)
+    for raw, same in ((False, True), (True, False)):
+        critic = probing(SPEC, states=4, widths=(8,), raw=raw)
+        params = critic.init(jax.random.key(0), SPEC.size)
+        close = np.allclose(critic.apply(params, theta), critic.apply(params, swapped), atol=1e-6)
+        assert close == same
