@@ -3,7 +3,18 @@
 Heavy modules are imported by the verb that needs them, so that help and `info` are instant.
 """
 
-from epvf_data.cli import collecting, curating, datasets, exchanging, online, rendering, training
+from epvf_data.cli import collecting, curating, datasets, exchanging, online, rendering, reproducing, training
 from epvf_data.cli.app import app, main
 
-__all__ = ["app", "collecting", "curating", "datasets", "exchanging", "main", "online", "rendering", "training"]
+__all__ = [
+    "app",
+    "collecting",
+    "curating",
+    "datasets",
+    "exchanging",
+    "main",
+    "online",
+    "rendering",
+    "reproducing",
+    "training",
+]

@@ -1,0 +1,213 @@
+"""The paper's figures as a literal table: which variants a figure compares, and what each changes.
+
+Paper: Bohlinger & Peters, "Massively Scaling Explicit Policy-conditioned Value Functions", figures 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from epvf_data.errors import ConfigError
+
+SCALES = ("smoke", "cpu", "paper")
+SETTINGS = ("paper", "ours", "both")  # whose hyper-parameters; CartPole has the paper's only
+
+# (environment, scale, whose settings) → preset of `epvf_data.trainers.online`. Smoke runs are cut-down cpu runs.
+PRESETS = {
+    ("cartpole", "cpu", "paper"): "cartpole-paper",
+    ("cartpole", "paper", "paper"): "cartpole-paper",
+    ("ant", "cpu", "paper"): "ant-cpu-paper",
+    ("ant", "cpu", "ours"): "ant-cpu",
+    ("ant", "cpu", "es"): "ant-cpu-es",
+    ("ant", "cpu", "random"): "ant-cpu-random",
+    ("ant", "paper", "paper"): "ant-paper",
+    ("ant", "paper", "ours"): "ant",
+    ("ant", "paper", "es"): "ant-es",
+    ("ant", "paper", "random"): "ant-random",
+}
+BASELINES = {"ppo": "PPO", "sac": "SAC"}  # name → label; presets of `epvf_data.baselines` are ant-NAME-SCALE
+
+# Smoke shows that everything runs; it learns nothing and is not meant to.
+SMOKE = {
+    "cartpole": {"iterations": 60, "log_every": 1},
+    "ant": {"envs": 16, "horizon": 40, "env_steps": 4000, "critic.steps": 2, "improvement.steps": 1, "log_every": 1},
+}
+SMOKE_BASELINES = {
+    **{"envs": 16, "evaluations": 2, "ppo.unroll_length": 10, "ppo.batch_size": 16, "ppo.num_minibatches": 2},
+    **{"ppo.num_updates_per_batch": 1, "sac.min_replay_size": 500, "sac.batch_size": 32},
+}
+SEEDS = {"cartpole": {"smoke": 2, "cpu": 10, "paper": 10}, "ant": {"smoke": 2, "cpu": 5, "paper": 5}}
+ENVS = {"smoke": (4, 8, 16), "cpu": (64, 128, 256, 512, 1024), "paper": (128, 256, 512, 1024, 2048, 4096)}
+
+
+class Envs(NamedTuple):
+    """A setting that is a multiple of the environments."""
+
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of a figure: its run directory's name, what it is called, and what it changes in its preset."""
+
+    name: str
+    label: str
+    preset: str
+    changes: Mapping[str, Any] = field(default_factory=dict)  # dotted keys, applied after --set
+    kind: str = "epvf"  # or "control", which shares budget, task and policy with the panel; or "baseline"
+    panel: str = "paper"  # whose settings
+    optional: bool = False  # left out with its reason where it cannot be configured
+
+    @property
+    def folder(self) -> str:
+        """Name of its run directory; controls know nothing of our settings and are shared by both panels."""
+        return self.name if self.kind == "epvf" else self.name.removeprefix("ours-")
+
+    @property
+    def apart(self) -> bool:
+        """Whether each seed is a run by itself: side by side, the large buffers would not fit into memory."""
+        return any(isinstance(value, Envs) and value.times > 1 for value in self.changes.values())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: what it shows, on which environment, and which panel of the paper that is."""
+
+    name: str
+    env: str
+    title: str
+    paper: str
+    ordered: bool = False  # the variants are steps of one scale
+
+
+FIGURES = {
+    "fig1": Figure("fig1", "cartpole", "CartPole with different numbers of parallel environments", "Figure 1", True),
+    "fig2-scaling": Figure(
+        "fig2-scaling", "ant", "Ant with environments = batch = buffer", "Figure 2, top left", ordered=True
+    ),
+    "fig2-ablations": Figure(
+        "fig2-ablations", "ant", "Ant, one change from the setup at a time", "Figure 2, top right"
+    ),
+    "fig2-architectures": Figure("fig2-architectures", "ant", "Ant, critics and controls", "Figure 2, bottom"),
+}
+
+# The paper's seven ablations; "clip perturbations" has two readings, because the literal one clips nothing.
+ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("multiple-policies", "multiple policies", {"exploration.policies": Envs()}),
+    ("buffer-100x", "100× buffer", {"replay.capacity": Envs(100), "replay.batch_size": Envs()}),
+    (
+        "fixed-policy-lr",
+        "fixed policy rate 1e-5",
+        {"improvement.learning_rate": 1e-5, "improvement.final_learning_rate": 1e-5},
+    ),
+    ("noise-1", "noise scale 1.0", {"exploration.scale": 1.0}),
+    ("no-weight-clip", "no weight clip", {"improvement.weight_clip": None}),
+    ("clip-noise", "noise clipped to ±0.3", {"exploration.clip_noise": 0.3}),
+    ("clip-perturbed", "perturbed weights clipped", {"exploration.clip_weights": True}),
+    ("gaussian", "Gaussian noise N(0, 1)", {"exploration.law": "gaussian", "exploration.scale": 1.0}),
+)
+# Ours, each of its changes from the paper taken back.
+OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "paper-noise",
+        "the paper's noise",
+        {"exploration.law": "uniform_scaled", "exploration.scale": 0.3, "exploration.antithetic": False},
+    ),
+    ("independent-noise", "no antithetic pairs", {"exploration.antithetic": False}),
+    ("mlp", "MLP critic on raw parameters", {"critic.name": "mlp"}),
+    ("scaled-target", "returns in place of ranks", {"critic.target": "scaled"}),
+    ("ten-steps", "10 policy steps", {"improvement.steps": 10}),
+    ("decaying-rate", "policy rate falls to 1e-7", {"improvement.final_learning_rate": 1e-7}),
+    ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
+)
+REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with
+CRITICS = {  # known ones first; critics that are not named here follow under their own names
+    "mlp": "MLP on raw parameters",
+    "probing": "probing actions",
+    "probing+raw": "probing actions + raw",
+    "probing-ridge": "ridge on probing actions",
+    "unf": "UNF",
+    "unf+raw": "UNF + raw",
+    "linear": "linear critic",
+}
+
+
+def check(figure: str, scale: str, settings: str = "paper") -> Figure:
+    """The figure, or ConfigError for a name that is not in the table."""
+    for what, got, known in (
+        ("figure", figure, tuple(FIGURES)),
+        ("scale", scale, SCALES),
+        ("set of settings", settings, SETTINGS),
+    ):
+        if got not in known:
+            raise ConfigError(f"there is no {what} {got!r}; choose one of {', '.join(known)}.")
+    if FIGURES[figure].env == "cartpole" and settings != "paper":
+        raise ConfigError(f"{figure} has the paper's settings only; leave --settings out.")
+    return FIGURES[figure]
+
+
+def variants(figure: str, scale: str, settings: str = "paper", only: Iterable[str] = ()) -> list[Variant]:
+    """The figure's variants, or those named in `only`; the first of a panel is what the others are compared with.
+
+    Raises ConfigError for unknown names.
+    """
+    env = check(figure, scale, settings).env
+    tier = "cpu" if scale == "smoke" else scale
+    panels = ("paper", "ours") if settings == "both" else (settings,)
+    found: list[Variant] = []
+    for panel in panels:
+        prefix = "ours-" if panel == "ours" else ""
+        preset = PRESETS[env, tier, panel]
+        found += [
+            Variant(prefix + name, label, preset, changes, panel=panel, optional=figure == "fig2-architectures")
+            for name, label, changes in _changes(figure, scale, panel)
+        ]
+        if figure in ("fig2-ablations", "fig2-architectures"):
+            found += _controls(figure, tier, panel, prefix)
+    only = list(only)
+    unknown = sorted({*only} - {variant.name for variant in found})
+    if unknown:
+        known = ", ".join(variant.name for variant in found)
+        raise ConfigError(f"{figure} has no variant {unknown[0]!r}; choose from {known}.")
+    return [variant for variant in found if not only or variant.name in only]
+
+
+def _changes(figure: str, scale: str, panel: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Name, label and changed keys of the variants that are EPVF runs; a panel's reference comes first."""
+    if figure == "fig1":
+        return [(f"envs-{envs}", _count(envs), {"envs": envs}) for envs in (1, 2, 4, 8, 16)]
+    if figure == "fig2-scaling":
+        fresh = {"replay.capacity": None, "replay.batch_size": None} if panel == "paper" else {}
+        return [(f"envs-{envs}", _count(envs), {"envs": envs, **fresh}) for envs in ENVS[scale]]
+    if figure == "fig2-ablations":
+        best = {"paper": "the paper's setup", "ours": "our setup"}[panel]
+        return [("best", best, {}), *(ABLATIONS if panel == "paper" else OUR_ABLATIONS)]
+    from epvf_data.trainers.online.settings import LEARNERS
+
+    order = [REFERENCE_CRITICS[panel], *CRITICS]
+    names = sorted(LEARNERS, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [(f"critic-{name}", CRITICS.get(name, name), _critic(name)) for name in names]
+
+
+def _critic(name: str) -> dict[str, Any]:
+    actions = {"critic.inputs": "raw"} if name.startswith("probing") else {}  # actions are not centred on anything
+    return {"critic.name": name, **actions}
+
+
+def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:
+    """What EPVF is measured against: the same rollouts without a critic, and libraries' agents."""
+    controls = [Variant(f"{prefix}es", "OpenAI-ES", PRESETS["ant", tier, "es"], {}, "control", panel)]
+    if figure == "fig2-architectures":
+        random = PRESETS["ant", tier, "random"]
+        controls.append(Variant(f"{prefix}random", "random search", random, {}, "control", panel))
+        controls += [
+            Variant(f"{prefix}{name}", label, f"ant-{name}-{tier}", {}, "baseline", panel, optional=True)
+            for name, label in BASELINES.items()
+        ]
+    return controls
+
+
+def _count(envs: int) -> str:
+    return f"{envs:,} environment{'' if envs == 1 else 's'}"

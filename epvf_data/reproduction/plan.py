@@ -1,0 +1,102 @@
+"""From a variant to the configuration of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from epvf_data.config import to_dict
+from epvf_data.errors import ConfigError
+from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Variant
+
+# What a control takes over from the panel's reference, so that both spend the same on the same task.
+SHARED = (
+    *("env", "envs", "horizon", "episodes", "iterations", "env_steps"),
+    *("seed", "seeds", "backend", "log_every", "evaluation_episodes", "policy.hidden"),
+)
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys: {"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+class Job(NamedTuple):
+    """One call of a trainer: the run directory below the folder of runs, and its configuration."""
+
+    path: str
+    config: Any
+
+
+def configure(
+    figure: str,
+    scale: str,
+    chosen: list[Variant],
+    reference: Mapping[str, Variant],
+    overrides: Mapping[str, Any],
+    seeds: int | None = None,
+) -> tuple[dict[str, list[Job]], dict[str, str]]:
+    """The jobs of the chosen variants by name, and why optional ones are left out.
+
+    A variant's own changes win over `overrides` (nested tables, as `--set` gives them), and these over the preset:
+    otherwise an override would make two lines of a figure the same. `reference` holds the first variant of each panel.
+    Raises ConfigError for settings that no run can have.
+    """
+    from epvf_data.trainers.online import online_config
+
+    env = FIGURES[figure].env
+    base = {"seeds": SEEDS[env][scale] if seeds is None else seeds, **(SMOKE[env] if scale == "smoke" else {})}
+    base |= flatten(overrides)
+    references = {panel: online_config(first.preset, **base) for panel, first in reference.items()}
+    jobs: dict[str, list[Job]] = {}
+    left_out: dict[str, str] = {}
+    for variant in chosen:
+        try:
+            jobs[variant.name] = _configure(variant, base, flatten(to_dict(references[variant.panel])), scale)
+        except (ConfigError, ImportError) as error:
+            if not variant.optional:
+                raise
+            left_out[variant.name] = str(error)
+    return jobs, left_out
+
+
+def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str, Any], scale: str) -> list[Job]:
+    from epvf_data.trainers.online import online_config
+
+    if variant.kind == "baseline":
+        return _baseline(variant, reference, scale)
+    before = {key: reference[key] for key in SHARED} if variant.kind == "control" else base
+    envs = variant.changes.get("envs", reference["envs"])
+    changes = {key: value.times * envs if isinstance(value, Envs) else value for key, value in variant.changes.items()}
+    if variant.apart:
+        return [
+            Job(
+                f"{variant.folder}/seed-{seed}",
+                online_config(variant.preset, **{**before, **changes, "seed": seed, "seeds": 1}),
+            )
+            for seed in _seeds(reference)
+        ]
+    return [Job(variant.folder, online_config(variant.preset, **{**before, **changes}))]
+
+
+def _baseline(variant: Variant, reference: Mapping[str, Any], scale: str) -> list[Job]:
+    """One job a seed, on the same task and with the same environment steps."""
+    from epvf_data.baselines import baseline_config, library
+
+    library.load("training")  # ConfigError where it is not installed
+    shared = {key: reference[key] for key in ("env", "horizon", "env_steps")}
+    shared |= SMOKE_BASELINES if scale == "smoke" else {}
+    return [
+        Job(f"{variant.folder}/seed-{seed}", baseline_config(variant.preset, **shared, seed=seed))
+        for seed in _seeds(reference)[: 1 if scale == "smoke" else None]  # compiling takes minutes
+    ]
+
+
+def _seeds(reference: Mapping[str, Any]) -> range:
+    return range(reference["seed"], reference["seed"] + reference["seeds"])

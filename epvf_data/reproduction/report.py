@@ -1,0 +1,156 @@
+"""The report of a figure in Markdown: what agrees with the paper, what does not, and what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCALE_NOTES = {
+    "smoke": "A smoke run shows that everything works. It is far too short to learn, and says nothing about the paper.",
+    "cpu": "The cpu scale is what two cores can run.",
+    "paper": "The paper scale has the paper's environments and horizon.",
+}
+CAUTION = (
+    "Verdicts compare 95 % intervals over seeds, never single values. Intervals from few seeds are too narrow: those "
+    "of five seeds hold the true value less often than in 95 of 100 cases. No comparison is corrected for the others."
+)
+WHAT = (
+    "Curves and finals are interquartile means over seeds of the mean undiscounted return of the perturbed policies "
+    "used for collection; `unperturbed` is the policy in their middle. The final return is the mean over "
+    "the last tenth of the environment steps that every seed has reached. Intervals are 95 % percentile bootstrap "
+    "intervals over seeds."
+)
+BEST = (
+    "The paper's figure has curves without numbers. That it calls its setup the best is taken as the claim that each "
+    "change alone ends lower."
+)
+CARTPOLE_CPU = "CartPole is small: the cpu and the paper scale are the same."
+PANELS = {"paper": "With the paper's settings", "ours": "With our settings"}
+
+
+def write_report(data: Mapping[str, Any], image: str) -> str:
+    """Markdown from the values of data.json; `image` is the picture's file name beside it."""
+    claims = _claims(data["claims"])
+    lines = [
+        f"# {data['title']} ({data['paper']})",
+        "",
+        f"![{data['title']}]({image})",
+        "",
+        *_how(data),
+        "",
+        "## What the paper says, and what these runs say",
+        "",
+        CAUTION,
+        "",
+        *([BEST, ""] if data["figure"] == "fig2-ablations" else []),
+        *claims,
+        "## Runs",
+        "",
+        *_table(data["variants"]),
+        "",
+        *_changes(data["variants"]),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _how(data: Mapping[str, Any]) -> list[str]:
+    hardware = data["hardware"]
+    note = CARTPOLE_CPU if data["figure"] == "fig1" and data["scale"] != "smoke" else SCALE_NOTES[data["scale"]]
+    counts = {status: sum(v["status"] == status for v in data["variants"]) for status in ("finished", "unfinished")}
+    runs = {v["name"] if v["kind"] == "epvf" else v["name"].removeprefix("ours-"): v for v in data["variants"]}
+    total = sum(variant["seconds"] for variant in runs.values())
+    steps = sum(variant["env_steps"] * len(variant["seeds"]) for variant in runs.values())
+    return [
+        f"Scale `{data['scale']}`. {note} {_sizes(data['variants'])} {counts['finished']} of {len(data['variants'])} "
+        f"variants are finished; not yet finished: {counts['unfinished']}.",
+        "",
+        *[f"Command: `{command}`" for command in data["commands"]],
+        "",
+        f"{steps:,.0f} environment steps in {_duration(total)} on {hardware['cores']} cores of {hardware['processor']} "
+        f"(device: {hardware['device']}), epvf-data {data['versions'].get('epvf-data')}, jax "
+        f"{data['versions'].get('jax')}, mujoco {data['versions'].get('mujoco')}, {data['date']}.",
+        "",
+        WHAT,
+    ]
+
+
+def _sizes(variants: list[dict[str, Any]]) -> str:
+    """How the size of the runs compares with the paper's 4,096 environments of 1,000 steps."""
+    sizes = sorted({v["envs"] for v in variants if v.get("envs")})
+    horizons = sorted({int(v["max_return"]) for v in variants if v.get("max_return")})
+    if not sizes or not horizons:
+        return ""
+    spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    count = "environment" if sizes == [1] else "environments"
+    paper = "" if horizons == [500] else " The paper runs up to 4,096 environments of 1,000 steps."
+    return f"Run here: {spread} {count} with episodes of at most {horizons[-1]:,} steps.{paper}"
+
+
+def _claims(claims: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for panel in dict.fromkeys(claim["panel"] for claim in claims):
+        if len({claim["panel"] for claim in claims}) > 1:
+            lines += [f"### {PANELS[panel]}", ""]
+        for claim in claims:
+            if claim["panel"] == panel:
+                asks = "" if claim["of"] == "paper" else " *(our own question)*"
+                lines += [
+                    f"**{claim['claim']}**{asks} **{claim['verdict'].capitalize()}.** {claim['evidence']} "
+                    f"Judged by: {claim['judged']}.",
+                    "",
+                ]
+    return lines
+
+
+def _table(variants: list[dict[str, Any]]) -> list[str]:
+    """Variant, seeds, steps, finals with intervals, wall time; for CartPole also the iterations until it is solved."""
+    solved = any(variant.get("first_pass") for variant in variants)
+    header = ["variant", "seeds", "env steps a seed", "iterations", "final perturbed", "final unperturbed"]
+    header += ["iterations until solved", "env steps until solved"] if solved else []
+    rows = [[*header, "wall time"]]
+    for variant in variants:
+        label = variant["label"] if variant["panel"] == "paper" else f"{variant['label']} (ours)"
+        if variant["status"] != "finished":
+            label += f" ({variant['status']})"
+        final = variant.get("final", {})
+        cells = [label, str(len(variant["seeds"])), f"{variant['env_steps']:,.0f}", f"{variant['iterations']:,.0f}"]
+        cells += [_interval(final.get(key), "iqm", 1) for key in ("return_perturbed", "return_unperturbed")]
+        if solved:
+            passes = variant.get("first_pass", {})
+            cells += [_interval(passes.get(key), "median", 0) for key in ("iteration", "env_steps")]
+        rows.append([*cells, _duration(variant["seconds"])])
+    rule = "|" + "|".join("---" if place == 0 else "---:" for place in range(len(rows[0]))) + "|"
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], rule, *lines[1:]]
+
+
+def _changes(variants: list[dict[str, Any]]) -> list[str]:
+    """What each variant changes, and why some are missing."""
+    lines = []
+    for variant in variants:
+        changed = ", ".join(f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in variant["changes"].items())
+        what = f"changes {changed}" if changed else ""
+        reason = f"{variant['status']}: {variant['reason']}" if variant["reason"] else ""
+        if told := "; ".join(filter(None, (f"preset `{variant['preset']}`", what, reason))):
+            lines.append(f"- `{variant['name']}`: {told}{'' if told.endswith('.') else '.'}")
+    return lines
+
+
+def _interval(found: Mapping[str, Any] | None, middle: str, digits: int) -> str:
+    if not found:
+        return "–"
+    value, low, high = (
+        "never" if found[key] is None else f"{found[key]:,.{digits}f}" for key in (middle, "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

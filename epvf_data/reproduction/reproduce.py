@@ -1,0 +1,160 @@
+"""A figure from its runs: run what is missing, then write data.json, figure.png and report.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from epvf_data import provenance
+from epvf_data.errors import RunError
+from epvf_data.reproduction import runs
+from epvf_data.reproduction.claims import judge
+from epvf_data.reproduction.figures import Figure, Variant, check, variants
+from epvf_data.reproduction.plan import configure
+from epvf_data.reproduction.report import write_report
+from epvf_data.reproduction.statistics import LEVEL, RESAMPLES
+from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, summarise
+from epvf_data.trainers import rundir
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Where a figure lies, and what went wrong: one sentence a failed variant."""
+
+    figure: str
+    data: str
+    image: str
+    report: str
+    runs: dict[str, str]  # variant → status
+    failed: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `reproduce --json`."""
+        return {key: getattr(self, key) for key in ("figure", "data", "image", "report", "runs")}
+
+
+def reproduce(
+    figure: str,
+    scale: str = "smoke",
+    out: str | Path | None = None,
+    *,
+    settings: str = "paper",
+    only: Iterable[str] = (),
+    seeds: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    redraw: bool = False,
+    quiet: bool = True,
+    debug: bool = False,
+) -> Reproduction:
+    """Runs or resumes the variants of a figure below `out`/runs and writes data.json, figure.png and report.md.
+
+    `settings` says whose hyper-parameters: "paper", "ours" or "both". `only` runs some variants; all that exist are
+    drawn. `seeds` and `overrides` (nested tables) go to every run. `redraw` runs nothing. A run that fails leaves the
+    others alone and is named in `failed`.
+
+    Raises ConfigError for unknown names and settings, and RunError for a directory with runs of other settings, and
+    where there is nothing to draw.
+    """
+    about = check(figure, scale, settings)
+    every = variants(figure, scale, settings)
+    chosen = variants(figure, scale, settings, only)
+    folder = Path(f"{figure}-{scale}" if out is None else out)
+    stored = runs.read(folder / PLAN)
+    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
+        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
+    failed: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    if not redraw:
+        jobs, left_out = configure(figure, scale, chosen, _references(every), overrides or {}, seeds)
+        if runs.check_all(jobs, folder / "runs"):
+            folder.mkdir(parents=True, exist_ok=True)
+            stored = _plan(figure, scale, stored, left_out)
+            rundir.write_json(folder / PLAN, stored)
+        failed = runs.run_all(chosen, jobs, folder / "runs", quiet, debug)
+    left_out = {**stored.get("left_out", {}), **left_out}
+    measured = measure(_shown(about, scale, every, folder / "runs"), folder / "runs", failed, left_out)
+    if not any(found.curves for found in measured.values()):
+        cure = next(iter(failed.values()), "run it without --draw" if redraw else "let it run longer")
+        raise RunError(f"there is nothing to draw in {folder}, because no run has logged a return: {cure}")
+    data = {
+        "figure": figure,
+        "scale": scale,
+        "title": about.title,
+        "paper": about.paper,
+        "ordered": about.ordered,
+        "solved": SOLVED,
+        "statistics": {"level": LEVEL, "resamples": RESAMPLES, "final_share": LAST, "window": WINDOW},
+        **{key: stored.get(key) for key in ("command", "commands", "date", "versions", "hardware")},
+        "variants": summarise(figure, measured),
+        "claims": judge(figure, scale, measured),
+    }
+    return _publish(folder, data, failed)
+
+
+def _references(every: list[Variant]) -> dict[str, Variant]:
+    """The first variant of each panel."""
+    found: dict[str, Variant] = {}
+    for variant in every:
+        found.setdefault(variant.panel, variant)
+    return found
+
+
+def _shown(about: Figure, scale: str, every: list[Variant], folder: Path) -> list[Variant]:
+    """The variants asked for, and those of other settings that were run before."""
+    table = variants(about.name, scale, "both" if about.env == "ant" else "paper")
+    there = [variant for variant in table if runs.parts(folder / variant.folder)]
+    panels = {variant.panel for variant in (*every, *there) if variant in every or variant.kind == "epvf"}
+    return [variant for variant in table if variant in every or (variant in there and variant.panel in panels)]
+
+
+def _plan(figure: str, scale: str, before: Mapping[str, Any], left_out: Mapping[str, str]) -> dict[str, Any]:
+    """With what the runs are made, for the record: --draw may happen elsewhere."""
+    command = shlex.join(provenance.provenance()["command"])
+    return {
+        "figure": figure,
+        "scale": scale,
+        "command": command,
+        "commands": [*(other for other in before.get("commands", []) if other != command), command],
+        "left_out": {**before.get("left_out", {}), **left_out},
+        "date": provenance.now(),
+        "versions": provenance.versions(),
+        "hardware": {
+            "processor": provenance.processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "device": jax.devices()[0].device_kind,
+        },
+    }
+
+
+def _publish(folder: Path, data: dict[str, Any], failed: dict[str, str]) -> Reproduction:
+    """Writes the three files, each whole or not at all."""
+    from epvf_data.reproduction.draw import draw
+
+    image = folder / "figure.png"
+    rundir.publish(folder / "data.json", lambda path: path.write_text(_compact(data)))
+    rundir.publish(image, lambda path: draw(data, path))
+    rundir.publish(folder / "report.md", lambda path: path.write_text(write_report(data, image.name)))
+    return Reproduction(
+        figure=data["figure"],
+        data=str(folder / "data.json"),
+        image=str(image),
+        report=str(folder / "report.md"),
+        runs={variant["name"]: variant["status"] for variant in data["variants"]},
+        failed=failed,
+    )
+
+
+def _compact(data: Mapping[str, Any]) -> str:
+    """JSON with every list of numbers on one line, so that a difference of two files can be read."""
+    text = json.dumps(data, indent=1, allow_nan=False)
+    return re.sub(r"\[[-+\d.,\seEnul]*\]", lambda found: " ".join(found[0].split()), text) + "\n"

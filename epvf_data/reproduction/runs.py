@@ -1,0 +1,161 @@
+"""Runs the variants of a figure one after another. What is finished is kept, what was interrupted goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from epvf_data.config import to_dict
+from epvf_data.errors import EpvfError, RunError
+from epvf_data.progress import Bar
+from epvf_data.reproduction.figures import Variant
+from epvf_data.reproduction.plan import Job, flatten
+
+Train = Callable[..., Any]
+FREE = {"checkpoint_seconds", "backend"}  # may change between two calls; a run itself refuses another backend
+
+
+def parts(directory: Path) -> list[Path]:
+    """The run directories of a variant: its own, or those of its seeds where each is a run by itself."""
+    return [directory] if (directory / "config.json").is_file() else sorted(directory.glob("seed-*"))
+
+
+def status(directory: Path) -> str:
+    """What there is of a variant: "finished", "unfinished" or "missing"."""
+    found = parts(directory)
+    if not found:
+        return "missing"
+    return "finished" if all(read(part / "report.json").get("finished") is True for part in found) else "unfinished"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none, or where a kill left half of it."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def stored_config(directory: Path) -> dict[str, Any]:
+    """The run's settings with dotted keys; empty where there is no run. Raises RunError for an unreadable file."""
+    path = directory / "config.json"
+    try:
+        return flatten(json.loads(path.read_text())["config"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); remove {directory} to run it anew.") from error
+
+
+def check_same(directory: Path, config: Any) -> None:
+    """Raises RunError, naming what differs, where the directory holds a run with other settings than these."""
+    before = stored_config(directory)
+    now = flatten(json.loads(json.dumps(to_dict(config))))
+    changed = [key for key in sorted({*before, *now} - FREE) if before.get(key) != now.get(key)] if before else []
+    if changed:
+        listed = ", ".join(f"{key} {before.get(key)!r} (now {now.get(key)!r})" for key in changed)
+        raise RunError(
+            f"{directory} was started with {listed}; give the same settings, another --out, or remove that folder."
+        )
+
+
+def check_all(jobs: Mapping[str, list[Job]], folder: Path) -> bool:
+    """Whether anything is left to run. Raises RunError where one of the directories holds a run of other settings."""
+    every = [job for found in jobs.values() for job in found]
+    for job in every:
+        check_same(folder / job.path, job.config)
+    return any(status(folder / job.path) != "finished" for job in every)
+
+
+def run_all(
+    chosen: list[Variant], jobs: Mapping[str, list[Job]], folder: Path, quiet: bool = True, debug: bool = False
+) -> dict[str, str]:
+    """Brings every job to its end below `folder`. Returns what went wrong, one sentence a variant that failed.
+
+    The traceback of a failure is in `folder`/NAME.failed.txt; with `debug` the first failure is raised.
+    """
+    chosen = [variant for variant in chosen if variant.name in jobs]
+    failed = {}
+    for place, variant in enumerate(chosen, 1):
+        title = f"{place}/{len(chosen)} {variant.name}"
+        note = folder / f"{variant.folder}.failed.txt"
+        try:
+            for job in jobs[variant.name]:
+                _run(variant, job, folder, title, quiet)
+        except Exception as error:  # whatever breaks one run must not cost the others
+            if debug:
+                raise
+            folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(traceback.format_exc())
+            failed[variant.name] = _sentence(error)
+            _say(f"{title}: failed: {failed[variant.name]}", quiet)
+        else:
+            note.unlink(missing_ok=True)
+    return failed
+
+
+def _run(variant: Variant, job: Job, folder: Path, title: str, quiet: bool) -> None:
+    """Starts or resumes one run, unless it is finished."""
+    directory = folder / job.path
+    title += f" {directory.name}" if directory.name != variant.folder else ""
+    if status(directory) == "finished":
+        _say(f"{title}: finished before", quiet)
+        return
+    resume = variant.kind != "baseline" and (directory / "config.json").is_file()  # baselines begin again
+    began = time.perf_counter()
+    with Bar(title, "env steps", quiet) as bar:
+        options = {"resume": True} if resume else {}
+        report = _trainer(variant)(job.config, directory, progress=follow(bar, resume), **options)
+    returned = getattr(report, "return_perturbed", None)
+    result = "" if returned is None else f"return {returned:.1f} "
+    _say(f"{title}: {result}after {time.perf_counter() - began:,.0f} s", quiet)
+
+
+def _trainer(variant: Variant) -> Train:
+    if variant.kind == "baseline":
+        from epvf_data.baselines import train_baseline
+
+        return train_baseline
+    from epvf_data.trainers.online import train_online
+
+    return train_online
+
+
+def follow(bar: Bar, resumed: bool = False) -> Callable[[Mapping[str, Any]], None]:
+    """A `progress` callback that shows a run on the bar: how much of its budget is spent, return, steps a second.
+
+    Time counts from the first event, which comes after compiling, and so does the work of a resumed run: rate and time
+    left are those of this process.
+    """
+    base: dict[str, float] = {}
+
+    def show(event: Mapping[str, Any]) -> None:
+        unit, done, total, steps = "env steps", event["env_steps"], event["env_steps_total"], event["env_steps"]
+        if event.get("iterations"):
+            unit, done, total = "iterations", event["iteration"], event["iterations"]
+        count = steps - base["steps"] if base else None
+        if not base:
+            base.update(done=done if resumed else 0, steps=steps)
+            bar.began = time.perf_counter()
+        returned = event["return_perturbed"]
+        bar.unit = unit if returned is None else f"{unit} · return {returned:.1f}"
+        bar.update(done - base["done"], max(total, done) - base["done"], count, "env steps")
+
+    return show
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, on one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, EpvfError) and text else f"{type(error).__name__}: {text or 'no message'}"[:500]
+
+
+def _say(line: str, quiet: bool) -> None:
+    if not quiet:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,187 @@
+"""What the runs of a figure measured: records to judge claims with, and the values of data.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data import envs
+from epvf_data.reproduction import runs
+from epvf_data.reproduction.curves import (
+    AXES,
+    RETURNS,
+    Curve,
+    align,
+    first_pass,
+    mean_between,
+    read_curves,
+    shared_range,
+)
+from epvf_data.reproduction.figures import Variant
+from epvf_data.reproduction.statistics import Estimate, Statistic, estimate, iqm, median
+
+LAST = 0.1  # share of the environment steps whose mean return counts as the final return
+SOLVED = 475.0  # CartPole's threshold
+WINDOW = 50  # iterations over which a return is smoothed before it is held against the threshold
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant with the curves of its seeds, and why it has none or is not finished."""
+
+    variant: Variant
+    status: str  # "finished", "unfinished", "failed", "left out" or "missing"
+    reason: str
+    config: dict[str, Any]  # dotted keys
+    curves: list[Curve]
+    seconds: float
+    versions: dict[str, Any]
+
+    @property
+    def steps(self) -> float:
+        """Environment steps that every seed has reached; 0 without curves."""
+        return (shared_range(self.curves, "return_perturbed") or (0.0, 0.0))[1]
+
+    @property
+    def max_return(self) -> float:
+        """The return that no policy exceeds: 1 a step in both environments."""
+        env = envs.make(self.config["env"])
+        return float(self.config.get("horizon") or env.horizon)
+
+    def final(self, key: str = "return_perturbed", steps: float | None = None) -> np.ndarray:
+        """Each seed's mean return over the last tenth of the steps before `steps` environment steps (None: its end)."""
+        found = shared_range(self.curves, key)
+        if found is None:
+            return np.zeros(0)
+        end = found[1] if steps is None else min(steps, found[1])
+        return mean_between(self.curves, key, max(found[0], (1 - LAST) * end), end)
+
+    def passes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each seed's first iteration, and environment steps, at which the smoothed perturbed return is at SOLVED."""
+        found = [first_pass(curve, "return_perturbed", SOLVED, WINDOW) for curve in self.curves]
+        pairs = np.array(found, np.float64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
+
+
+def measure(
+    chosen: list[Variant],
+    folder: Path,
+    failed: Mapping[str, str] | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> dict[str, Measured]:
+    """Reads the run directory of every variant, by name, in the order of the table."""
+    return {variant.name: _measure(variant, folder, failed or {}, left_out or {}) for variant in chosen}
+
+
+def _measure(variant: Variant, folder: Path, failed: Mapping[str, str], left_out: Mapping[str, str]) -> Measured:
+    directory = folder / variant.folder
+    state, reason = runs.status(directory), ""
+    note = directory.with_name(f"{variant.folder}.failed.txt")
+    if state != "finished" and (variant.name in failed or note.is_file()):
+        reason = failed.get(variant.name) or note.read_text().strip().splitlines()[-1]
+        state = "failed"
+    elif state == "missing" and variant.name in left_out:
+        state, reason = "left out", left_out[variant.name]
+    parts = runs.parts(directory)
+    return Measured(
+        variant=variant,
+        status=state,
+        reason=reason,
+        config=runs.stored_config(parts[0]) if parts else {},
+        curves=[curve for part in parts for curve in read_curves(part)],
+        seconds=sum(map(_seconds, parts)),
+        versions=runs.read(parts[0] / "versions.json") if parts else {},
+    )
+
+
+def summarise(figure: str, measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """The `variants` of data.json."""
+    references: dict[str, dict[str, Any]] = {}
+    for found in measured.values():
+        if found.config and found.variant.kind == "epvf":
+            references.setdefault(found.variant.panel, found.config)
+    return [_variant(figure, found, references.get(found.variant.panel, found.config)) for found in measured.values()]
+
+
+def _variant(figure: str, found: Measured, reference: Mapping[str, Any]) -> dict[str, Any]:
+    variant = found.variant
+    both = {*reference, *found.config} - {"seed", "seeds"} if found.config and variant.kind != "baseline" else set()
+    if variant.kind == "control":  # which has no critic
+        both = {key for key in both if not key.startswith("critic.")}
+    record: dict[str, Any] = {
+        **{key: getattr(variant, key) for key in ("name", "label", "panel", "kind", "preset")},
+        "envs": found.config.get("envs"),
+        "status": found.status,
+        "reason": found.reason,
+        "changes": {
+            key: [reference.get(key), found.config.get(key)]
+            for key in sorted(both)
+            if reference.get(key) != found.config.get(key)
+        },
+        "seeds": [curve.seed for curve in found.curves],
+        "env_steps": found.steps,
+        "iterations": max((curve.iteration[-1] for curve in found.curves), default=0.0),
+        "seconds": found.seconds,
+        "versions": found.versions,
+    }
+    if not found.curves:
+        return record
+    record["max_return"] = found.max_return
+    record["curves"] = {axis: _curves(found.curves, axis) for axis in AXES}
+    record["final"] = {key: _estimate(found.final(key)) for key in RETURNS}
+    if figure == "fig1":
+        iterations, steps = found.passes()
+        record["first_pass"] = {"iteration": _estimate(iterations, median), "env_steps": _estimate(steps, median)}
+    return record
+
+
+def _curves(curves: list[Curve], axis: str) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key in RETURNS:
+        grid, values = align(curves, key, axis)
+        band = estimate(values)
+        table[key] = {"grid": _plain(grid), **_band(band, "iqm"), "seeds": [_plain(row) for row in values]}
+    return table
+
+
+def _estimate(values: np.ndarray, statistic: Statistic = iqm) -> dict[str, Any] | None:
+    if not len(values):
+        return None
+    name = "median" if statistic is median else "iqm"
+    return {**_band(estimate(values, statistic), name), "seeds": _plain(values)}
+
+
+def _band(band: Estimate, name: str) -> dict[str, Any]:
+    return {name: _plain(band.value), "low": _plain(band.low), "high": _plain(band.high)}
+
+
+def _plain(values: Any) -> Any:
+    """Numbers of six digits; what is not finite (never reached) is null."""
+    if np.ndim(values):
+        return [_plain(value) for value in values]
+    number = float(values)
+    return float(f"{number:.6g}") if math.isfinite(number) else None
+
+
+def _seconds(directory: Path) -> float:
+    """Wall time of a run by its report; of an unfinished one, by what it logged."""
+    found = runs.read(directory / "report.json").get("seconds")
+    if isinstance(found, (int, float)):
+        return float(found)
+    try:
+        lines = (directory / "metrics.jsonl").read_text().splitlines()
+    except OSError:
+        return 0.0
+    logged = [0.0]
+    for line in lines:
+        try:
+            logged.append(float(json.loads(line)["seconds"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return max(logged)

@@ -1,0 +1,103 @@
+"""The loop on both backends: what it rolls out, what it compiles, and that it learns."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from epvf_data.rollout import rollout
+from epvf_data.trainers.online.loop import evaluation_seeds, make_loop
+from epvf_data.trainers.online.run import resolve
+
+
+def chunks(config, count, keep=False):
+    env, spec, backend = resolve(config)
+    loop = make_loop(config, env, spec, backend)
+    state, found = loop.init(), []
+    for _ in range(count):
+        found.append(loop.advance(state, keep))
+        state = found[-1].state
+    return found
+
+
+@pytest.mark.parametrize(("task", "changes"), [("cartpole", {"seeds": 2, "episodes": 2}), ("ant", {"seeds": 2})])
+def test_returns_are_those_of_the_rollouts_door(request, task, changes):
+    config = request.getfixturevalue(task)(**changes)
+    env, spec, backend = resolve(config)
+    chunk = chunks(config, 2, keep=True)[-1]
+    assert [item.iteration for item in chunk.rollouts] == list(range(config.log_every, 2 * config.log_every))
+    for item in chunk.rollouts:
+        params = item.proposal.params.reshape(-1, spec.size)
+        reset = item.proposal.seeds.reshape(-1, 2)
+        again = rollout(env, spec, params, reset_seed=reset, episodes=config.episodes, backend=backend)
+        np.testing.assert_allclose(item.outcomes.returns, again.returns, rtol=1e-5)
+        np.testing.assert_array_equal(item.outcomes.lengths, again.lengths)
+    mean = np.mean([item.outcomes.returns.reshape(2, -1).mean(axis=1) for item in chunk.rollouts], axis=0)
+    np.testing.assert_allclose(chunk.metrics["return_perturbed"], mean, rtol=1e-5)
+    episodes = 8 if env.random_start else 1
+    judged = rollout(
+        env, spec, chunk.candidates[:, 0], reset_seed=evaluation_seeds(2), episodes=episodes, backend=backend
+    )
+    np.testing.assert_allclose(chunk.unperturbed[:, 0], judged.returns.mean(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["cartpole", "ant"])
+def test_nothing_is_compiled_after_the_first_chunk(request, task):
+    config = request.getfixturevalue(task)()
+    env, spec, backend = resolve(config)
+    loop = make_loop(config, env, spec, backend)
+    counted = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: counted.append(event) if "backend_compile" in event else None
+    )
+    try:
+        first = loop.advance(loop.init(), False)
+        assert counted
+        counted.clear()
+        second = loop.advance(first.state, False)
+        loop.advance(second.state, False)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert counted == []
+
+
+def test_seeds_side_by_side_are_the_runs_by_themselves(cartpole):
+    both = chunks(cartpole(seeds=2), 2)[-1]
+    alone = chunks(cartpole(seed=1), 2)[-1]
+    np.testing.assert_allclose(both.candidates[1], alone.candidates[0], rtol=1e-3, atol=1e-4)
+    assert not np.allclose(both.candidates[0], both.candidates[1])
+
+
+def test_several_policies_share_one_critic(ant):
+    config = ant("ant-cpu-paper", **{"exploration.policies": 4, "policy.hidden": [8], "critic.widths": [8]})
+    first, second = chunks(config, 2)
+    assert first.candidates.shape[1] == 4
+    assert first.unperturbed.shape == (1, 4)
+    moved = np.abs(second.candidates - first.candidates).max(axis=2)
+    assert (moved > 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "iterations"), [("epvf", 400), ("es", 100), ("random", 100)])
+def test_every_algorithm_learns_to_balance(cartpole, algorithm, iterations):
+    changes = {
+        "epvf": {"critic.steps": 10, "improvement.steps": 10, "critic.widths": [64, 64]},
+        "es": {"improvement.steps": 1, "improvement.learning_rate": 0.1, "exploration.antithetic": True},
+        "random": {},
+    }[algorithm]
+    config = cartpole(
+        algorithm=algorithm,
+        envs=16,
+        seeds=4,
+        iterations=iterations,
+        log_every=iterations // 10,
+        horizon=200,
+        **{"policy.hidden": [16], "replay.capacity": 16 * iterations, "replay.batch_size": 16, **changes},
+    )
+    found = chunks(config, 10)
+    first, best = found[0].metrics["return_perturbed"], np.max([chunk.unperturbed[:, 0] for chunk in found], axis=0)
+    last = found[-1].metrics["return_perturbed"]
+    assert np.median(best) > 150
+    if algorithm != "random":
+        assert np.median(last / first) > 1.5
