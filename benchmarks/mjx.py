@@ -36,7 +36,7 @@ def plain(env, spec):
 
     def episode(flat, key):
         tensors = mlp.unflatten(spec, flat)
-        world = mjx.World(begin(env, key), jnp.zeros(mjx._velocities(env)))
+        world = mjx.World(begin(env, key), jnp.zeros(mjx.velocities(env)))
         return jax.lax.scan(lambda world, _: (step(tensors, world), None), world, length=env.horizon)[0].episode
 
     return jax.jit(jax.vmap(episode))

@@ -20,11 +20,12 @@ class Bar:
     """`with Bar("collect", "episodes") as bar: bar.update(done, total, steps, "env steps")`.
 
     Ctrl-C inside the block raises KeyboardInterrupt, and again at each update: Python swallows an interrupt that falls
-    into a callback or a destructor, and the work would go on.
+    into a callback or a destructor, and the work would go on. With `patient`, the first Ctrl-C waits for the next
+    update, so that the step under way is finished and can be saved; the second one raises at once.
     """
 
-    def __init__(self, name: str, unit: str, quiet: bool = False):
-        self.name, self.unit, self.quiet = name, unit, quiet
+    def __init__(self, name: str, unit: str, quiet: bool = False, patient: bool = False):
+        self.name, self.unit, self.quiet, self.patient = name, unit, quiet, patient
         self.began = self.logged = time.perf_counter()
         self.bar: Progress | None = None
         self.interrupted = False
@@ -55,6 +56,10 @@ class Bar:
             self.bar.stop()
 
     def _interrupt(self, number: int, frame: Any) -> None:
+        if self.patient and not self.interrupted:
+            self.interrupted = True
+            print(f"{self.name}: stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+            return
         self.interrupted = True
         raise KeyboardInterrupt
 

@@ -30,12 +30,18 @@ def test_links_in_the_documents_lead_somewhere():
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def test_every_setting_of_collect_is_documented():
+@pytest.mark.parametrize("verb", ["collect", "train-online"])
+def test_every_setting_is_documented(verb):
     from epvf_data.collectors.setting import collect_config
     from epvf_data.config import to_dict
+    from epvf_data.trainers.online import online_config
 
-    text = (ROOT / "docs" / "collecting.md").read_text()
-    for name, value in to_dict(collect_config("ant")).items():
+    file, config = {
+        "collect": ("collecting.md", collect_config("ant")),
+        "train-online": ("online.md", online_config("ant-cpu")),
+    }[verb]
+    text = (ROOT / "docs" / file).read_text()
+    for name, value in to_dict(config).items():
         for key in [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]:
             assert f"`{key}`" in text, key
 

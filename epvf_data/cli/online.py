@@ -11,6 +11,7 @@ from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print
 from epvf_data.errors import ConfigError, RunError
 
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
+BASELINES = ("ant-ppo-cpu", "ant-ppo-paper", "ant-sac-cpu", "ant-sac-paper")  # agents of a library, as controls
 
 
 @app.command(
@@ -58,6 +59,7 @@ def train_online(
     if list_presets:
         for name, sentence in presets().items():
             print(f"{name:18}{sentence}")
+        print(f"{', '.join(BASELINES)}: PPO and SAC of brax, which the extra `baselines` installs.")
         return
     prepare()
     flags: dict[str, Any] = {
@@ -75,10 +77,16 @@ def train_online(
     if name is None:
         raise ConfigError(f"there is no preset for environment {env}; name one with --config.")
     given = {key: value for key, value in flags.items() if value is not None}
-    settings = configure(name, configuration.parse_overrides(set_ or []), given)
+    changes = configuration.parse_overrides(set_ or [])
     target = out or Path(f"{Path(name).stem}-run")
+    if name in BASELINES:
+        if resume or record or warm_start or max_minutes:
+            raise ConfigError(f"{name} takes no --resume, --record, --warm-start or --max-minutes.")
+        _baseline(name, configuration.merge(changes, given), target, json, quiet)
+        return
+    settings = configure(name, changes, given)
     try:
-        with Bar("train", "env steps", quiet) as bar:
+        with Bar("train", "env steps", quiet, patient=True) as bar:
             report = run(
                 settings,
                 target,
@@ -104,3 +112,19 @@ def train_online(
     if not report.finished:
         print(f"not finished; continue with: {resume_command()}")
     print(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")
+
+
+def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:
+    """PPO or SAC in place of a policy-conditioned critic."""
+    from epvf_data.baselines import baseline_config, train_baseline
+    from epvf_data.progress import Bar
+
+    settings = baseline_config(name, **changes)
+    with Bar("train", "env steps", quiet) as bar:
+        show = lambda event: bar.update(event["env_steps"], event["env_steps_total"], event["env_steps"], "env steps")  # noqa: E731
+        report = train_baseline(settings, target, progress=show)
+    if json:
+        print_json(report.to_dict())
+        return
+    print(f"{report.run}: {report.env_steps:,} env steps in {report.seconds:.0f} s")
+    print(f"return of the deterministic policy: {report.return_unperturbed:.2f}; curves: {target / 'metrics.jsonl'}")

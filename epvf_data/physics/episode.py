@@ -32,9 +32,9 @@ class Outcomes(NamedTuple):
         """Arrays to be filled in; returns start as NaN so that a forgotten one shows."""
         shape = (policies, episodes)
         flags = [np.zeros(shape, bool) for _ in range(3)]
-        returns = [np.full(shape, np.nan, np.float32) for _ in range(2)]
+        first, second = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         seen = None if observation_size is None else np.zeros((*shape, observation_size), np.float32)
-        return cls(*returns, np.zeros(shape, np.int32), *flags, seen)
+        return cls(first, second, np.zeros(shape, np.int32), flags[0], flags[1], flags[2], seen)
 
     @property
     def env_steps(self) -> int:

@@ -79,7 +79,7 @@ def rollout(
     chunk = chunk or (CPU_CHUNK if on_cpu else min(DEVICE_CHUNK, power_of_two(queue.items)))
     threads = min(threads or (len(os.sched_getaffinity(0)) if on_cpu else 1), math.ceil(queue.items / chunk))
     lanes = chunk + CPU_SPARE if on_cpu else chunk
-    if lanes * _velocities(env) ** 3 >= SPLIT_WORK:
+    if lanes * velocities(env) ** 3 >= SPLIT_WORK:
         # jaxlib waits inside its pool for the parts of a factorisation: two chunks could wait for each other for ever.
         threads = 1
     with jax.default_device(device):
@@ -104,7 +104,7 @@ def episode_fn(
 
     It leaves its loop when the episode has ended; under `vmap`, when all have.
     """
-    step, start_warm = _step(env, spec, discount), jnp.zeros(_velocities(env))
+    step, start_warm = _step(env, spec, discount), jnp.zeros(velocities(env))
 
     def episode(tensors: mlp.Tensors, key: PRNGKeyArray) -> Episode:
         def some_steps(world: World) -> World:
@@ -135,32 +135,32 @@ def _default_device() -> Any:
 
 def _step(env: Env, spec: PolicySpec, discount: float) -> Callable[[mlp.Tensors, World], World]:
     """One control step of one world; a world whose episode has ended stays as it is."""
-    advance = _advance(env)
+    move = advance(env)
 
     def step(tensors: mlp.Tensors, world: World) -> World:
         # TF32 would change returns, and MuJoCo's own code promotes ranks.
         with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
             episode, action, control = act(env, spec, tensors, world.episode)
-            qpos, qvel, warmstart = advance(world, control)
+            qpos, qvel, warmstart = move(world, control)
             moved = World(account(env, discount, episode, Physics(qpos, qvel, action)), warmstart)
         return jax.tree.map(lambda new, old: jnp.where(world.episode.running, new, old), moved, world)
 
     return step
 
 
-def _advance(env: Env) -> Advance:
+def advance(env: Env) -> Advance:
     """The physics of one control step of one world: `substeps` physics steps under the same control."""
     if env.dynamics is not None:
         dynamics = env.dynamics
 
-        def advance(world: World, control: Array) -> tuple[Array, Array, Array]:
+        def advance_own(world: World, control: Array) -> tuple[Array, Array, Array]:
             physics = world.episode.physics
             for _ in range(env.substeps):
                 qpos, qvel = dynamics(physics, control)
                 physics = physics._replace(qpos=qpos, qvel=qvel)
             return physics.qpos, physics.qvel, world.warmstart
 
-        return advance
+        return advance_own
 
     library, model, template = _mjx(env)
 
@@ -193,7 +193,7 @@ def _mjx(env: Env) -> tuple[Any, Any, Any]:
         return mjx, model, mjx.make_data(model)
 
 
-def _velocities(env: Env) -> int:
+def velocities(env: Env) -> int:
     """Length of the warm start; environments with their own dynamics have none."""
     return 0 if env.xml is None else _mjx(env)[1].nv
 
@@ -209,16 +209,16 @@ class _Compiled(NamedTuple):
 @lru_cache(maxsize=32)
 def _compiled(env: Env, spec: PolicySpec, discount: float, lanes: int, on_cpu: bool, sample: bool) -> _Compiled:
     """Compiled once for each set of arguments."""
-    step, velocities = jax.vmap(_step(env, spec, discount)), _velocities(env)
+    step, length = jax.vmap(_step(env, spec, discount)), velocities(env)
 
     def nobody() -> tuple[mlp.Tensors, World]:
         tensors, episode = blank(env, spec, lanes, sample)
-        return tensors, World(episode, jnp.zeros((lanes, velocities)))
+        return tensors, World(episode, jnp.zeros((lanes, length)))
 
     def load(tensors, world, slots, flat, seeds, numbers):
         new = jax.vmap(lambda row: mlp.unflatten(spec, row))(flat)
         episode = jax.vmap(lambda seed, number: start(env, seed, number, sample))(seeds, numbers)
-        fresh = World(episode, jnp.zeros((len(flat), velocities)))
+        fresh = World(episode, jnp.zeros((len(flat), length)))
         return jax.tree.map(lambda old, value: put(old, slots, value), (tensors, world), (new, fresh))
 
     def segment(tensors, world):

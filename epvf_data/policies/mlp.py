@@ -12,7 +12,7 @@ from epvf_data.policies.spec import PolicySpec
 
 Tensors = dict[str, Array]  # tensor name of the spec → array
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
     "elu": jax.nn.elu,
@@ -63,5 +63,5 @@ def apply(spec: PolicySpec, tensors: Mapping[str, Array], observation: Float[Arr
         x = x @ tensors[f"layer_{layer}/kernel"]
         if spec.bias:
             x = x + tensors[f"layer_{layer}/bias"]
-        x = _ACTIVATIONS[spec.output if layer == last else spec.activation](x)
+        x = ACTIVATIONS[spec.output if layer == last else spec.activation](x)
     return x

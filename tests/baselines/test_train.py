@@ -103,7 +103,7 @@ def test_the_exported_policy_acts_as_braxs_deterministic_one(algorithm, activati
         34,
         8,
         preprocess_observations_fn=statistics.normalize,
-        activation=mlp._ACTIVATIONS[activation],
+        activation=mlp.ACTIVATIONS[activation],
         **{sizes: (32, 16)},
     )
     random = np.random.default_rng(7)

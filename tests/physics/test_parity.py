@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 def step_mjx(env):
     """One compiled control step from (qpos, qvel, warm start, action) to the next qpos, qvel, warm start."""
-    advance, idle = mjx._advance(env), begin(env, jax.random.key(0))
+    advance, idle = mjx.advance(env), begin(env, jax.random.key(0))
 
     def step(qpos, qvel, warmstart, action):
         world = mjx.World(idle._replace(physics=Physics(qpos, qvel, action)), warmstart)

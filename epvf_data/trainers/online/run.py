@@ -91,7 +91,7 @@ def train_online(
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, float(standing.seconds), began)
     try:
-        while not finished(config, standing) and not (max_seconds and time.perf_counter() - began > max_seconds):
+        while not finished(config, standing):
             chunk = loop.advance(standing.state, recorder is not None)
             account(standing, chunk)
             if recorder is not None:
@@ -100,7 +100,13 @@ def train_online(
             if progress is not None:
                 progress(_event(config, standing, chunk, keeper.elapsed()))
             keeper.maybe_save(standing)
+            if max_seconds is not None and time.perf_counter() - began > max_seconds:
+                break
         keeper.save(standing)
+    except KeyboardInterrupt:
+        if standing.alive:
+            keeper.save(standing)
+        raise
     finally:
         journal.close()
         if recorder is not None:

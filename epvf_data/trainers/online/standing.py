@@ -33,6 +33,11 @@ class Standing:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @property
+    def alive(self) -> bool:
+        """Whether the state can be saved; the iteration under way has taken over its memory."""
+        return not any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
+
+    @property
     def iteration(self) -> int:
         return int(np.asarray(self.state.iteration)[0])
 

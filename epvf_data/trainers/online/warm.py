@@ -19,6 +19,7 @@ from epvf_data.trainers.online.state import State, typed_key
 from epvf_data.trainers.source import open_source
 
 MAX_BYTES = 1 << 30  # of parameters; of larger data sets as many rows as fit are drawn
+WARM = 2**32 - 1  # in place of an iteration's number
 
 
 def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path: Path) -> State:
@@ -56,7 +57,7 @@ def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path
             return Rows(theta[index], targets[index], jnp.ones(batch))
 
         context = Context(state.theta[0], jnp.mean(noise_scale(config, state.theta[0])), None)
-        fitted, _ = learner.fit(state.inner.learner, draw, context, jax.random.fold_in(typed_key(state.key), -1))
+        fitted, _ = learner.fit(state.inner.learner, draw, context, jax.random.fold_in(typed_key(state.key), WARM))
         return state._replace(inner=state.inner._replace(learner=fitted))
 
     with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):

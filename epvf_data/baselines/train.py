@@ -1,0 +1,248 @@
+"""One run of brax's PPO or SAC, written like a run of online training, so that both can stand in one figure."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from epvf_data import config as configuration
+from epvf_data.baselines import library
+from epvf_data.baselines.export import to_policy
+from epvf_data.baselines.settings import BaselineConfig
+from epvf_data.baselines.worlds import Worlds
+from epvf_data.envs import Env
+from epvf_data.errors import RunError
+from epvf_data.policies import mlp
+from epvf_data.policies.files import save_policy
+from epvf_data.rollout import rollout
+from epvf_data.trainers import rundir
+
+Progress = Callable[[dict[str, Any]], None]
+RANDOM_STARTS = 16  # episodes of an evaluation where starts are random
+_NO_LOSS = ("training/sps", "training/walltime", "training/learning_rate", "training/buffer_current_size")
+EXACT = 1e-4  # a policy file is written only if its actions are brax's within this
+
+
+@dataclass(frozen=True)
+class BaselineReport:
+    """How a run ended; returns are those of the last evaluation."""
+
+    run: str
+    algorithm: str
+    iterations: int  # evaluations, that is, lines of metrics.jsonl
+    env_steps: int
+    return_perturbed: float | None  # mean of the training episodes finished since the evaluation before
+    return_unperturbed: float  # of the deterministic policy, in the environment that brax trained in
+    return_rollout: float | None  # of the policy file through `rollout`; None where none could be written
+    policy: str | None  # the policy file
+    seconds: float
+    finished: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Progress | None = None) -> BaselineReport:
+    """Trains PPO or SAC and writes config.json, versions.json, metrics.jsonl, report.json and the last policy.
+
+    A run cannot be resumed: one that was killed is started again from the beginning in the same directory.
+    `progress` is called after each evaluation with env_steps, env_steps_total and return_perturbed.
+
+    Raises RunError when the directory holds a finished run or anything else, and ConfigError where brax is missing.
+    """
+    library.load("training")
+    directory, env = Path(run_dir), config.build_env()
+    _start(directory, config, env)
+    log = _Log(directory, config, env, progress)
+    with library.ready():
+        module, arguments = (_ppo if config.algorithm == "ppo" else _sac)(config, log)
+        make_policy, params, _ = module.train(
+            environment=Worlds(env, log.ended),
+            eval_env=Worlds(env),
+            wrap_env_fn=lambda worlds, **_: worlds,  # they are a batch and start again by themselves
+            num_timesteps=config.env_steps,
+            episode_length=env.horizon,
+            num_envs=config.envs,
+            num_evals=config.evaluations + 1,  # the first is of the untrained policy
+            num_eval_envs=RANDOM_STARTS if env.random_start else 1,
+            deterministic_eval=True,
+            max_devices_per_host=1,
+            seed=config.seed,
+            progress_fn=log.evaluated,
+            **arguments,
+        )
+        path = log.save(make_policy, params)
+    report = log.report(path, _roll_out(env, config, params) if path else None)
+    rundir.write_json(directory / "report.json", report.to_dict())
+    return report
+
+
+def _start(directory: Path, config: BaselineConfig, env: Env) -> None:
+    """Makes the run directory, or empties the one that a killed run of the same settings left behind."""
+    settings = {"kind": "baseline", "config": configuration.to_dict(config), "env": env.identity}
+    if (directory / "config.json").is_file():
+        if (directory / "report.json").exists():
+            raise RunError(f"{directory} holds a finished run; choose another directory for a new one.")
+        if rundir.read_run(directory) != settings:
+            raise RunError(f"{directory} was started with other settings; choose another directory for a new run.")
+        for old in (directory / "metrics.jsonl", *(directory / "policies").glob("*.safetensors")):
+            old.unlink(missing_ok=True)
+        rundir.write_json(directory / "versions.json", _versions())
+        return
+    rundir.create_run(directory, settings)
+    rundir.write_json(directory / "versions.json", _versions())
+
+
+def _versions() -> dict[str, Any]:
+    return {**rundir.versions(), "brax": metadata.version("brax")}
+
+
+class _Log:
+    """What a run has told so far: episodes that ended in training, and a line of metrics at each evaluation."""
+
+    def __init__(self, directory: Path, config: BaselineConfig, env: Env, progress: Progress | None):
+        self.directory, self.config, self.env, self.progress = directory, config, env, progress
+        self.began = time.perf_counter()
+        self.episodes, self.total = 0, 0.0
+        self.lines: list[dict[str, Any]] = []
+
+    def ended(self, over: np.ndarray, returns: np.ndarray) -> None:
+        """Called from inside the compiled loop."""
+        over = np.asarray(over)
+        self.episodes += int(over.sum())
+        self.total += float(np.asarray(returns)[over].sum(dtype=np.float64))
+
+    def evaluated(self, env_steps: int, metrics: dict[str, Any]) -> None:
+        """Called by brax after each evaluation; the first, of the untrained policy, is left out."""
+        jax.effects_barrier()
+        if env_steps == 0:
+            return
+        losses = {
+            name.removeprefix("training/"): _number(value)
+            for name, value in metrics.items()
+            if name.startswith("training/") and name not in _NO_LOSS
+        }
+        line = {
+            "iteration": len(self.lines) + 1,
+            "seed": self.config.seed,
+            "env_steps": int(env_steps),
+            "return_perturbed": self.total / self.episodes if self.episodes else None,
+            "return_unperturbed": float(metrics["eval/episode_reward"]),
+            "episodes": self.episodes,
+            "seconds": time.perf_counter() - self.began,
+            "training_seconds": float(metrics["training/walltime"]),
+            **losses,
+        }
+        self.episodes, self.total = 0, 0.0
+        self.lines.append(line)
+        rundir.append_metrics(self.directory, line)
+        if self.progress is not None:
+            self.progress(
+                {
+                    "env_steps": line["env_steps"],
+                    "env_steps_total": self.config.env_steps,
+                    "return_perturbed": line["return_perturbed"],
+                }
+            )
+
+    def save(self, make_policy: Callable, params: Any) -> Path | None:
+        """Writes the deterministic policy, unless rounding keeps our form of it from giving brax's actions."""
+        spec, flat = to_policy(self.env, params, getattr(self.config, self.config.algorithm).activation)
+        noise = np.random.default_rng(0).normal(size=(256, self.env.observation_size))
+        seen = jnp.asarray(np.asarray(params[0].mean) + noise * np.asarray(params[0].std), jnp.float32)
+        with jax.default_matmul_precision("highest"):
+            theirs, _ = make_policy(params, deterministic=True)(seen, jax.random.PRNGKey(0))
+            ours = jax.vmap(partial(mlp.apply, spec, mlp.unflatten(spec, jnp.asarray(flat))))(seen)
+        if not np.abs(np.asarray(theirs - ours)).max() < EXACT:
+            return None
+        path = self.directory / "policies" / f"last-{self.config.seed}.safetensors"
+        notes = {"algorithm": self.config.algorithm, "horizon": str(self.env.horizon)}
+        save_policy(path, spec, flat, env=self.env.name, **notes)
+        return path
+
+    def report(self, path: Path | None, return_rollout: float | None) -> BaselineReport:
+        last = self.lines[-1]
+        return BaselineReport(
+            run=str(self.directory),
+            algorithm=self.config.algorithm,
+            iterations=len(self.lines),
+            env_steps=last["env_steps"],
+            return_perturbed=last["return_perturbed"],
+            return_unperturbed=last["return_unperturbed"],
+            return_rollout=return_rollout,
+            policy=None if path is None else str(path),
+            seconds=time.perf_counter() - self.began,
+            finished=True,
+        )
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _roll_out(env: Env, config: BaselineConfig, params: Any) -> float:
+    """The mean return of the policy through the same door as every other policy's."""
+    spec, flat = to_policy(env, params, getattr(config, config.algorithm).activation)
+    episodes = RANDOM_STARTS if env.random_start else 1
+    return float(rollout(env, spec, flat[None], episodes=episodes, backend=config.backend).returns.mean())
+
+
+class _Line:
+    """A learning rate that falls along a line: a schedule for optax, a number for brax, which only records it."""
+
+    def __init__(self, start: float, end: float, steps: int):
+        self.start, self.end, self.steps = start, end, steps
+
+    def __call__(self, count: Any) -> Any:
+        return self.start + (self.end - self.start) * jnp.minimum(count / self.steps, 1.0)
+
+    def __jax_array__(self) -> jax.Array:
+        return jnp.float32(self.start)
+
+
+def _ppo(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
+    """brax's module and its arguments."""
+    arguments = asdict(config.ppo)
+    networks = library.load("training.agents.ppo.networks")
+    final, start = arguments.pop("final_learning_rate"), arguments["learning_rate"]
+    if final is not None:
+        arguments["learning_rate"] = _Line(start, final, config.ppo_updates())
+    factory = partial(
+        networks.make_ppo_networks,
+        policy_hidden_layer_sizes=arguments.pop("policy_hidden_layer_sizes"),
+        value_hidden_layer_sizes=arguments.pop("value_hidden_layer_sizes"),
+        activation=mlp.ACTIVATIONS[arguments.pop("activation")],
+    )
+
+    def keep(env_steps: int, make_policy: Callable, params: Any) -> None:
+        if env_steps:
+            log.save(make_policy, params)
+
+    return library.load("training.agents.ppo.train"), {
+        **arguments,
+        "network_factory": factory,
+        "policy_params_fn": keep,  # so that an interrupted run leaves a policy; SAC has no such call
+    }
+
+
+def _sac(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
+    """brax's module and its arguments."""
+    arguments = asdict(config.sac)
+    networks = library.load("training.agents.sac.networks")
+    factory = partial(
+        networks.make_sac_networks,
+        hidden_layer_sizes=arguments.pop("hidden_layer_sizes"),
+        activation=mlp.ACTIVATIONS[arguments.pop("activation")],
+    )
+    return library.load("training.agents.sac.train"), {**arguments, "network_factory": factory}

@@ -1,0 +1,66 @@
+"""train-online as a person meets it: real processes, Ctrl-C, exit codes."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WORDS = [
+    "train-online",
+    *("--env", "cartpole", "--envs", "4", "--horizon", "20", "--out", "run"),
+    *("--set", "policy.hidden=[8]", "--set", "critic.widths=[8]", "--set", "replay.capacity=40"),
+    *("--set", "replay.batch_size=4", "--set", "log_every=1"),
+]
+
+
+def run(*words, check=True):
+    process = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in process.stderr, process.stderr
+    if check:
+        assert process.returncode == 0, process.stderr
+    return process
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp):
+    command = [sys.executable, "-u", "-m", "epvf_data", *WORDS, "--iterations", "100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (in_tmp / "run" / "metrics.jsonl").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert process.returncode == 1, told
+    assert "Traceback" not in told
+    assert "stopping after this step" in told
+    again = told.split("continue from the last checkpoint with: ")[1].strip()
+    done = len((in_tmp / "run" / "metrics.jsonl").read_text().splitlines())
+    words = shlex.split(again)[1:]
+    assert words[-1] == "--resume"
+    stopped = json.loads(run(*words, "--max-minutes", "0", "--json", "--quiet").stdout)
+    assert stopped["iterations"] == done + 1
+    assert {"run", "iterations", "env_steps", "return_perturbed", "return_unperturbed", "seconds"} <= set(stopped)
+    assert not stopped["finished"]
+    refused = run(*WORDS, "--iterations", "100000", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "--resume" in refused.stderr
+
+
+def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp):
+    listed = run("train-online", "--presets").stdout
+    assert "ant-paper" in listed
+    assert "OpenAI-ES" in listed
+    for words, sentence in (
+        (["--config", "ant-papr"], "did you mean ant-paper"),
+        (["--config", "ant-cpu", "--set", "critic.nam=mlp"], "did you mean critic.name"),
+        (["--env", "hopper"], "hopper"),
+        (["--config", "ant-paper", "--record", "run.zarr", "--warm-start", "none.zarr"], "none.zarr"),
+    ):
+        refused = run("train-online", *words, check=False)
+        assert refused.returncode in (1, 2), refused.stderr
+        assert sentence in refused.stderr
+        assert refused.stderr.count("\n") == 1, refused.stderr
+    assert not list(in_tmp.iterdir())
