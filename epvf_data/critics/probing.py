@@ -71,19 +71,25 @@ def ridge_on_actions(
     theta: Float[Array, "n P"],
     targets: Float[Array, "n"],
     penalty: float,
+    pairs: bool = False,
 ) -> ActionPlane:
     """The plane that minimises Σ (V(θ) − target)² + λ |weights|², with λ = penalty · (sum of the actions' variances).
 
-    A direction that holds the share s of the actions' variance is shrunk by 1 / (1 + penalty / (n s)).
+    A direction with the share s of the actions' variance is shrunk by 1 / (1 + penalty / (n s)). With `pairs`, rows
+    i and i + n/2 are antithetic, and the plane is fitted to the differences within pairs: what both halves share, such
+    as falling whichever way the noise points, cannot pass for a slope.
     """
     actions = jax.lax.map(lambda row: jnp.ravel(probe(spec, row, states)), theta, batch_size=min(256, len(theta)))
     origin, bias = actions.mean(axis=0), targets.mean()
-    centred = actions - origin[None]
-    rows, size = centred.shape
-    level = penalty * jnp.sum(jnp.mean(jnp.square(centred), axis=0)) + 1e-12
-    if rows < size:  # the smaller of the two systems
-        dual = jnp.linalg.solve(centred @ centred.T + level * jnp.eye(rows), targets - bias)
-        weights = centred.T @ dual
+    if pairs:
+        half = len(theta) // 2
+        inputs, wanted = (actions[:half] - actions[half:]) / 2, (targets[:half] - targets[half:]) / 2
     else:
-        weights = jnp.linalg.solve(centred.T @ centred + level * jnp.eye(size), centred.T @ (targets - bias))
+        inputs, wanted = actions - origin[None], targets - bias
+    rows, size = inputs.shape
+    level = penalty * jnp.sum(jnp.mean(jnp.square(inputs), axis=0)) + 1e-12
+    if rows < size:  # the smaller of the two systems
+        weights = inputs.T @ jnp.linalg.solve(inputs @ inputs.T + level * jnp.eye(rows), wanted)
+    else:
+        weights = jnp.linalg.solve(inputs.T @ inputs + level * jnp.eye(size), inputs.T @ wanted)
     return ActionPlane(states, origin, weights, bias)

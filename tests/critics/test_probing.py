@@ -34,6 +34,20 @@ def test_the_plane_is_the_ridge_solution(rows):
     )
 
 
+def test_what_antithetic_partners_share_is_no_slope():
+    states, base = jax.random.normal(jax.random.key(1), (8, 3)), policies(1)[0]
+    noise = 0.3 * jax.random.normal(jax.random.key(2), (200, SPEC.size))
+    theta = jnp.concatenate([base[None] + noise, base[None] - noise])
+    shared = 10 * jnp.sum(jnp.square(noise), axis=1)
+    slope = jax.random.normal(jax.random.key(3), (SPEC.size,))
+    targets = jnp.concatenate([shared + noise @ slope, shared - noise @ slope])
+    plane = ridge_on_actions(SPEC, states, theta, targets, 1e-3, pairs=True)
+    same = ridge_on_actions(SPEC, states, theta, targets - jnp.concatenate([shared, shared]), 1e-3, pairs=True)
+    np.testing.assert_allclose(plane.weights, same.weights, rtol=1e-3, atol=1e-4)
+    gradient = jax.grad(lambda row: action_value(SPEC, plane, row))(base)
+    assert jnp.dot(gradient, slope) / jnp.linalg.norm(gradient) / jnp.linalg.norm(slope) > 0.5
+
+
 def test_the_plane_ranks_policies_whose_return_is_linear_in_their_actions():
     states = jax.random.normal(jax.random.key(1), (8, 3))
     train, test = policies(300), policies(100, seed=9)

@@ -154,12 +154,17 @@ def _rows(
 
 
 def _states(count: int, result: Result, key: PRNGKeyArray) -> Float[Array, "K O"] | None:
-    """`count` of the observations of the iteration; with repeats where there are fewer."""
+    """`count` of the observations of the iteration, those of long episodes more often: each control step counts alike.
+
+    Without repeats where there are enough.
+    """
     if not count:
         return None
     assert result.observations is not None
     seen = result.observations
-    order = jax.random.permutation(jax.random.fold_in(key, STREAMS["probe"]), len(seen))
+    # Gumbel's trick draws without replacement in proportion to the lengths.
+    noise = jax.random.gumbel(jax.random.fold_in(key, STREAMS["probe"]), result.lengths.shape)
+    order = jnp.argsort(-(jnp.log(jnp.maximum(result.lengths, 1).astype(jnp.float32)) + noise))
     return seen[jnp.resize(order, (count,))]
 
 

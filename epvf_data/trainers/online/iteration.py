@@ -78,7 +78,7 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
         if state.normaliser is not None and result.observations is not None:
             state = state._replace(normaliser=observe(state.normaliser, result.observations))
         spent = [
-            state.fraction + result.steps / config.env_steps if config.env_steps else jnp.zeros(()),
+            state.fraction + result.lengths.sum() / config.env_steps if config.env_steps else jnp.zeros(()),
             (state.iteration + 1) / config.iterations if config.iterations else jnp.zeros(()),
         ]
         state = state._replace(iteration=state.iteration + 1, fraction=jnp.maximum(spent[0], spent[1]))

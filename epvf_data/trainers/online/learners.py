@@ -125,7 +125,8 @@ def _closed_form(config: OnlineConfig, spec: PolicySpec) -> Learner:
     def fit(state: ActionPlane, draw: Draw, context: Context, key: PRNGKeyArray) -> tuple[ActionPlane, Metrics]:
         rows = draw(key)
         assert context.states is not None
-        plane = ridge_on_actions(spec, context.states, rows.theta, rows.target, config.critic.penalty)
+        pairs = config.exploration.antithetic
+        plane = ridge_on_actions(spec, context.states, rows.theta, rows.target, config.critic.penalty, pairs)
         before = jax.vmap(lambda row: action_value(spec, state, row))(rows.theta)
         after = jax.vmap(lambda row: action_value(spec, plane, row))(rows.theta)
         return plane, {

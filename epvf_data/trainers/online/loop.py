@@ -93,7 +93,7 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         state, first = timed(seconds, "critic", lambda: fit(state, proposal, result))
         state, second = timed(seconds, "policy", lambda: improve(state, proposal, result))
         metrics = {name: np.asarray(value) for name, value in (first | second).items()}
-        return state, (metrics, result.steps), Rollouts(0, host, outcomes)
+        return state, (metrics, np.asarray(result.lengths).sum(axis=1)), Rollouts(0, host, outcomes)
 
     def advance(state: State, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
@@ -146,7 +146,7 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         result = to_result(outcomes, seeds, count)
         state, first = run.fit(state, proposal, result)
         state, second = run.improve(state, proposal, result)
-        return state, (first | second, result.steps, (proposal, outcomes) if keep else None)
+        return state, (first | second, result.lengths.sum(axis=1), (proposal, outcomes) if keep else None)
 
     @partial(jax.jit, donate_argnums=0, static_argnums=1)
     def chunk(state: State, keep: bool):
@@ -181,7 +181,7 @@ def to_result(outcomes: Outcomes, seeds: int, count: int) -> Result:
     return Result(
         returns=split(outcomes.returns).mean(axis=2),
         finite=split(outcomes.finite).all(axis=2),
-        steps=split(outcomes.lengths).sum(axis=(1, 2), dtype=np.int32),
+        lengths=split(outcomes.lengths).sum(axis=2, dtype=np.int32),
         observations=seen,
     )
 

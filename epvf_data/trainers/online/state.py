@@ -51,7 +51,7 @@ class Result(NamedTuple):
 
     returns: Float[Array, "M"]  # undiscounted, mean over episodes
     finite: Bool[Array, "M"]
-    steps: Int[Array, ""]  # control steps of all episodes
+    lengths: Int[Array, "M"]  # control steps, all episodes
     observations: Float[Array, "M O"] | None  # one of each policy's episodes
 
 
