@@ -15,11 +15,15 @@ from epvf_data.policies.perturb import clip_weights
 Value = Callable[[Float[Array, "P"]], Float[Array, ""]]
 
 
-class Improver(NamedTuple):
-    """Adam (Kingma and Ba 2015) with decoupled weight decay, then the weight clip.
+OPTIMISERS = ("adam", "momentum")
 
-    `init(θ [P]) → moments`; `step(θ, moments, gradient [P], rate) → (θ, moments)` moves θ up the gradient by about
-    `rate` a parameter.
+
+class Improver(NamedTuple):
+    """How θ follows gradients: with decoupled weight decay, then the weight clip.
+
+    `init(θ [P]) → moments`; `step(θ, moments, gradient [P], rate) → (θ, moments)` moves θ up the gradient. `adam`
+    (Kingma and Ba 2015) moves each parameter by about `rate`. `momentum` moves θ by exactly the distance `rate` along
+    the running mean of the gradients' directions: no parameter's noise is blown up to the size of another's signal.
     """
 
     init: Callable[[Float[Array, "P"]], Any]
@@ -27,17 +31,33 @@ class Improver(NamedTuple):
 
 
 def make_improver(
-    limit: float | None = None, weight_decay: float = 0.0, beta1: float = 0.9, beta2: float = 0.999
+    limit: float | None = None,
+    weight_decay: float = 0.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    optimiser: str = "adam",
 ) -> Improver:
     """`limit` is the box ±limit, None for none; `weight_decay` shrinks θ by rate · weight_decay a step."""
-    adam = optax.scale_by_adam(b1=beta1, b2=beta2)
+    scale = {"adam": lambda: optax.scale_by_adam(b1=beta1, b2=beta2), "momentum": lambda: _directions(beta1)}
+    transform = scale[optimiser]()
 
     def step(theta: Float[Array, "P"], moments: Any, gradient: Float[Array, "P"], rate: Float[Array, ""] | float):
-        direction, moments = adam.update(gradient, moments)
+        direction, moments = transform.update(gradient, moments)
         moved = theta + rate * (jnp.asarray(direction) - weight_decay * theta)
         return clip_weights(moved, limit), moments
 
-    return Improver(adam.init, step)
+    return Improver(transform.init, step)
+
+
+def _directions(decay: float) -> optax.GradientTransformation:
+    """The running mean of unit gradients, scaled to length one."""
+    unit = lambda vector: vector / jnp.maximum(jnp.linalg.norm(vector), 1e-12)  # noqa: E731
+
+    def update(gradient: Array, mean: Array, params: Any = None) -> tuple[Array, Array]:
+        mean = decay * mean + (1 - decay) * unit(gradient)
+        return unit(mean), mean
+
+    return optax.GradientTransformation(jnp.zeros_like, update)  # pyright: ignore[reportArgumentType]
 
 
 def climb(

@@ -1,6 +1,9 @@
 """The documents keep their word: code in the README is the code that is tested, and it runs."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +106,27 @@ def test_the_evolution_example_makes_bases(in_tmp):
 
     spec, flat = load_policy("bases/cartpole-h50-last.safetensors")
     assert flat.shape == (spec.size,)
+
+
+@pytest.mark.slow
+def test_the_slices_of_gpu_time_go_on_where_the_last_one_stopped(in_tmp):
+    script = ROOT / "examples" / "offline_gpu" / "train.sh"
+    small = "policy.hidden=[8] critic.widths=[8] replay.capacity=64 replay.batch_size=8 envs=8 horizon=20 iterations=10"
+    words = [word for change in small.split() for word in ("--set", change)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    told = []
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", script, "-", "cartpole-paper", "run", "0", *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PATH": path},
+        )
+        assert done.returncode == 0, done.stderr
+        told.append([json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")])
+        assert (in_tmp / "run.tar.gz").exists()
+        shutil.rmtree(in_tmp / "run")  # only the archive travels
+    assert [report["iterations"] for report, _ in told] == [5, 10]
+    assert [report["finished"] for report, _ in told] == [False, True]
+    assert told[1][1]["env_steps"] > told[0][1]["env_steps"] > 0

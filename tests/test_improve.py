@@ -31,6 +31,16 @@ def test_the_first_step_is_the_rate_in_every_direction_that_matters():
     np.testing.assert_allclose(climbed, 1e-3 * jnp.sign(TOP), rtol=1e-3)
 
 
+def test_momentum_moves_by_the_rate_along_the_gradient():
+    improver, theta = make_improver(optimiser="momentum"), jnp.zeros(4)
+    moments, path = improver.init(theta), []
+    for gradient in (TOP, 100 * TOP, TOP):
+        moved, moments = improver.step(theta, moments, gradient, 0.25)
+        path.append(moved - theta)
+        theta = moved
+    np.testing.assert_allclose(path, [0.25 * TOP / np.linalg.norm(TOP)] * 3, rtol=1e-5)
+
+
 def test_weight_decay_is_decoupled_from_the_gradient():
     plain, decayed = make_improver(), make_improver(weight_decay=0.5)
     theta, gradient = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.1])

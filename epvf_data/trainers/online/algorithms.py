@@ -49,7 +49,7 @@ def make_algorithm(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorith
 def improver_of(config: OnlineConfig):
     """The optimiser of θ."""
     chosen = config.improvement
-    return make_improver(chosen.weight_clip, chosen.weight_decay, chosen.beta1, chosen.beta2)
+    return make_improver(chosen.weight_clip, chosen.weight_decay, chosen.beta1, chosen.beta2, chosen.optimiser)
 
 
 def epvf(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
@@ -77,8 +77,14 @@ def epvf(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
         gradient = jax.grad(value)(state.theta[0])
         move = jax.vmap(lambda theta, moments: climb(value, improver, theta, moments, chosen.steps, rate))
         theta, moments, norms = move(state.theta, state.improver)
-        metrics = {"policy_gradient_norm": norms.mean(), "policy_learning_rate": rate}
-        metrics["predicted_gain"] = jnp.mean(jax.vmap(value)(theta) - jax.vmap(value)(state.theta))
+        gain = jax.vmap(value)(theta) - jax.vmap(value)(state.theta)
+        metrics = {"policy_gradient_norm": norms.mean(), "policy_learning_rate": rate, "predicted_gain": gain.mean()}
+        if chosen.trust is not None:
+            # Beyond the spread of V over the policies that it was fitted on, V is extrapolation.
+            allowed = chosen.trust * jnp.std(jax.vmap(value)(proposal.theta))
+            share = jnp.minimum(1.0, allowed / jnp.maximum(jnp.abs(gain), 1e-12))
+            theta = state.theta + share[:, None] * (theta - state.theta)
+            metrics["trusted_share"] = share.mean()
         if len(state.theta) == 1:
             metrics |= _fidelity(config, gradient, proposal, result)
         return _moved(config, state, theta, moments, metrics)

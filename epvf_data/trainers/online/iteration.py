@@ -83,6 +83,7 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
         ]
         state = state._replace(iteration=state.iteration + 1, fraction=jnp.maximum(spent[0], spent[1]))
         metrics["return_perturbed"], metrics["return_max"] = result.returns.mean(), result.returns.max()
+        metrics["episode_length"] = result.lengths.mean() / config.episodes
         metrics["not_finite"] = jnp.sum(~result.finite).astype(jnp.float32)
         return state, metrics
 

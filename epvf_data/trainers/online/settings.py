@@ -12,6 +12,7 @@ from typing import Any
 from epvf_data import config as configuration
 from epvf_data.envs import ENVS
 from epvf_data.errors import ConfigError
+from epvf_data.improve import OPTIMISERS
 from epvf_data.policies.config import PolicyConfig
 from epvf_data.policies.perturb import LAWS
 
@@ -106,17 +107,20 @@ class ImprovementConfig:
     """How θ climbs."""
 
     steps: int = 10  # L; evolution strategies take one
-    learning_rate: float = 1e-3  # of Adam
+    optimiser: str = "adam"  # or "momentum": steps of the length learning_rate
+    learning_rate: float = 1e-3
     final_learning_rate: float | None = None  # reached exponentially at the end of the budget; None: constant
     weight_decay: float = 0.0  # decoupled (AdamW)
     weight_clip: float | None = None  # θ stays within ±weight_clip, from before the first rollout
+    trust: float | None = None  # V may rise by at most so many standard deviations of V over the perturbed policies
     beta1: float = 0.9
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
+        _one_of("optimiser", self.optimiser, OPTIMISERS)
         _at_least(self, "improvement.", 1, "steps")
         _at_least(self, "improvement.", 0, "weight_decay", "beta1", "beta2")
-        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "weight_clip")
+        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "weight_clip", "trust")
 
 
 @dataclass(frozen=True)

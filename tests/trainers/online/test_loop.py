@@ -78,6 +78,16 @@ def test_several_policies_share_one_critic(ant):
     assert (moved > 0).all()
 
 
+def test_trust_cuts_the_climb(ant):
+    free, cut = (
+        chunks(ant(**{"improvement.trust": trust, "improvement.learning_rate": 0.03}), 1) for trust in (1e6, 0.1)
+    )
+    assert free[0].metrics["trusted_share"][0] == 1.0
+    share = cut[0].metrics["trusted_share"][0]
+    assert 0.0 < share < 1.0
+    np.testing.assert_allclose(cut[0].metrics["policy_step"], share * free[0].metrics["policy_step"], rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "iterations"), [("epvf", 400), ("es", 100), ("random", 100)])
 def test_every_algorithm_learns_to_balance(cartpole, algorithm, iterations):
