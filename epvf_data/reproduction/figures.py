@@ -116,10 +116,17 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"exploration.law": "uniform_scaled", "exploration.scale": 0.3, "exploration.antithetic": False},
     ),
     ("independent-noise", "no antithetic pairs", {"exploration.antithetic": False}),
-    ("mlp", "MLP critic on raw parameters", {"critic.name": "mlp"}),
-    ("scaled-target", "returns in place of ranks", {"critic.target": "scaled"}),
-    ("ten-steps", "10 policy steps", {"improvement.steps": 10}),
-    ("decaying-rate", "policy rate falls to 1e-7", {"improvement.final_learning_rate": 1e-7}),
+    (
+        "mlp",
+        "MLP critic on raw parameters",
+        {"critic.name": "mlp", "critic.zero_last": True, "critic.inputs": "centred"},
+    ),
+    ("linear", "linear critic on raw parameters", {"critic.name": "linear", "critic.inputs": "centred"}),
+    ("few-states", "16 probing states", {"critic.probes": 16}),
+    ("light-penalty", "penalty 1", {"critic.penalty": 1.0}),
+    ("adam", "Adam at 1e-2", {"improvement.optimiser": "adam", "improvement.learning_rate": 1e-2}),
+    ("long-steps", "steps four times as long", {"improvement.learning_rate": 0.2}),
+    ("four-times-envs", "four times the environments", {"envs": 1024}),
     ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
 )
 REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with

@@ -9,10 +9,10 @@ from epvf_data.config import to_dict
 from epvf_data.errors import ConfigError
 from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Variant
 
-# What a control takes over from the panel's reference, so that both spend the same on the same task.
+# What a control takes over from the panel's reference, so that both spend the same on the same task; its population is its own.
 SHARED = (
-    *("env", "envs", "horizon", "episodes", "iterations", "env_steps"),
-    *("seed", "seeds", "backend", "log_every", "evaluation_episodes", "policy.hidden"),
+    *("env", "horizon", "episodes", "iterations", "env_steps"),
+    *("seed", "seeds", "backend", "evaluation_episodes", "policy.hidden"),
 )
 
 

@@ -153,7 +153,7 @@ def test_both_settings_stand_side_by_side_and_share_controls(trainer, tmp_path):
     assert variants["buffer-100x"]["seeds"] == [0, 1]
     assert variants["buffer-100x"]["changes"] == {"replay.batch_size": [None, 8], "replay.capacity": [None, 800]}
     assert variants["buffer-100x"]["seconds"] == 24.0
-    assert variants["ours-mlp"]["changes"] == {"critic.name": ["probing-ridge", "mlp"]}
+    assert variants["ours-mlp"]["changes"]["critic.name"] == ["probing-ridge", "mlp"]
     report = (tmp_path / "report.md").read_text()
     assert "### With the paper's settings" in report
     assert "### With our settings" in report
