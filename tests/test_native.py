@@ -54,7 +54,8 @@ def test_results_do_not_depend_on_batch_order_or_threads():
     assert len(np.unique(everyone.lengths)) > 5, "episodes of different lengths make slots change hands"
     order = np.random.default_rng(0).permutation(300)[:77]
     some = native.rollout(ANT, SPEC, params[order], np.zeros((77, 2), np.uint32), threads=1)
-    for part, whole in zip(some, everyone, strict=True):
+    assert some.observations is everyone.observations is None
+    for part, whole in zip(some[:-1], everyone[:-1], strict=True):
         np.testing.assert_array_equal(part, whole[order])
 
 
@@ -95,7 +96,7 @@ def test_a_policy_that_overflows_gives_a_finite_flagged_row_and_disturbs_no_othe
         assert not outcomes.truncated[7, 0]
         assert outcomes.lengths[7, 0] == 0
     others = np.arange(20) != 7
-    for before, after in zip(calm, outcomes, strict=True):
+    for before, after in zip(calm[:-1], outcomes[:-1], strict=True):  # no observations were asked for
         np.testing.assert_array_equal(after[others], before[others])
     assert not list(in_tmp.iterdir()), "MuJoCo must not write MUJOCO_LOG.TXT"
 

@@ -9,7 +9,7 @@ from epvf_data.config import to_dict
 from epvf_data.errors import ConfigError
 from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Variant
 
-# What a control takes over from the panel's reference, so that both spend the same on the same task; its population is its own.
+# What a control takes over from the panel's reference: both spend the same on the same task. Its population is its own.
 SHARED = (
     *("env", "horizon", "episodes", "iterations", "env_steps"),
     *("seed", "seeds", "backend", "evaluation_episodes", "policy.hidden"),

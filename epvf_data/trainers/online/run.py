@@ -80,9 +80,8 @@ def train_online(
         rundir.check_free(directory)
     loop = make_loop(config, env, spec, backend)
     standing = begin(loop.init(), config, spec)
-    found = checkpoint.latest(directory / CHECKPOINTS) if resume else None
-    if found is not None:
-        standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.tree(), found))
+    if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
+        standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.tree()))
     elif warm_start is not None:
         standing.state = warm_up(config, env, spec, standing.state, Path(warm_start))
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
@@ -111,10 +110,7 @@ def train_online(
         journal.close()
         if recorder is not None:
             recorder.close()
-    report = _report(directory, config, standing)
-    if report.finished:
-        rundir.write_json(directory / REPORT, report.to_dict())
-    return report
+    return _report(directory, config, standing)
 
 
 def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
@@ -231,7 +227,8 @@ class _Keeper:
 
 
 def _report(directory: Path, config: OnlineConfig, standing: Standing) -> OnlineReport:
-    return OnlineReport(
+    """The report, which a finished run keeps as a file."""
+    report = OnlineReport(
         run=str(directory),
         algorithm=config.algorithm,
         iterations=standing.iteration,
@@ -243,3 +240,6 @@ def _report(directory: Path, config: OnlineConfig, standing: Standing) -> Online
         seeds=config.seeds,
         finished=finished(config, standing),
     )
+    if report.finished:
+        rundir.write_json(directory / REPORT, report.to_dict())
+    return report

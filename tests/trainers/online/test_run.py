@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -93,7 +94,7 @@ def test_recorded_rows_tell_how_they_were_made(tmp_path, compile_once, ant):
     for row in (0, 20, table.rows - 1):
         family = np.flatnonzero((np.asarray(iterations) == iterations[row]) & (np.asarray(runs) == runs[row]))
         base = params[family].astype(np.float64).mean(axis=0)  # antithetic pairs cancel
-        made = spread(config, base.astype(np.float32), noise[row], float(signs[row]))
+        made = spread(config, jnp.asarray(base, jnp.float32), jnp.asarray(noise[row]), jnp.float32(signs[row]))
         np.testing.assert_allclose(made, params[row], atol=1e-6)
 
 

@@ -43,7 +43,7 @@ def test_the_papers_settings_are_the_papers():
         ({"improvement.weight_clip": 0.0}, "above 0"),
         ({"critic.inputs": "centred"}, "reads actions"),
         ({"exploration.policies": 2}, "one policy on fresh rows"),
-        ({"exploration.policies": 512, "replay.capacity": 2048, "critic.name": "mlp"}, "fresh rows only"),
+        ({"exploration.policies": 128, "replay.capacity": 2048, "critic.name": "mlp"}, "fresh rows only"),
         ({"exploration.clip_weights": True}, "needs improvement.weight_clip"),
         ({"algorithm": "es", "exploration.law": "uniform_scaled"}, "Gaussian noise"),
         ({"normalise_observations": True, "policy.bias": False}, "policy.bias=true"),
