@@ -1,6 +1,6 @@
 """How well directions found from one iteration's rollouts predict the returns of fresh perturbations: one JSON line.
 
-python benchmarks/fidelity.py                    # five bundled Ant policies, 1,024 perturbations each
+python benchmarks/fidelity.py                    # two fresh and four bundled Ant policies, 1,024 perturbations each
 
 A critic is worth as much as its gradient. For a policy θ, every method gets the same 1,024 antithetic perturbations
 (Gaussian, σ 0.05) and gives one direction d in parameter space: ES its gradient, a critic ∇V(θ). The figure is the
@@ -24,6 +24,7 @@ from epvf_data.collectors.bundled import bundled_files
 from epvf_data.critics import mlp
 from epvf_data.critics.probing import action_value, ridge_on_actions
 from epvf_data.policies.files import load_policy
+from epvf_data.policies.mlp import init
 from epvf_data.recording.probes import probing_states
 from epvf_data.rollout import rollout
 from epvf_data.runtime import prepare
@@ -94,7 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policies", type=int, default=1024)
     parser.add_argument("--horizon", type=int, default=250)
-    parser.add_argument("--every", type=int, default=3, help="of the bundled policies")
+    parser.add_argument("--every", type=int, default=4, help="of the bundled policies, which an ES made")
+    parser.add_argument("--fresh", type=int, default=2, help="fresh initialisations before them")
     args = parser.parse_args()
     prepare()
     env = envs.make("ant")
@@ -103,8 +105,9 @@ def main() -> None:
     shipped = probing_states(env, 256)
     table: dict[str, list[float]] = {}
     about = []
-    for number, file in enumerate(files):
-        spec, theta = load_policy(file)
+    spec = load_policy(files[0])[0]
+    fresh = [np.asarray(init(jax.random.key(number), spec)) for number in range(args.fresh)]
+    for number, theta in enumerate([*fresh, *(load_policy(file)[1] for file in files)]):
         generator = np.random.default_rng(number)
         train, test = antithetic(generator, args.policies, spec.size), antithetic(generator, TEST, spec.size)
         params = theta + SIGMA * np.concatenate([train, test])
