@@ -110,4 +110,4 @@ class Bar:
         elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= 1.0):
             self.logged = now
             left = f" · {elapsed * (1.0 - done) / (done - fraction):.0f} s left" if done > fraction else ""
-            print(f"{self.name}: {note} · {parts}{left}", file=sys.stderr, flush=True)
+            print(f"{self.name}: {note}{parts and f' · {parts}'}{left}", file=sys.stderr, flush=True)
