@@ -49,6 +49,14 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Inverse of `nested`: {"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file, or one sentence about what is wrong with it."""
     try:

@@ -11,7 +11,6 @@ from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print
 from epvf_data.errors import ConfigError, RunError
 
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
-BASELINES = ("ant-ppo-cpu", "ant-ppo-paper", "ant-sac-cpu", "ant-sac-paper")  # agents of a library, as controls
 
 
 @app.command(
@@ -51,6 +50,7 @@ def train_online(
     `collect --base` and `render` take. Evolution strategies and random search run on the same rollouts, as controls.
     """
     from epvf_data import config as configuration
+    from epvf_data.baselines.settings import PRESETS as BASELINES
     from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
     from epvf_data.trainers.online.run import train_online as run

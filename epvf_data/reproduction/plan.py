@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from epvf_data.config import to_dict
+from epvf_data.config import flatten, to_dict
 from epvf_data.errors import ConfigError
 from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Variant
 
@@ -14,17 +14,6 @@ SHARED = (
     *("env", "horizon", "episodes", "iterations", "env_steps"),
     *("seed", "seeds", "backend", "evaluation_episodes", "policy.hidden"),
 )
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys: {"a": {"b": 1}} → {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 class Job(NamedTuple):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from epvf_data.config import to_dict
+from epvf_data.config import flatten, to_dict
 from epvf_data.errors import EpvfError, RunError
 from epvf_data.progress import Bar
 from epvf_data.reproduction.figures import Variant
-from epvf_data.reproduction.plan import Job, flatten
+from epvf_data.reproduction.plan import Job
 
 Train = Callable[..., Any]
 FREE = {"checkpoint_seconds", "backend"}  # may change between two calls; a run itself refuses another backend

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from epvf_data import provenance
+from epvf_data.config import flatten
 from epvf_data.errors import RunError, StorageError
 
 
@@ -55,19 +56,11 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
             f"{directory} was started on a data set of other content than {wanted['dataset']['path']}; "
             "give the same data set, or start a new run."
         )
-    before, now = _flat(stored["config"]), _flat(wanted["config"])
+    before, now = flatten(stored["config"]), flatten(wanted["config"])
     differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differing:
         changes = ", ".join(f"{name} {before.get(name)!r} (now {now.get(name)!r})" for name in differing)
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in table.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def versions() -> dict[str, str | None]:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from epvf_data.config import to_dict
+from epvf_data.config import flatten, to_dict
 from epvf_data.errors import ConfigError
 from epvf_data.reproduction.figures import ABLATIONS, ENVS, FIGURES, PRESETS, SCALES, Variant, variants
-from epvf_data.reproduction.plan import SHARED, configure, flatten
+from epvf_data.reproduction.plan import SHARED, configure
 from epvf_data.reproduction.reproduce import _references
 
 CASES = [(name, scale, settings) for name in FIGURES for scale in SCALES for settings in ("paper", "ours", "both")]

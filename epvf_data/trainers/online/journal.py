@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,24 +33,38 @@ class Journal:
                 self._events(clean)
 
     def _events(self, line: Mapping[str, Any]) -> None:
-        seed = line["seed"]
-        try:
-            if seed not in self.writers:
-                from tensorboardX import SummaryWriter  # a third of a second, and only runs need it
+        """One event with all numbers of the line, written at once: the library's own thread would die of a full disk
+        and leave us waiting for it."""
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-                folder = str(self.directory / "tensorboard" / f"seed-{seed}")
-                purge = self.resumed_at + 1 if self.resumed_at else None
-                self.writers[seed] = SummaryWriter(folder, purge_step=purge)
-            for name, value in line.items():
-                if name not in _AXES and value is not None:
-                    self.writers[seed].add_scalar(name, value, line["iteration"])
-            self.writers[seed].add_scalar("env_steps", line["env_steps"], line["iteration"])
+        values = {name: value for name, value in line.items() if name not in _AXES and value is not None}
+        values["env_steps"] = line["env_steps"]
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        try:
+            writer = self.writers.get(line["seed"]) or self._open(line["seed"])
+            writer.write_event(Event(wall_time=time.time(), step=line["iteration"], summary=summary))
+            writer.flush()
         except OSError as error:
             raise StorageError(f"the TensorBoard files in {self.directory} could not be written ({error}).") from error
 
+    def _open(self, seed: int) -> Any:
+        """The seed's event file; of a resumed run, a new one that takes back what a kill undid."""
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+        folder = self.directory / "tensorboard" / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = self.writers[seed] = EventsWriter(str(folder / "events"))
+        if self.resumed_at:
+            start = SessionLog(status=SessionLog.START)
+            writer.write_event(Event(wall_time=time.time(), step=self.resumed_at + 1, session_log=start))
+        return writer
+
     def close(self) -> None:
         for writer in self.writers.values():
-            writer.close()
+            with contextlib.suppress(OSError):  # every event was flushed when it was written
+                writer.close()
 
 
 def _bad(value: Any) -> bool:
