@@ -29,7 +29,10 @@ def events(folder):
 def test_a_line_is_on_disk_when_write_returns_and_a_resumed_run_takes_back_what_was_undone(tmp_path):
     journal = Journal(tmp_path, 0)
     journal.write([LINE, {**LINE, "iteration": 5}])
-    assert [json.loads(line)["critic_loss"] for line in (tmp_path / "metrics.jsonl").open()] == [None, None]
+    assert [json.loads(line)["critic_loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        None,
+        None,
+    ]
     first = events(tmp_path / "tensorboard" / "seed-7")
     assert [event.step for event in first[1:]] == [3, 5]
     assert {value.tag: value.simple_value for value in first[1].summary.value} == {
