@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from epvf_data.runtime import prepare
 from epvf_data.trainers.online import OnlineConfig, online_config, train_online
@@ -30,7 +31,7 @@ def iterate(config: OnlineConfig, chunks: int) -> list[dict[str, float]]:
     state, found = loop.init(), []
     for _ in range(chunks + 1):
         began = time.perf_counter()
-        chunk = loop.advance(state, False)
+        chunk = loop.advance(state, np.ones(config.seeds, bool), False)
         state = chunk.state
         whole = {"whole": time.perf_counter() - began, "steps": float(chunk.steps.sum())}
         found.append({**chunk.seconds, **whole})

@@ -67,14 +67,19 @@ def main() -> None:
         steps += outcomes.env_steps
         if generation % args.every == 0:
             alone = rollout(envs.make(args.env), spec, np.asarray(base)[None], episodes=args.episodes).returns.mean()
-            save_policy(args.out / f"{args.env}-h{args.horizon}-{generation:04d}.safetensors", spec, np.asarray(base))
+            save_policy(
+                args.out / f"{args.env}-h{args.horizon}-{generation:04d}.safetensors",
+                spec,
+                np.asarray(base),
+                env=args.env,
+            )
             print(
                 f"generation {generation}: {steps / 1e6:.1f} M steps, population {returns.mean():.1f} "
                 f"(best {returns.max():.1f}), base over the full horizon {alone:.1f}",
                 flush=True,
             )
         base, state = tell(base, state, jnp.asarray(noise), jnp.asarray(returns))
-    save_policy(args.out / f"{args.env}-h{args.horizon}-last.safetensors", spec, np.asarray(base))
+    save_policy(args.out / f"{args.env}-h{args.horizon}-last.safetensors", spec, np.asarray(base), env=args.env)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,14 @@ def test_mistakes_get_one_sentence_and_the_exit_code_of_the_contract(in_tmp, wor
     assert (in_tmp / "a_file").read_text() == "something of the user's"
 
 
+def test_a_renderer_that_does_not_load_is_named(in_tmp, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    process = run("doctor", check=False)
+    if process.returncode == 0:
+        pytest.skip("OSMesa is installed here")
+    assert process.stderr == "error: MUJOCO_GL=osmesa names an OpenGL library that does not load here; unset it.\n"
+
+
 def test_reading_needs_no_jax_and_little_time(in_tmp):
     run(*COLLECT, "--quiet")
     script = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
+import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,6 +99,13 @@ def visible(text: object, limit: int = 200) -> str:
     return printable(text, limit)
 
 
+def _renderer_failed(error: Exception) -> bool:
+    """Whether MuJoCo's import broke because the library that MUJOCO_GL names does not load."""
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    return wanted != "" and any(file[-3:-1] == ("mujoco", wanted) for file in files)
+
+
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     try:
@@ -112,4 +121,10 @@ def main() -> None:
         print(
             "error: this needs more memory than is free; close other programs or ask for less at once.", file=sys.stderr
         )
+        sys.exit(1)
+    except Exception as error:
+        if "--debug" in sys.argv or not _renderer_failed(error):
+            raise
+        name = os.environ["MUJOCO_GL"]
+        print(f"error: MUJOCO_GL={name} names an OpenGL library that does not load here; unset it.", file=sys.stderr)
         sys.exit(1)

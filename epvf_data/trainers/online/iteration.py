@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from epvf_data.envs import Env
 from epvf_data.policies import mlp
@@ -37,14 +37,15 @@ JUDGED = 16  # of several θ, at most so many are evaluated
 class Iteration(NamedTuple):
     """All functions take and give seeds along the first axis S.
 
-    `init(seeds [S]) → state`; `propose(state) → proposal`; `fit(state, proposal, result)` and `improve(...)` → (state,
-    metrics [S]); `candidates(state) → [S, T', P]`, the unperturbed θ to evaluate, normaliser folded in.
+    `init(seeds [S]) → state`; `propose(state) → proposal`; `fit(state, proposal, result, active [S])` and
+    `improve(...)` → (state, metrics [S]), where seeds that are not active stay as they are; `candidates(state)
+    → [S, T', P]`, the unperturbed θ to evaluate, normaliser folded in.
     """
 
     init: Callable[[Int[Array, "S"]], State]
     propose: Callable[[State], Proposal]
-    fit: Callable[[State, Proposal, Result], tuple[State, Metrics]]
-    improve: Callable[[State, Proposal, Result], tuple[State, Metrics]]
+    fit: Callable[[State, Proposal, Result, Bool[Array, "S"]], tuple[State, Metrics]]
+    improve: Callable[[State, Proposal, Result, Bool[Array, "S"]], tuple[State, Metrics]]
     candidates: Callable[[State], Float[Array, "S C P"]]
     observations: bool  # whether results must hold observations
 
@@ -98,11 +99,24 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
 
         return run
 
+    def held(function: Callable) -> Callable:
+        """A seed whose budget is spent keeps its state. Where all seeds end together, that costs nothing."""
+        everywhere = over_seeds(function)
+
+        def run(state: State, proposal: Proposal, result: Result, active: Bool[Array, "S"]) -> tuple[State, Metrics]:
+            after, metrics = everywhere(state, proposal, result)
+            if config.seeds == 1 or config.env_steps is None:
+                return after, metrics
+            mask = lambda leaf: active.reshape(-1, *(1 for _ in leaf.shape[1:]))  # noqa: E731
+            return jax.tree.map(lambda new, old: jnp.where(mask(new), new, old), after, state), metrics
+
+        return run
+
     return Iteration(
         init=over_seeds(init),
         propose=over_seeds(partial(propose, config, spec)),
-        fit=over_seeds(fit),
-        improve=over_seeds(improve),
+        fit=held(fit),
+        improve=held(improve),
         candidates=over_seeds(candidates),
         observations=algorithm.observations or config.normalise_observations,
     )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from epvf_data.envs import Env
 from epvf_data.physics.episode import Outcomes
@@ -31,11 +31,12 @@ EVALUATION_KEY = (0, 7_421)  # raw key of the start states in which θ is judged
 
 
 class Rollouts(NamedTuple):
-    """An iteration's rollouts on the host, for whoever records them. Leading axes S, M."""
+    """An iteration's rollouts on the host, for whoever records them; of the A seeds that took part."""
 
     iteration: int
-    proposal: Proposal
-    outcomes: Outcomes  # [S · M, E]
+    seeds: Int[np.ndarray, "A"]  # their positions
+    proposal: Proposal  # leading axes A, M
+    outcomes: Outcomes  # [A · M, E]
 
 
 class Chunk(NamedTuple):
@@ -48,13 +49,17 @@ class Chunk(NamedTuple):
     candidates: Float[np.ndarray, "S C P"]
     seconds: dict[str, float]
     rollouts: list[Rollouts]
+    active: Bool[np.ndarray, "S"]  # seeds that took part; of the others only state, candidates and unperturbed count
 
 
 class Loop(NamedTuple):
-    """`init() → state`; `advance(state, keep) → chunk`, with the rollouts in it where `keep`."""
+    """`init() → state`; `advance(state, active [S], keep) → chunk`, with the rollouts in it where `keep`.
+
+    Seeds that are not active stay as they are.
+    """
 
     init: Callable[[], State]
-    advance: Callable[[State, bool], Chunk]
+    advance: Callable[[State, Bool[np.ndarray, "S"], bool], Chunk]
 
 
 def evaluation_seeds(count: int) -> np.ndarray:
@@ -85,38 +90,42 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
             env, spec, flat, reset_seed=reset.reshape(-1, 2), episodes=episodes, backend="native", sample=sample
         )
 
-    def one(state: State, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
+    def one(state: State, active: np.ndarray, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
+        number = iteration_of(state)
         proposal = timed(seconds, "propose", lambda: choose(state))
-        host = jax.tree.map(np.asarray, proposal)
+        host = jax.tree.map(lambda leaf: np.asarray(leaf)[active], proposal)
         outcomes = timed(seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations))
-        result = to_result(outcomes, seeds, count)
-        state, first = timed(seconds, "critic", lambda: fit(state, proposal, result))
-        state, second = timed(seconds, "policy", lambda: improve(state, proposal, result))
+        result = jax.tree.map(lambda leaf: _spread(leaf, active), to_result(outcomes, active.sum(), count))
+        state, first = timed(seconds, "critic", lambda: fit(state, proposal, result, active))
+        state, second = timed(seconds, "policy", lambda: improve(state, proposal, result, active))
         metrics = {name: np.asarray(value) for name, value in (first | second).items()}
-        return state, (metrics, np.asarray(result.lengths).sum(axis=1)), Rollouts(0, host, outcomes)
+        kept = Rollouts(number, np.flatnonzero(active), host, outcomes)
+        return state, (metrics, result.lengths.sum(axis=1)), kept
 
-    def advance(state: State, keep: bool) -> Chunk:
+    def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
         found, steps, kept = [], np.zeros(seeds, np.int64), []
         for _ in range(config.log_every):
-            number = int(state.iteration[0])
-            state, (metrics, taken), rollouts = one(state, seconds)
+            state, (metrics, taken), rollouts = one(state, active, seconds)
             found.append(metrics)
             steps += np.asarray(taken, np.int64)
             if keep:
-                kept.append(rollouts._replace(iteration=number))
+                kept.append(rollouts)
         judged = np.asarray(candidates(state))
         reset = evaluation_seeds(seeds * judged.shape[1])
         outcomes = timed(seconds, "evaluation", lambda: roll(judged, reset, episodes_of(config, env), False))
         unperturbed = outcomes.returns.mean(axis=1).reshape(seeds, -1)
         joined = {name: np.stack([metrics[name] for metrics in found]) for name in found[0]}
-        return Chunk(state, average(joined), steps, unperturbed, judged, seconds, kept)
+        return Chunk(state, average(joined), steps, unperturbed, judged, seconds, kept, active)
 
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
 
 
 def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
-    """Rollouts, critic and policy of a whole chunk in one compiled function, which takes the state over."""
+    """Rollouts, critic and policy of a whole chunk in one compiled function, which takes the state over.
+
+    Seeds that are not active are rolled out like the others, and the outcomes dropped.
+    """
     run = make_iteration(config, env, spec)
     seeds, count = config.seeds, config.envs
 
@@ -138,28 +147,28 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
             observations=shape(ended.sample.observation) if ended.sample else None,
         )
 
-    def iteration(keep: bool, state: State, _: None):
+    def iteration(keep: bool, active: jax.Array, state: State, _: None):
         proposal = run.propose(state)
         outcomes = roll(
             proposal.params.reshape(-1, spec.size), proposal.seeds.reshape(-1, 2), config.episodes, run.observations
         )
         result = to_result(outcomes, seeds, count)
-        state, first = run.fit(state, proposal, result)
-        state, second = run.improve(state, proposal, result)
-        return state, (first | second, result.lengths.sum(axis=1), (proposal, outcomes) if keep else None)
+        state, first = run.fit(state, proposal, result, active)
+        state, second = run.improve(state, proposal, result, active)
+        return state, (first | second, result.lengths.sum(axis=1) * active, (proposal, outcomes) if keep else None)
 
-    @partial(jax.jit, donate_argnums=0, static_argnums=1)
-    def chunk(state: State, keep: bool):
-        state, (metrics, steps, kept) = jax.lax.scan(partial(iteration, keep), state, length=config.log_every)
+    @partial(jax.jit, donate_argnums=0, static_argnums=2)
+    def chunk(state: State, active: jax.Array, keep: bool):
+        state, (metrics, steps, kept) = jax.lax.scan(partial(iteration, keep, active), state, length=config.log_every)
         judged = run.candidates(state)
         reset = jnp.asarray(evaluation_seeds(seeds * judged.shape[1]))
         outcomes = roll(judged.reshape(-1, spec.size), reset, episodes_of(config, env), False)
         return state, metrics, steps, outcomes.returns.mean(axis=1).reshape(seeds, -1), judged, kept
 
-    def advance(state: State, keep: bool) -> Chunk:
+    def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
-        first = int(state.iteration[0])
-        found = timed(seconds, "everything", lambda: chunk(state, keep))
+        first = iteration_of(state)
+        found = timed(seconds, "everything", lambda: chunk(state, active, keep))
         state, metrics, steps, unperturbed, judged, kept = (
             found[0],
             *jax.tree.map(np.asarray, found[1:]),
@@ -168,8 +177,11 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         if kept is not None:
             for number in range(config.log_every):
                 proposal, outcomes = jax.tree.map(lambda leaf, at=number: leaf[at], kept)
-                rollouts.append(Rollouts(first + number, proposal, outcomes))
-        return Chunk(state, average(metrics), steps.sum(axis=0, dtype=np.int64), unperturbed, judged, seconds, rollouts)
+                proposal = jax.tree.map(lambda leaf: leaf[active], proposal)
+                outcomes = jax.tree.map(lambda leaf: leaf[np.repeat(active, count)], outcomes)
+                rollouts.append(Rollouts(first + number, np.flatnonzero(active), proposal, outcomes))
+        steps = steps.sum(axis=0, dtype=np.int64)
+        return Chunk(state, average(metrics), steps, unperturbed, judged, seconds, rollouts, active)
 
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
 
@@ -184,6 +196,20 @@ def to_result(outcomes: Outcomes, seeds: int, count: int) -> Result:
         lengths=split(outcomes.lengths).sum(axis=2, dtype=np.int32),
         observations=seen,
     )
+
+
+def iteration_of(state: State) -> int:
+    """Iterations that the run has behind it; seeds that ended earlier have fewer."""
+    return int(np.asarray(state.iteration).max())
+
+
+def _spread(leaf: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """What the active seeds gave, with zeros for the others."""
+    if active.all():
+        return leaf
+    full = np.zeros((len(active), *leaf.shape[1:]), leaf.dtype)
+    full[active] = leaf
+    return full
 
 
 def average(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -44,7 +44,7 @@ class Recorder:
     def add(self, rollouts: list[Rollouts]) -> None:
         """Takes the rollouts; iterations that a killed run has committed already are left out."""
         self.waiting += [item for item in rollouts if item.iteration >= self.done]
-        if len(self.waiting) * self.config.envs * self.config.seeds >= ROWS:
+        if sum(len(item.outcomes.returns) for item in self.waiting) >= ROWS:
             self._send()
 
     def _send(self) -> None:
@@ -70,7 +70,7 @@ class Recorder:
         )
 
     def _rows(self, item: Rollouts) -> Rows:
-        """The rows of one iteration, all seeds."""
+        """The rows of one iteration, all seeds that took part."""
         proposal, explore = item.proposal, self.config.exploration
         flat = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])  # noqa: E731
         bases = [[policy_id(self.spec, base) for base in seed] for seed in proposal.origin]
@@ -81,7 +81,7 @@ class Recorder:
             len(item.outcomes.returns),
             source=SOURCES[self.config.algorithm],
             base=[name for seed in bases for name in seed * each],
-            run=[f"{self.run}/{seed}" for seed in seeds_of(self.config) for _ in range(self.config.envs)],
+            run=[f"{self.run}/{seed}" for seed in seeds_of(self.config)[item.seeds] for _ in range(self.config.envs)],
             law=law,
             scale=explore.scale,
             sign=flat(proposal.sign).astype(np.int8),

@@ -25,7 +25,7 @@ from epvf_data.trainers.online.journal import Journal
 from epvf_data.trainers.online.loop import Chunk, make_loop
 from epvf_data.trainers.online.record import Recorder
 from epvf_data.trainers.online.settings import OnlineConfig
-from epvf_data.trainers.online.standing import Standing, account, begin, finished, restored
+from epvf_data.trainers.online.standing import Standing, account, active, begin, restored
 from epvf_data.trainers.online.warm import warm_up
 
 Progress = Callable[[dict[str, Any]], None]
@@ -90,8 +90,8 @@ def train_online(
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, float(standing.seconds), began)
     try:
-        while not finished(config, standing):
-            chunk = loop.advance(standing.state, recorder is not None)
+        while (going := active(config, standing)).any():
+            chunk = loop.advance(standing.state, going, recorder is not None)
             account(standing, chunk)
             if recorder is not None:
                 recorder.add(chunk.rollouts)
@@ -157,7 +157,7 @@ def _check_same(directory: Path, settings: dict[str, Any]) -> None:
 
 
 def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> list[dict[str, Any]]:
-    """One line of metrics.jsonl for each seed."""
+    """One line of metrics.jsonl for each seed that took part."""
     return [
         {
             "iteration": standing.iteration,
@@ -169,6 +169,7 @@ def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: floa
             **{f"{name}_seconds": round(value, 4) for name, value in chunk.seconds.items()},
         }
         for index, seed in enumerate(seeds_of(config))
+        if chunk.active[index]
     ]
 
 
@@ -238,7 +239,7 @@ def _report(directory: Path, config: OnlineConfig, standing: Standing) -> Online
         return_best=float(standing.best_return.mean()),
         seconds=round(float(standing.seconds), 3),
         seeds=config.seeds,
-        finished=finished(config, standing),
+        finished=not active(config, standing).any(),
     )
     if report.finished:
         rundir.write_json(directory / REPORT, report.to_dict())

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from epvf_data.errors import ArchitectureMismatchError
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.trainers.online.loop import Chunk
+from epvf_data.trainers.online.loop import Chunk, iteration_of
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import State
 
@@ -39,7 +39,7 @@ class Standing:
 
     @property
     def iteration(self) -> int:
-        return int(np.asarray(self.state.iteration)[0])
+        return iteration_of(self.state)
 
 
 def begin(state: State, config: OnlineConfig, spec: PolicySpec) -> Standing:
@@ -69,10 +69,13 @@ def restored(tree: dict[str, Any]) -> Standing:
     return Standing(**{**tree, "state": jax.tree.map(jax.numpy.asarray, tree["state"])})
 
 
-def finished(config: OnlineConfig, standing: Standing) -> bool:
-    """Whether the budget is spent."""
-    by_iterations = config.iterations is not None and standing.iteration >= config.iterations
-    return by_iterations or (config.env_steps is not None and int(standing.env_steps.min()) >= config.env_steps)
+def active(config: OnlineConfig, standing: Standing) -> Bool[np.ndarray, "S"]:
+    """Seeds with budget left; the run is finished when there is none."""
+    if config.iterations is not None and standing.iteration >= config.iterations:
+        return np.zeros(config.seeds, bool)
+    if config.env_steps is None:
+        return np.ones(config.seeds, bool)
+    return standing.env_steps < config.env_steps
 
 
 def account(standing: Standing, chunk: Chunk) -> None:
@@ -85,4 +88,5 @@ def account(standing: Standing, chunk: Chunk) -> None:
     better = chunk.unperturbed[seeds, top] > standing.best_return
     standing.best_return = np.where(better, chunk.unperturbed[seeds, top], standing.best_return)
     standing.best = np.where(better[:, None], standing.last, standing.best)
-    standing.returns = np.stack([chunk.metrics["return_perturbed"], chunk.unperturbed.mean(axis=1)])
+    returns = np.stack([chunk.metrics["return_perturbed"], chunk.unperturbed.mean(axis=1)])
+    standing.returns = np.where(chunk.active[None], returns, standing.returns)

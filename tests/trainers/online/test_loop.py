@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
+import epvf_data
 from epvf_data.rollout import rollout
+from epvf_data.trainers.online import train_online
 from epvf_data.trainers.online.loop import evaluation_seeds, make_loop
 from epvf_data.trainers.online.run import resolve
 
 
-def chunks(config, count, keep=False):
+def chunks(config, count, keep=False, active=None):
     env, spec, backend = resolve(config)
     loop = make_loop(config, env, spec, backend)
     state, found = loop.init(), []
+    active = np.ones(config.seeds, bool) if active is None else np.array(active)
     for _ in range(count):
-        found.append(loop.advance(state, keep))
+        found.append(loop.advance(state, active, keep))
         state = found[-1].state
     return found
 
@@ -44,7 +49,7 @@ def test_returns_are_those_of_the_rollouts_door(request, task, changes):
 
 @pytest.mark.parametrize("task", ["cartpole", "ant"])
 def test_nothing_is_compiled_after_the_first_chunk(request, task):
-    config = request.getfixturevalue(task)()
+    config = request.getfixturevalue(task)(seeds=2, iterations=None, env_steps=10_000)
     env, spec, backend = resolve(config)
     loop = make_loop(config, env, spec, backend)
     counted = []
@@ -52,11 +57,11 @@ def test_nothing_is_compiled_after_the_first_chunk(request, task):
         lambda event, seconds, **_: counted.append(event) if "backend_compile" in event else None
     )
     try:
-        first = loop.advance(loop.init(), False)
+        first = loop.advance(loop.init(), np.array([True, True]), False)
         assert counted
         counted.clear()
-        second = loop.advance(first.state, False)
-        loop.advance(second.state, False)
+        second = loop.advance(first.state, np.array([True, True]), False)
+        loop.advance(second.state, np.array([True, False]), False)
     finally:
         jax.monitoring.clear_event_listeners()
     assert counted == []
@@ -111,3 +116,33 @@ def test_every_algorithm_learns_to_balance(cartpole, algorithm, iterations):
     assert np.median(best) > 150
     if algorithm != "random":
         assert np.median(last / first) > 1.5
+
+
+@pytest.mark.parametrize("task", ["cartpole", "ant"])
+def test_a_seed_whose_budget_is_spent_stays_as_it_is(request, task):
+    config = request.getfixturevalue(task)(seeds=2, iterations=None, env_steps=10_000)
+    before, after = chunks(config, 2, active=[True, True])
+    held = chunks(config, 1, active=[True, True])[0]
+    env, spec, backend = resolve(config)
+    held = make_loop(config, env, spec, backend).advance(held.state, np.array([False, True]), True)
+    np.testing.assert_array_equal(held.candidates[0], before.candidates[0])
+    np.testing.assert_array_equal(held.candidates[1], after.candidates[1])
+    assert held.steps.tolist() == [0, after.steps[1]]
+    for item in held.rollouts:
+        assert item.seeds.tolist() == [1]
+        assert len(item.proposal.theta) == 1
+        assert len(item.outcomes.returns) == config.envs
+
+
+def test_every_seed_ends_with_its_own_budget(cartpole, tmp_path):
+    """Policies of another seed fall earlier or later; nobody trains on for them."""
+    config = cartpole(seeds=3, iterations=None, env_steps=1_000, horizon=200)
+    train_online(config, tmp_path / "run", record=tmp_path / "rows.zarr")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    of = {seed: [line["env_steps"] for line in lines if line["seed"] == seed] for seed in range(3)}
+    assert len({len(steps) for steps in of.values()}) > 1, "all seeds took as many iterations; nothing was tested"
+    for steps in of.values():
+        assert steps[-2] < 1_000 <= steps[-1]
+    rows = epvf_data.open(tmp_path / "rows.zarr").table().to_numpy()
+    recorded = [rows["lengths"][rows["run"] == run].sum() for run in np.unique(rows["run"])]
+    assert sorted(recorded) == sorted(steps[-1] for steps in of.values())
