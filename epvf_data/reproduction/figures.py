@@ -124,8 +124,22 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("linear", "linear critic on raw parameters", {"critic.name": "linear", "critic.inputs": "centred"}),
     ("few-states", "16 probing states", {"critic.probes": 16}),
     ("light-penalty", "penalty 1", {"critic.penalty": 1.0}),
-    ("adam", "Adam at 1e-2", {"improvement.optimiser": "adam", "improvement.learning_rate": 1e-2}),
-    ("long-steps", "steps four times as long", {"improvement.learning_rate": 0.2}),
+    (
+        "adam",
+        "Adam at 1e-2",
+        {
+            "improvement.optimiser": "adam",
+            "improvement.learning_rate": 1e-2,
+            "improvement.final_learning_rate": None,
+        },
+    ),
+    (
+        "long-steps",
+        "steps four times as long",
+        {"improvement.learning_rate": 0.2, "improvement.final_learning_rate": 0.04},
+    ),
+    ("constant-rate", "constant rate", {"improvement.final_learning_rate": None}),
+    ("raw-observations", "observations not normalised", {"normalise_observations": False}),
     ("four-times-envs", "four times the environments", {"envs": 1024}),
     ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
 )
@@ -205,7 +219,16 @@ def _critic(name: str) -> dict[str, Any]:
 
 def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:
     """What EPVF is measured against: the same rollouts without a critic, and libraries' agents."""
-    controls = [Variant(f"{prefix}es", "OpenAI-ES", PRESETS["ant", tier, "es"], {}, "control", panel)]
+    evolution = PRESETS["ant", tier, "es"]
+    controls = [Variant(f"{prefix}es", "OpenAI-ES", evolution, {}, "control", panel)]
+    if figure == "fig2-ablations" and panel == "ours":  # with what might help it as it helps ours
+        controls += [
+            Variant(f"{prefix}es-{name}", f"OpenAI-ES, {label}", evolution, changes, "control", panel)
+            for name, label, changes in (
+                ("256", "256 policies", {"envs": 256}),
+                ("normalised", "normalised observations", {"normalise_observations": True}),
+            )
+        ]
     if figure == "fig2-architectures":
         random = PRESETS["ant", tier, "random"]
         controls.append(Variant(f"{prefix}random", "random search", random, {}, "control", panel))
