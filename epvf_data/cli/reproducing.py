@@ -23,7 +23,7 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="The folder of runs and results.  [default: FIGURE-SCALE]")] = None,
     settings: Annotated[str, typer.Option(help="Whose hyper-parameters on Ant: paper, ours or both.")] = "paper",
     only: Annotated[
-        list[str] | None, typer.Option(metavar="VARIANT", help="Run this variant; repeat for more.")
+        list[str] | None, typer.Option(metavar="VARIANT", help="Run (with --draw, draw) this variant; repeat for more.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of every run.  [default: by figure and scale]")] = None,
     draw: Annotated[bool, typer.Option("--draw", help="Run nothing; draw what there is.")] = False,

@@ -43,8 +43,11 @@ class Claim(NamedTuple):
     of: str = "paper"  # who says so; "ours" marks a question of our own
 
 
-def judge(figure: str, scale: str, measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """Every claim about the figure with its verdict, for each set of settings that was run."""
+def judge(figure: str, scale: str, measured: Mapping[str, Measured], partly: bool = False) -> list[dict[str, Any]]:
+    """Every claim about the figure with its verdict, for each set of settings that was run.
+
+    `partly` leaves out claims about variants that are not in `measured`.
+    """
     panels: dict[str, dict[str, Measured]] = {}
     for name, found in measured.items():
         panels.setdefault(found.variant.panel, {})[name.removeprefix("ours-")] = found
@@ -58,6 +61,7 @@ def judge(figure: str, scale: str, measured: Mapping[str, Measured]) -> list[dic
         }
         for name, panel in panels.items()
         for claim in claims(figure, name)
+        if not partly or (claim.needs and all(need in panel for need in claim.needs))
     ]
 
 

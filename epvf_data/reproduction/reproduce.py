@@ -58,14 +58,14 @@ def reproduce(
 ) -> Reproduction:
     """Runs or resumes the variants of a figure below `out`/runs and writes data.json, figure.png and report.md.
 
-    `settings` says whose hyper-parameters: "paper", "ours" or "both". `only` runs some variants; all that exist are
-    drawn. `seeds` and `overrides` (nested tables) go to every run. `redraw` runs nothing. A run that fails leaves the
-    others alone and is named in `failed`.
+    `settings` says whose hyper-parameters: "paper", "ours" or "both". `only` runs some variants, and all that exist are
+    drawn; with `redraw`, which runs nothing, `only` draws some. `seeds` and `overrides` (nested tables) go to every
+    run. A run that fails leaves the others alone and is named in `failed`.
 
     Raises ConfigError for unknown names and settings, and RunError for a directory with runs of other settings, and
     where there is nothing to draw.
     """
-    about = check(figure, scale, settings)
+    about, only = check(figure, scale, settings), tuple(only)
     every = variants(figure, scale, settings)
     chosen = variants(figure, scale, settings, only)
     folder = Path(f"{figure}-{scale}" if out is None else out)
@@ -76,16 +76,20 @@ def reproduce(
     left_out: dict[str, str] = {}
     if not redraw:
         jobs, left_out = configure(figure, scale, chosen, _references(every), overrides or {}, seeds)
-        if runs.check_all(jobs, folder / "runs"):
+        if runs.check_all(jobs, folder / "runs") or not stored:
             folder.mkdir(parents=True, exist_ok=True)
             stored = _plan(figure, scale, stored, left_out)
             rundir.write_json(folder / PLAN, stored)
         failed = runs.run_all(chosen, jobs, folder / "runs", quiet, debug)
     left_out = {**stored.get("left_out", {}), **left_out}
-    measured = measure(_shown(about, scale, every, folder / "runs"), folder / "runs", failed, left_out)
+    partly = redraw and len(only) > 0
+    shown = chosen if partly else _shown(about, scale, every, folder / "runs")
+    measured = measure(shown, folder / "runs", failed, left_out)
     if not any(found.curves for found in measured.values()):
         cure = next(iter(failed.values()), "run it without --draw" if redraw else "let it run longer")
         raise RunError(f"there is nothing to draw in {folder}, because no run has logged a return: {cure}")
+    if not stored:
+        raise RunError(f"{folder} has lost its {PLAN}, which says how its runs were made; give the command anew.")
     data = {
         "figure": figure,
         "scale": scale,
@@ -96,7 +100,7 @@ def reproduce(
         "statistics": {"level": LEVEL, "resamples": RESAMPLES, "final_share": LAST, "window": WINDOW},
         **{key: stored.get(key) for key in ("command", "commands", "date", "versions", "hardware")},
         "variants": summarise(figure, measured),
-        "claims": judge(figure, scale, measured),
+        "claims": judge(figure, scale, measured, partly),
     }
     return _publish(folder, data, failed)
 

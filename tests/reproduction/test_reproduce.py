@@ -163,6 +163,30 @@ def test_both_settings_stand_side_by_side_and_share_controls(trainer, tmp_path):
     assert not any(name.startswith("ours-") for name in single.runs)
 
 
+def test_some_variants_can_be_drawn_alone(trainer, tmp_path):
+    small = {"env_steps": 10_000, "envs": 8}
+    options = {"settings": "ours", "seeds": 2, "overrides": small}
+    reproduce("fig2-ablations", "cpu", tmp_path, only=["ours-best", "ours-mlp", "ours-es"], **options)
+    whole = json.loads((tmp_path / "data.json").read_text())
+    drawn = reproduce("fig2-ablations", "cpu", tmp_path, settings="ours", only=["ours-best", "ours-es"], redraw=True)
+    assert set(drawn.runs) == {"ours-best", "ours-es"}
+    data = json.loads((tmp_path / "data.json").read_text())
+    assert [variant["name"] for variant in data["variants"]] == ["ours-best", "ours-es"]
+    assert [claim["claim"] for claim in data["claims"]] == [whole["claims"][-1]["claim"]]
+    assert data["commands"] == whole["commands"]
+
+
+def test_runs_whose_plan_is_lost_get_a_new_one(trainer, undrawn, tmp_path):
+    options = {"seeds": 2, "overrides": SMALL, "only": ["envs-4"]}
+    reproduce("fig1", "cpu", tmp_path, **options)
+    (tmp_path / "plan.json").unlink()
+    with pytest.raises(RunError, match=r"lost its plan\.json"):
+        reproduce("fig1", "cpu", tmp_path, redraw=True)
+    reproduce("fig1", "cpu", tmp_path, **options)
+    assert len(trainer.calls) == 1
+    assert reproduce("fig1", "cpu", tmp_path, redraw=True).runs["envs-4"] == "finished"
+
+
 def test_the_command_line(trainer, undrawn, in_tmp):
     runner = CliRunner()
     arguments = ["reproduce", "fig1", "--scale", "cpu", "--seeds", "2", "--set", "iterations=100", "--json"]
