@@ -115,6 +115,8 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "the paper's noise",
         {"exploration.law": "uniform_scaled", "exploration.scale": 0.3, "exploration.antithetic": False},
     ),
+    ("twice-the-noise", "noise 0.05", {"exploration.scale": 0.05}),
+    ("half-the-noise", "noise 0.0125", {"exploration.scale": 0.0125}),
     ("independent-noise", "no antithetic pairs", {"exploration.antithetic": False}),
     (
         "mlp",
@@ -226,7 +228,11 @@ def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:
             Variant(f"{prefix}es-{name}", f"OpenAI-ES, {label}", evolution, changes, "control", panel)
             for name, label, changes in (
                 ("256", "256 policies", {"envs": 256}),
-                ("normalised", "normalised observations", {"normalise_observations": True}),
+                (
+                    "ours",
+                    "our noise, normalised observations",
+                    {"exploration.scale": 0.025, "normalise_observations": True},
+                ),
             )
         ]
     if figure == "fig2-architectures":
