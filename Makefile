@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 DEMO   ?= demo
+# Processes that the tests run in: each compiles for itself, so files are not split.
+JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
 .PHONY: demo test install lint constraints clean
 
@@ -26,7 +28,7 @@ demo: $(BIN)/installed
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data train-offline
 
 test: $(BIN)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(BIN)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
