@@ -285,6 +285,9 @@ def claims(figure: str, panel: str) -> list[Claim]:
             _above(f"Our setup ends above its change “{label}”.", "best", name, "ours") for name, label, _ in names
         ]
         found.append(_above("The setup ends above OpenAI-ES on the same number of rollouts.", "best", "es", "ours"))
+        if mine:
+            text = "Our setup ends above OpenAI-ES with its noise and normalised observations."
+            found.append(_above(text, "best", "es-ours", "ours"))
     if figure == "fig2-architectures":
         best = f"critic-{REFERENCE_CRITICS[panel]}"
         others = (
