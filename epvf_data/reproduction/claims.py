@@ -280,18 +280,14 @@ def claims(figure: str, panel: str) -> list[Claim]:
     mine = panel == "ours"
     found = list(CLAIMS[figure]) if not mine or figure == "fig2-scaling" else []
     if figure == "fig2-ablations":
-        names = OUR_ABLATIONS if mine else ()
-        found += [
-            _above(f"Our setup ends above its change “{label}”.", "best", name, "ours") for name, label, _ in names
-        ]
-        found.append(_above("The setup ends above OpenAI-ES on the same number of rollouts.", "best", "es", "ours"))
-        if mine:
-            text = "Our setup ends above OpenAI-ES with its noise and normalised observations."
-            found.append(_above(text, "best", "es-ours", "ours"))
+        own = [(name, f"its change “{label}”") for name, label, _ in OUR_ABLATIONS] if mine else []
+        own.append(("es", "OpenAI-ES on the same number of rollouts"))
+        own += [("es-ours", "OpenAI-ES with our noise and normalised observations")] if mine else []
+        found += [_above(f"The setup ends above {text}.", "best", name, "ours") for name, text in own]
     if figure == "fig2-architectures":
         best = f"critic-{REFERENCE_CRITICS[panel]}"
         others = (
-            ("critic-mlp", "critic-linear", "critic-probing") if mine else ("critic-linear", "critic-probing-ridge")
+            ["critic-mlp", "critic-linear", "critic-probing"] if mine else ["critic-linear", "critic-probing-ridge"]
         )
         for name, text in (("es", "OpenAI-ES on the same number of rollouts"), ("random", "random search")):
             found.append(_above(f"{_critic(best)} ends above {text}.", best, name, "ours"))
