@@ -286,17 +286,11 @@ def claims(figure: str, panel: str) -> list[Claim]:
         found += [_above(f"The setup ends above {text}.", "best", name, "ours") for name, text in own]
     if figure == "fig2-architectures":
         best = f"critic-{REFERENCE_CRITICS[panel]}"
-        others = (
-            ["critic-mlp", "critic-linear", "critic-probing"] if mine else ["critic-linear", "critic-probing-ridge"]
-        )
-        for name, text in (("es", "OpenAI-ES on the same number of rollouts"), ("random", "random search")):
-            found.append(_above(f"{_critic(best)} ends above {text}.", best, name, "ours"))
-        found += [
-            _above(f"{_critic(best)} ends above {_critic(name).replace('The', 'the')}.", best, name, "ours")
-            for name in others
-        ]
+        others = ("mlp", "linear", "probing") if mine else ("linear", "probing-ridge")
+        against = [("es", "OpenAI-ES on the same number of rollouts"), ("random", "random search")]
+        against += [(f"critic-{name}", f"the critic “{CRITICS[name]}”") for name in others]
+        for name, text in against:
+            found.append(
+                _above(f"The critic “{CRITICS[REFERENCE_CRITICS[panel]]}” ends above {text}.", best, name, "ours")
+            )
     return found
-
-
-def _critic(name: str) -> str:
-    return f"The critic “{CRITICS[name.removeprefix('critic-')]}”"
