@@ -91,35 +91,37 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
     def candidates(state: State) -> Float[Array, "C P"]:
         return jax.vmap(partial(fold, spec, state.normaliser))(state.theta[:JUDGED])
 
-    def over_seeds(function: Callable) -> Callable:
-        def run(*args):
-            # TF32 would make V another function; shapes broadcast as in NumPy, whatever the caller's setting.
-            with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
-                return jax.vmap(function)(*args)
-
-        return run
-
-    def held(function: Callable) -> Callable:
-        """A seed whose budget is spent keeps its state. Where all seeds end together, that costs nothing."""
-        everywhere = over_seeds(function)
-
-        def run(state: State, proposal: Proposal, result: Result, active: Bool[Array, "S"]) -> tuple[State, Metrics]:
-            after, metrics = everywhere(state, proposal, result)
-            if config.seeds == 1 or config.env_steps is None:
-                return after, metrics
-            mask = lambda leaf: active.reshape(-1, *(1 for _ in leaf.shape[1:]))  # noqa: E731
-            return jax.tree.map(lambda new, old: jnp.where(mask(new), new, old), after, state), metrics
-
-        return run
-
     return Iteration(
-        init=over_seeds(init),
-        propose=over_seeds(partial(propose, config, spec)),
-        fit=held(fit),
-        improve=held(improve),
-        candidates=over_seeds(candidates),
+        init=_over_seeds(init),
+        propose=_over_seeds(partial(propose, config, spec)),
+        fit=_held(config, fit),
+        improve=_held(config, improve),
+        candidates=_over_seeds(candidates),
         observations=algorithm.observations or config.normalise_observations,
     )
+
+
+def _over_seeds(function: Callable) -> Callable:
+    def run(*args):
+        # TF32 would make V another function; shapes broadcast as in NumPy, whatever the caller's setting.
+        with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
+            return jax.vmap(function)(*args)
+
+    return run
+
+
+def _held(config: OnlineConfig, function: Callable) -> Callable:
+    """Over seeds; one whose budget is spent keeps its state. Where all seeds end together, that costs nothing."""
+    everywhere = _over_seeds(function)
+
+    def run(state: State, proposal: Proposal, result: Result, active: Bool[Array, "S"]) -> tuple[State, Metrics]:
+        after, metrics = everywhere(state, proposal, result)
+        if config.seeds == 1 or config.env_steps is None:
+            return after, metrics
+        mask = lambda leaf: active.reshape(-1, *(1 for _ in leaf.shape[1:]))  # noqa: E731
+        return jax.tree.map(lambda new, old: jnp.where(mask(new), new, old), after, state), metrics
+
+    return run
 
 
 def seeds_of(config: OnlineConfig) -> np.ndarray:

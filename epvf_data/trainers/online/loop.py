@@ -173,13 +173,7 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
             found[0],
             *jax.tree.map(np.asarray, found[1:]),
         )
-        rollouts = []
-        if kept is not None:
-            for number in range(config.log_every):
-                proposal, outcomes = jax.tree.map(lambda leaf, at=number: leaf[at], kept)
-                proposal = jax.tree.map(lambda leaf: leaf[active], proposal)
-                outcomes = jax.tree.map(lambda leaf: leaf[np.repeat(active, count)], outcomes)
-                rollouts.append(Rollouts(first + number, np.flatnonzero(active), proposal, outcomes))
+        rollouts = [] if kept is None else _taken(kept, first, active, count)
         steps = steps.sum(axis=0, dtype=np.int64)
         return Chunk(state, average(metrics), steps, unperturbed, judged, seconds, rollouts, active)
 
@@ -196,6 +190,17 @@ def to_result(outcomes: Outcomes, seeds: int, count: int) -> Result:
         lengths=split(outcomes.lengths).sum(axis=2, dtype=np.int32),
         observations=seen,
     )
+
+
+def _taken(kept: tuple[Proposal, Outcomes], first: int, active: np.ndarray, count: int) -> list[Rollouts]:
+    """The rollouts of a chunk, iteration by iteration from number `first` on, of the seeds that took part."""
+    found = []
+    for place in range(len(kept[0].theta)):
+        proposal, outcomes = jax.tree.map(lambda leaf, at=place: leaf[at], kept)
+        proposal = jax.tree.map(lambda leaf: leaf[active], proposal)
+        outcomes = jax.tree.map(lambda leaf: leaf[np.repeat(active, count)], outcomes)
+        found.append(Rollouts(first + place, np.flatnonzero(active), proposal, outcomes))
+    return found
 
 
 def iteration_of(state: State) -> int:

@@ -76,7 +76,9 @@ class Recorder:
         bases = [[policy_id(self.spec, base) for base in seed] for seed in proposal.origin]
         each = self.config.envs // len(bases[0])
         clips = {"floor": explore.floor, "clip_noise": explore.clip_noise, "clip_weights": explore.clip_weights}
-        law = explore.law + "".join(f" {name}={float(value):g}" for name, value in clips.items() if value)
+        # With a normaliser, noise is added before it is folded in: rows say so, for base + noise is not the row then.
+        law = explore.law + (" normalised" if self.config.normalise_observations else "")
+        law += "".join(f" {name}={float(value):g}" for name, value in clips.items() if value)
         lineage = Lineage.build(
             len(item.outcomes.returns),
             source=SOURCES[self.config.algorithm],

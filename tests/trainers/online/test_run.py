@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, compile_once, 
 
 
 def test_recorded_rows_tell_how_they_were_made(tmp_path, compile_once, ant):
-    config = ant(seeds=2, **{"exploration.antithetic": True})
+    config = ant(seeds=2, normalise_observations=False, **{"exploration.antithetic": True})
     train_online(config, tmp_path / "run", record=tmp_path / "rows.zarr")
     assert validate(tmp_path / "rows.zarr", deep=True) == []
     assert resimulate(epvf_data.open(tmp_path / "rows.zarr"), 40).max_error == 0
@@ -99,6 +99,12 @@ def test_recorded_rows_tell_how_they_were_made(tmp_path, compile_once, ant):
         base = params[family].astype(np.float64).mean(axis=0)  # antithetic pairs cancel
         made = spread(config, jnp.asarray(base, jnp.float32), jnp.asarray(noise[row]), jnp.float32(signs[row]))
         np.testing.assert_allclose(made, params[row], atol=1e-6)
+
+
+def test_recorded_rows_say_where_a_normaliser_is_folded_in(tmp_path, compile_once, ant):
+    train_online(ant(iterations=2, normalise_observations=True), tmp_path / "run", record=tmp_path / "rows.zarr")
+    assert list(epvf_data.open(tmp_path / "rows.zarr").table().vocabulary("law")) == ["gaussian normalised"]
+    assert resimulate(epvf_data.open(tmp_path / "rows.zarr"), 10).max_error == 0
 
 
 def test_policies_and_report_of_a_finished_run(tmp_path, compile_once, ant):
