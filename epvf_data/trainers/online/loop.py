@@ -93,7 +93,8 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
     def one(state: State, active: np.ndarray, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
         number = iteration_of(state)
         proposal = timed(seconds, "propose", lambda: choose(state))
-        host = jax.tree.map(lambda leaf: np.asarray(leaf)[active], proposal)
+        chosen = slice(None) if active.all() else active  # a view where nobody rests, not a copy
+        host = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], proposal)
         outcomes = timed(seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations))
         result = jax.tree.map(lambda leaf: _spread(leaf, active), to_result(outcomes, active.sum(), count))
         state, first = timed(seconds, "critic", lambda: fit(state, proposal, result, active))
