@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from epvf_data.errors import RunError, StorageError
 
 _UNFINISHED = ".unfinished-"
+_OVERHEAD = 256 * 1024  # bytes of metadata, generously
 
 
 def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
@@ -24,12 +25,13 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
     """
     directory = directory.absolute()
     staging = directory / f"{_UNFINISHED}{step}"
+    tree = jax.tree.map(np.asarray, tree)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(left)
+        _remove_unfinished(directory)
+        _check_space(directory, step, tree)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(staging, jax.tree.map(np.asarray, tree))
+            checkpointer.save(staging, tree)
         for path in (*staging.rglob("*"), staging):
             _fsync(path)
         if (directory / str(step)).exists():
@@ -39,7 +41,24 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
         for old in steps(directory)[:-keep]:
             shutil.rmtree(directory / str(old))
     except (OSError, ValueError) as error:
+        _remove_unfinished(directory)
         raise StorageError(f"checkpoint {step} could not be written to {directory} ({error}).") from error
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for left in directory.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _check_space(directory: Path, step: int, tree: Any) -> None:
+    """Raises StorageError for a disk that is too full: orbax's own threads would print pages of tracebacks."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _OVERHEAD
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise StorageError(
+            f"checkpoint {step} needs {needed / 1e6:,.1f} MB and {directory} has {free / 1e6:,.1f} MB left; "
+            "make room, then resume the run."
+        )
 
 
 def steps(directory: Path) -> list[int]:

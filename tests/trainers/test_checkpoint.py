@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,3 +82,14 @@ def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
         assert int(found["step"]) == checkpoint.latest(tmp_path / "c") >= acknowledged
         np.testing.assert_array_equal(found["bulk"], np.full((200, 1000), found["step"], np.float32))
         reached = int(found["step"]) + 1
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, tree(1.5))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(StorageError, match=r"checkpoint 2 needs 0\.3 MB and .* has 0\.0 MB left; make room"):
+        checkpoint.save(tmp_path, 2, tree(2.5))
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    monkeypatch.undo()
+    checkpoint.save(tmp_path, 2, tree(2.5))
+    assert checkpoint.steps(tmp_path) == [1, 2]
