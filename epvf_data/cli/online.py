@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json, resume_command
 from epvf_data.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from epvf_data.trainers.online.run import OnlineReport
 
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
 
@@ -98,6 +101,11 @@ def train_online(
             )
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue from the last checkpoint with: {resume_command()}") from None
+    _tell(report, target, json)
+
+
+def _tell(report: OnlineReport, target: Path, json: bool) -> None:
+    """The result of a run, and how an unfinished one goes on."""
     if json:
         print_json(report.to_dict())
         return

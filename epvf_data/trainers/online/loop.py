@@ -93,8 +93,7 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
     def one(state: State, active: np.ndarray, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
         number = iteration_of(state)
         proposal = timed(seconds, "propose", lambda: choose(state))
-        chosen = slice(None) if active.all() else active  # a view where nobody rests, not a copy
-        host = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], proposal)
+        host = jax.tree.map(lambda leaf: np.asarray(leaf)[_chosen(active)], proposal)
         outcomes = timed(seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations))
         result = jax.tree.map(lambda leaf: _spread(leaf, active), to_result(outcomes, active.sum(), count))
         state, first = timed(seconds, "critic", lambda: fit(state, proposal, result, active))
@@ -198,8 +197,8 @@ def _taken(kept: tuple[Proposal, Outcomes], first: int, active: np.ndarray, coun
     found = []
     for place in range(len(kept[0].theta)):
         proposal, outcomes = jax.tree.map(lambda leaf, at=place: leaf[at], kept)
-        proposal = jax.tree.map(lambda leaf: leaf[active], proposal)
-        outcomes = jax.tree.map(lambda leaf: leaf[np.repeat(active, count)], outcomes)
+        proposal = jax.tree.map(lambda leaf: leaf[_chosen(active)], proposal)
+        outcomes = jax.tree.map(lambda leaf: leaf[_chosen(np.repeat(active, count))], outcomes)
         found.append(Rollouts(first + place, np.flatnonzero(active), proposal, outcomes))
     return found
 
@@ -207,6 +206,11 @@ def _taken(kept: tuple[Proposal, Outcomes], first: int, active: np.ndarray, coun
 def iteration_of(state: State) -> int:
     """Iterations that the run has behind it; seeds that ended earlier have fewer."""
     return int(np.asarray(state.iteration).max())
+
+
+def _chosen(active: np.ndarray) -> slice | np.ndarray:
+    """Index of the rows that are active: where all are, one that gives a view and no copy."""
+    return slice(None) if active.all() else active
 
 
 def _spread(leaf: np.ndarray, active: np.ndarray) -> np.ndarray:
