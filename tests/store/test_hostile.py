@@ -24,7 +24,8 @@ from epvf_data.store.writer import Writer
 HERE = Path(__file__).parent
 MEGABYTES = 300  # of address space, more than reading a good data set takes
 SECONDS = 30  # to read one data set in eight ways, on a busy machine
-ENVIRONMENT = {**os.environ, "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE": "1", "COLUMNS": "1000"}
+# Every arena of malloc reserves address space, and how many there are depends on how busy the machine is.
+ENVIRONMENT = {**os.environ, "MALLOC_ARENA_MAX": "2", "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE": "1", "COLUMNS": "1000"}
 
 
 def helper(name: str) -> ModuleType:
