@@ -21,7 +21,7 @@ import optax
 
 from epvf_data import envs
 from epvf_data.collectors.bundled import bundled_files
-from epvf_data.critics import mlp
+from epvf_data.critics import Row, mlp
 from epvf_data.critics.probing import action_value, ridge_on_actions
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.mlp import init
@@ -51,13 +51,14 @@ def by_gradient(widths: tuple[int, ...], steps: int, zero_last: bool) -> Callabl
     """∇V of an MLP on (θ' − θ) / σ after full-batch Adam steps from a fresh initialisation."""
 
     def direction(noise: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        critic, optimiser = mlp(widths, zero_last), optax.adam(1e-3)
-        state = init_state(critic, optimiser, jax.random.key(0), noise.shape[1])
-        batch = Batch(jnp.asarray(noise), jnp.asarray((targets - targets.mean()) / targets.std()), jnp.ones(len(noise)))
+        critic, optimiser = mlp(noise.shape[1], widths, zero_last), optax.adam(1e-3)
+        state = init_state(critic, optimiser, jax.random.key(0))
+        rows = Row(jnp.asarray(noise), jnp.asarray(noise))
+        batch = Batch((rows,), jnp.asarray((targets - targets.mean()) / targets.std()), jnp.ones(len(noise)))
         step = jax.jit(lambda state: critic_step(critic, optimiser, state, batch)[0])
         for _ in range(steps):
             state = step(state)
-        return np.asarray(jax.grad(lambda row: critic.apply(state.params, row))(jnp.zeros(noise.shape[1])))
+        return np.asarray(jax.grad(lambda row: critic.apply(state.params, Row(row, row))[0])(jnp.zeros(noise.shape[1])))
 
     return direction
 

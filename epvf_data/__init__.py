@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "CollectConfig": "epvf_data.collectors.setting",
     "Loader": "epvf_data.store.loader",
-    "OfflineConfig": "epvf_data.trainers.settings",
+    "OfflineConfig": "epvf_data.trainers.offline.settings",
     "OnlineConfig": "epvf_data.trainers.online.settings",
     "PolicySpec": "epvf_data.policies.spec",
     "collect": "epvf_data.collectors.collect",
@@ -62,10 +62,10 @@ if TYPE_CHECKING:
     from epvf_data.store.validate import validate as validate
     from epvf_data.trainers.offline import evaluate_run as evaluate_run
     from epvf_data.trainers.offline import train_offline as train_offline
+    from epvf_data.trainers.offline.settings import OfflineConfig as OfflineConfig
     from epvf_data.trainers.online.run import train_online as train_online
     from epvf_data.trainers.online.settings import OnlineConfig as OnlineConfig
     from epvf_data.trainers.online.settings import online_config as online_config
-    from epvf_data.trainers.settings import OfflineConfig as OfflineConfig
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""train-offline."""
+"""train-offline and critics."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from epvf_data.errors import RunError
 @app.command(
     "train-offline",
     rich_help_panel="Make and learn from rows",
-    epilog="Examples: `epvf-data train-offline` · `epvf-data train-offline ant.zarr --critic ridge` · "
+    epilog="Examples: `epvf-data train-offline` · "
+    "`epvf-data train-offline ant.zarr --critic probing+raw --loss hl-gauss --ensemble 5` · "
     "`epvf-data train-offline ant.zarr --out long --set epochs=200 --set seeds=5`",
 )
 def train_offline(
     dataset: Annotated[
         Path | None, typer.Argument(help="The data set.  [default: the only one in this folder]")
     ] = None,
-    critic: Annotated[str | None, typer.Option(help="mlp or ridge, on raw parameters.  [default: mlp]")] = None,
-    split: Annotated[str | None, typer.Option(help="iid, lineage or both.  [default: both]")] = None,
+    critic: Annotated[str | None, typer.Option(help="A name of `epvf-data critics`.  [default: mlp]")] = None,
+    loss: Annotated[str | None, typer.Option(help="mse, hl-gauss or rank.  [default: mse]")] = None,
+    ensemble: Annotated[int | None, typer.Option(help="So many critics speak together.  [default: 1]")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="iid, lineage, high, source, architecture, with commas; both or all.  [default: both]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.  [default: DATASET-CRITIC]")] = None,
     architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
     seed: Seed = None,
@@ -36,16 +42,18 @@ def train_offline(
     """Fit a critic on a data set and show how well it predicts returns of policies that it never saw.
 
     Held-out rows are drawn twice: at random (relatives of every held-out policy were seen), and by whole families of
-    related policies (none was). Ridge regression and the mean return stand beside the critic as controls.
+    related policies (none was); `--split` has more. Ridge regression and the mean return stand beside the critic as
+    controls.
     """
     from epvf_data import config as configuration
     from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
     from epvf_data.trainers.offline import train_offline as run
-    from epvf_data.trainers.settings import OfflineConfig
+    from epvf_data.trainers.offline.settings import OfflineConfig
 
     prepare()
-    flags = {"critic": critic, "split": split, "architecture": architecture, "seed": seed}
+    flags = {"critic": critic, "loss": loss, "ensemble": ensemble, "split": split, "architecture": architecture}
+    flags["seed"] = seed
     stated = configuration.read_toml(config) if config else {}
     changes = configuration.parse_overrides(set_ or [])
     settings = configuration.build(OfflineConfig, stated, changes, {k: v for k, v in flags.items() if v is not None})
@@ -79,3 +87,52 @@ def _describe_split(name: str, result: dict[str, Any]) -> str:
     if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
         lines.append(f"  no critic can exceed R² {ceiling['r2']:.3f}: {ceiling['basis']}")
     return "\n".join([*lines, f"  {result['verdict']}", ""])
+
+
+@app.command(
+    "critics",
+    rich_help_panel="Make and learn from rows",
+    epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
+)
+def critics(
+    env: Annotated[str, typer.Option(help="The environment whose policies are read.")] = "ant",
+    hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
+    set_: Set = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the critics, with their sizes and what one policy costs them."""
+    from epvf_data import config as configuration
+    from epvf_data.critics import CRITICS, CriticSettings
+    from epvf_data.critics.cost import cost
+    from epvf_data.envs import make
+    from epvf_data.errors import ConfigError
+    from epvf_data.policies.spec import PolicySpec
+    from epvf_data.runtime import prepare
+
+    prepare()
+    try:
+        widths = tuple(int(width) for width in hidden.split(",") if width)
+    except ValueError:
+        raise ConfigError(f"got hidden widths {hidden!r}; write whole numbers with commas between them.") from None
+    task = make(env)
+    spec = PolicySpec(task.observation_size, task.action_size, widths)
+    settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
+    found = {name: cost(name, settings, spec) for name in CRITICS}
+    if json:
+        print_json({name: {**one._asdict(), "about": CRITICS[name].about} for name, one in found.items()})
+        return
+    print(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
+    print(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
+    for name, one in found.items():
+        print(
+            f"{name:16}{one.parameters:12,}{_count(one.operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})"
+        )
+
+
+def _count(number: float) -> str:
+    """1234567.0 → "1.2 M"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"

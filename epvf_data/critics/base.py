@@ -6,40 +6,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from epvf_data.policies.spec import PolicySpec
 
 AnyArray = Array | np.ndarray
 Params = Any  # a pytree of arrays
 
 
+@flax.struct.dataclass
+class Row:
+    """A policy as a critic sees it; leading axes make it many.
+
+    `vector` is θ, or for critics that never see θ the stored probing actions. Critics that look into the policy read
+    it as it is, the others read it in units of the training rows' spread.
+    """
+
+    vector: Float[Array, "D"]
+    scaled: Float[Array, "D"]
+    spec: PolicySpec | None = flax.struct.field(pytree_node=False, default=None)
+
+
 @dataclass(frozen=True)
 class Critic:
-    """V(θ) for one policy; `vmap` it over policies, and over parameters for seeds or ensembles.
+    """V of one policy; `vmap` it over rows, and over parameters for seeds or ensembles.
 
-    `init(key, P)` gives the parameters of a critic for policies of P parameters. `apply(params, θ)` maps one
-    standardised flat vector θ [P] to one standardised return, a scalar.
+    `init(key)` gives the critic's parameters. `apply(params, row)` maps one policy to `outputs` numbers, which
+    the loss knows how to read (`critics.losses`).
     """
 
     name: str
-    init: Callable[[PRNGKeyArray, int], Params]
-    apply: Callable[[Params, Float[Array, "P"]], Float[Array, ""]]
+    init: Callable[[PRNGKeyArray], Params]
+    apply: Callable[[Params, Row], Float[Array, "outputs"]]
 
 
 class Scale(NamedTuple):
     """Location and spread of the training rows: critics see (θ − mean) / std and learn (return − mean) / std."""
 
-    theta_mean: Float[AnyArray, "P"]
-    theta_std: Float[AnyArray, "P"]  # 1 where a parameter never varies
+    theta_mean: Float[AnyArray, "D"]
+    theta_std: Float[AnyArray, "D"]  # 1 where a parameter never varies
     return_mean: Float[AnyArray, ""]
     return_std: Float[AnyArray, ""]
 
 
-def standardise(scale: Scale, theta: Float[Array, "P"]) -> Float[Array, "P"]:
-    """One flat parameter vector in units of the training rows' spread."""
-    return (theta - scale.theta_mean) / scale.theta_std
-
-
-def value(critic: Critic, params: Params, scale: Scale, theta: Float[Array, "P"]) -> Float[Array, ""]:
-    """V(θ) of one raw parameter vector, in units of the return."""
-    return critic.apply(params, standardise(scale, theta)) * scale.return_std + scale.return_mean
+def make_row(scale: Scale, vector: Float[Array, "D"], spec: PolicySpec | None = None) -> Row:
+    """One policy with its vector in units of the training rows' spread beside it."""
+    return Row(vector, (vector - scale.theta_mean) / scale.theta_std, spec)

@@ -1,54 +1,97 @@
 """Critics that read what a policy does: its actions in probing states (Harb et al. 2020; Faccio et al. 2022).
 
-`probing` learns its states with the rest of the network, as the paper's comparison does. `ridge_on_actions` is the
-closed form: a plane over the actions in states that the policies have just visited. The return depends on θ only
-through actions in visited states, so the directions of θ that change none of them cost it no samples.
+`probing` learns its states with the rest of the network, as the paper's comparison does; it reads policies of any
+widths and depths that share observations and actions. `ridge_on_actions` is the closed form: a plane over the actions
+in states that the policies have just visited. The return depends on θ only through actions in visited states, so the
+directions of θ that change none of them cost it no samples.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from epvf_data.critics.base import Critic, Params
-from epvf_data.critics.mlp import mlp
+from epvf_data.critics.base import Critic, Params, Row
+from epvf_data.critics.mlp import Network
+from epvf_data.errors import ConfigError
 from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec
+
+_CODE, _DEPTH = 32, 3  # of the probe generator
 
 
 def probing(
     spec: PolicySpec,
+    head: Network,
     states: int = 200,
-    widths: tuple[int, ...] = (256, 256),
-    zero_last: bool = False,
+    start: Float[np.ndarray, "K O"] | None = None,
+    generated: bool = False,
     raw: bool = False,
 ) -> Critic:
-    """An MLP on the actions in `states` learned probing states; with `raw`, θ stands beside them.
+    """The head on the actions in `states` learned probing states; with `raw`, the scaled θ stands beside them.
 
-    It reads θ unscaled. States start as standard normal observations.
+    States start at the rows of `start`, some of them twice where there are too few, or without it as standard normal
+    observations. With `generated` they are linear in learned codes, through several layers without activations: fewer
+    degrees of freedom, so that they stay together (the deep linear generator of Kahana et al. 2024).
+
+    Raises ConfigError for starting states of other observations.
     """
-    head = mlp(widths, zero_last)
+    if start is not None and start.shape[1:] != (spec.observation_size,):
+        raise ConfigError(
+            f"got starting states of shape {list(start.shape)}; the policies observe {spec.observation_size} numbers."
+        )
+    make, read = _generator(spec, states, start) if generated else _free(spec, states, start)
 
-    def features(params: Params, theta: Float[Array, "P"]) -> Float[Array, "F"]:
-        actions = jnp.ravel(probe(spec, theta, params["states"]))
-        return jnp.concatenate([actions, theta]) if raw else actions
-
-    def init(key: PRNGKeyArray, size: int) -> Params:
+    def init(key: PRNGKeyArray) -> Params:
         first, second = jax.random.split(key)
-        length = states * spec.action_size + (size if raw else 0)
-        return {
-            "states": nn.initializers.normal(1.0)(first, (states, spec.observation_size)),
-            "head": head.init(second, length),
-        }
+        length = states * spec.action_size + (spec.size if raw else 0)
+        return {"states": make(first), "head": head.init(second, length)}
 
-    def apply(params: Params, theta: Float[Array, "P"]) -> Float[Array, ""]:
-        return head.apply(params["head"], features(params, theta))
+    def apply(params: Params, row: Row) -> Float[Array, "outputs"]:
+        actions = jnp.ravel(probe(row.spec or spec, row.vector, read(params["states"])))
+        return head.apply(params["head"], jnp.concatenate([actions, row.scaled]) if raw else actions)
 
     return Critic("probing+raw" if raw else "probing", init, apply)
+
+
+def _free(spec: PolicySpec, states: int, start: np.ndarray | None):
+    """Every state by itself."""
+
+    def make(key: PRNGKeyArray) -> Params:
+        if start is None:
+            return nn.initializers.normal(1.0)(key, (states, spec.observation_size))
+        rounds = -(-states // len(start))
+        order = jnp.concatenate([jax.random.permutation(own, len(start)) for own in jax.random.split(key, rounds)])
+        return jnp.asarray(start)[order[:states]]
+
+    return make, lambda params: params
+
+
+def _generator(spec: PolicySpec, states: int, start: np.ndarray | None):
+    """States = centre + spread · (codes W₁ W₂ W₃), of the starting states' mean and deviation."""
+    centre = jnp.zeros(spec.observation_size) if start is None else jnp.asarray(start.mean(0))
+    spread = jnp.ones(spec.observation_size) if start is None else jnp.asarray(start.std(0))
+    sizes = (*[_CODE] * _DEPTH, spec.observation_size)
+
+    def make(key: PRNGKeyArray) -> Params:
+        first, *keys = jax.random.split(key, _DEPTH + 1)
+        shapes = zip(keys, sizes[:-1], sizes[1:], strict=True)
+        layers = [jax.random.normal(own, (inputs, outputs)) / math.sqrt(inputs) for own, inputs, outputs in shapes]
+        return {"codes": jax.random.normal(first, (states, _CODE)), "layers": layers}
+
+    def read(params: Params) -> Float[Array, "K O"]:
+        found = params["codes"]
+        for matrix in params["layers"]:
+            found = found @ matrix
+        return centre[None] + spread[None] * found
+
+    return make, read
 
 
 class ActionPlane(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.linalg import cho_factor, cho_solve, get_blas_funcs
 
-from epvf_data.critics.base import Critic, Params
+from epvf_data.critics.base import Critic, Params, Row
 
 # λ / P. On standardised inputs λ / P is the noise-to-signal ratio that a Bayesian would write down for a linear signal
 # spread over all P parameters: 1e-2 is a nearly exact fit, 1e3 nearly the mean.
@@ -37,15 +37,18 @@ class RidgeFit(NamedTuple):
     rows: int  # rows that entered the final fit
 
 
-def ridge() -> Critic:
-    """The plane as a critic with params {"weights" [P], "bias" []}; it starts at zero. `fit_ridge` gives its params."""
+def ridge(size: int, outputs: int = 1) -> Critic:
+    """The plane as a critic with params {"weights" [outputs, size], "bias" [outputs]}; it starts at zero.
 
-    def init(key: PRNGKeyArray, size: int) -> Params:
+    `fit_ridge` gives its params in closed form; by gradient steps it is the linear critic.
+    """
+
+    def init(key: PRNGKeyArray) -> Params:
         del key  # the closed form has one solution and needs no randomness
-        return {"weights": jnp.zeros(size), "bias": jnp.zeros(())}
+        return {"weights": jnp.zeros((outputs, size)), "bias": jnp.zeros(outputs)}
 
-    def apply(params: Params, theta: Float[Array, "P"]) -> Float[Array, ""]:
-        return jnp.dot(params["weights"], theta) + params["bias"]
+    def apply(params: Params, row: Row) -> Float[Array, "outputs"]:
+        return params["weights"] @ row.scaled + params["bias"]
 
     return Critic("ridge", init, apply)
 

@@ -64,14 +64,16 @@ def _styles(variants: Sequence[Mapping[str, Any]], ordered: bool) -> list[Style]
         shades = colormaps["viridis"](np.linspace(0.0, 0.8, len(variants)))[::-1]
         return [{"color": shade, "linewidth": 1.8} for shade in shades]
     styles: list[Style] = []
-    colours, dashes = iter(COLOURS * len(variants)), iter(CONTROL_STYLES * len(variants))
+    colours = iter([(colour, line) for line in ("-", *CONTROL_STYLES) for colour in COLOURS])
+    dashes = iter(CONTROL_STYLES * len(variants))
     for variant in variants:
         if variant["kind"] != "epvf":
             styles.append({"color": "#555555", "linewidth": 1.6, "linestyle": next(dashes)})
         elif not styles:
             styles.append({"color": "black", "linewidth": 2.4})
         else:
-            styles.append({"color": next(colours), "linewidth": 1.6})
+            colour, line = next(colours)  # dashed once the colours are used up
+            styles.append({"color": colour, "linewidth": 1.6, "linestyle": line})
     return styles
 
 
@@ -147,7 +149,7 @@ def _rows(axes: Axes, variants: Sequence[Mapping[str, Any]], styles: list[Style]
     """One row a variant, named in its colour, with a mark where it is not finished."""
     names = []
     for variant, style in zip(variants, styles, strict=True):
-        dash = DASHES[CONTROL_STYLES.index(style["linestyle"])] if "linestyle" in style else "—"
+        dash = DASHES[CONTROL_STYLES.index(style["linestyle"])] if style.get("linestyle", "-") != "-" else "—"
         so_far = f" at {variant['iterations']:,.0f}" if variant["seeds"] else ""
         mark = "" if variant["status"] == "finished" else f"\n({variant['status']}{so_far})"
         names.append(f"{dash} {variant['label']}{mark}")

@@ -1,4 +1,7 @@
-"""One critic step, shared by offline and online training: pure, over seeds by `vmap`, over steps by `scan`."""
+"""One critic step, shared by offline and online training: pure, over seeds by `vmap`, over steps by `scan`.
+
+Policies of several architectures come as one array for each; a step sees some rows of every one of them.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,26 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from epvf_data.critics.base import Critic, Params, Scale, standardise
-from epvf_data.critics.losses import mse
+from epvf_data.critics.base import AnyArray, Critic, Params, Row, Scale, make_row
+from epvf_data.critics.losses import Loss, make_loss
+from epvf_data.critics.settings import CriticSettings
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.symmetry import flip, permute
 
-Loss = Callable[[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"]], Float[Array, ""]]
+MSE = make_loss("mse")
+PLAIN = CriticSettings()
 
 
 class Batch(NamedTuple):
-    """Rows in standardised units. Weight 0 marks padding; it leaves the row out of the loss."""
+    """Rows of each architecture, and for all of them one after the other targets in standardised units and weights.
 
-    theta: Float[Array, "B P"]
+    Weight 0 marks padding; it leaves the row out of the loss.
+    """
+
+    rows: tuple[Row, ...]
     target: Float[Array, "B"]
     weight: Float[Array, "B"]
+    spread: tuple[Float[Array, "D"], ...] = ()  # of each architecture's vectors; the gradient penalty needs it
 
 
 class FitState(NamedTuple):
@@ -36,15 +47,22 @@ class FitState(NamedTuple):
 class Fit(NamedTuple):
     """The pure functions of one training set-up, over all seeds at once (leading axis S of the state).
 
-    `init(keys [S], P) → state`; `step(state, batch) → (state, {"loss" [S], "gradient_norm" [S]})`; `many(state, theta,
-    target, index, weight, scale)` runs one step for each row of `index` [K, B] on data that lie on the device;
-    `predict(params, theta [n, P], scale) → [S, n]` in units of the return.
+    Where there are several architectures, `vectors`, `index`, `weight`, `target` and `scales` are tuples with one
+    entry for each. `init(keys [S]) → state`; `step(state, vectors, target, weight, scales) → (state, {"loss" [S],
+    "gradient_norm" [S]})`; `many(state, vectors, target, index, weight, scales)` runs one step for each row of `index`
+    [K, B] on data that lie on the device; `outputs(params, vectors [n, D], scale, spec) → [S, n, outputs]` are the
+    critics' own, which `value` reads in units of the return.
     """
 
     init: Callable[..., FitState]
     step: Callable[..., tuple[FitState, dict[str, Array]]]
     many: Callable[..., tuple[FitState, dict[str, Array]]]
-    predict: Callable[..., Float[Array, "S n"]]
+    outputs: Callable[..., Float[Array, "S n outputs"]]
+    loss: Loss
+
+    def value(self, outputs: Float[AnyArray, "*n outputs"], scale: Scale) -> Float[Array, "*n"]:
+        """V in units of the return."""
+        return self.loss.read(outputs) * scale.return_std + scale.return_mean
 
 
 def make_optimiser(
@@ -59,56 +77,120 @@ def make_optimiser(
     return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay, mask=matrices))
 
 
-def init_state(critic: Critic, optimiser: optax.GradientTransformation, key: PRNGKeyArray, size: int) -> FitState:
-    """A fresh state of one seed, for policies of `size` parameters."""
-    params = critic.init(key, size)
+def init_state(critic: Critic, optimiser: optax.GradientTransformation, key: PRNGKeyArray) -> FitState:
+    """A fresh state of one seed."""
+    params = critic.init(key)
     return FitState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
 
 
+def evaluate(
+    critic: Critic, params: Params, rows: tuple[Row, ...], block: int | None = None
+) -> Float[Array, "B outputs"]:
+    """The critic's outputs for all rows; with `block`, for so many at a time, computed again in the backward pass."""
+
+    def over(rows: Row) -> Float[Array, "n outputs"]:
+        if block is None or block >= len(rows.vector):
+            return jax.vmap(critic.apply, in_axes=(None, 0))(params, rows)
+        return jax.lax.map(partial(jax.checkpoint(critic.apply), params), rows, batch_size=block)
+
+    return jnp.concatenate([over(some) for some in rows])
+
+
 def critic_step(
-    critic: Critic, optimiser: optax.GradientTransformation, state: FitState, batch: Batch, loss: Loss = mse
+    critic: Critic,
+    optimiser: optax.GradientTransformation,
+    state: FitState,
+    batch: Batch,
+    loss: Loss = MSE,
+    settings: CriticSettings = PLAIN,
 ) -> tuple[FitState, dict[str, Array]]:
     """One gradient step of one seed. Metrics: `loss` before the step and `gradient_norm` before clipping."""
 
-    def objective(params: Params) -> Float[Array, ""]:
-        predictions = jax.vmap(critic.apply, in_axes=(None, 0))(params, batch.theta)
-        return loss(predictions, batch.target, batch.weight)
+    def objective(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        outputs = evaluate(critic, params, batch.rows, settings.block)
+        error = loss.loss(outputs, batch.target, batch.weight)
+        if not settings.gradient_penalty:
+            return error, error
+        return error + settings.gradient_penalty * _roughness(critic, params, batch, loss), error
 
-    error, gradient = jax.value_and_grad(objective)(state.params)
+    (_, error), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, moments = optimiser.update(gradient, state.moments, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)), start=jnp.zeros(())))
-    metrics = {"loss": error, "gradient_norm": norm}
-    return FitState(params, moments, state.step + 1), metrics
+    return FitState(params, moments, state.step + 1), {"loss": error, "gradient_norm": norm}
 
 
-def make_fit(critic: Critic, optimiser: optax.GradientTransformation, loss: Loss = mse) -> Fit:
-    """Compile-once functions over seeds. All seeds see the same batches: one read of the rows serves them all."""
-    over_seeds = jax.vmap(partial(critic_step, critic, optimiser, loss=loss), in_axes=(0, None))
+def _roughness(critic: Critic, params: Params, batch: Batch, loss: Loss) -> Float[Array, ""]:
+    """Weighted mean of ‖∂V/∂z‖², z being the vector in units of its spread."""
 
-    def prepare(theta: Array, target: Array, weight: Array, scale: Scale) -> Batch:
-        rows = jax.vmap(standardise, in_axes=(None, 0))(scale, theta)
-        return Batch(rows, (target - scale.return_mean) / scale.return_std, weight)
+    def value(vector: Array, scaled: Array, row: Row) -> Array:
+        return loss.read(critic.apply(params, row.replace(vector=vector, scaled=scaled)))  # pyright: ignore
+
+    def squared(row: Row, spread: Array) -> Array:
+        through_vector, through_scaled = jax.grad(value, argnums=(0, 1))(row.vector, row.scaled, row)
+        return jnp.sum(jnp.square(through_scaled + spread * through_vector))
+
+    each = [
+        jax.vmap(squared, in_axes=(0, None))(rows, spread)
+        for rows, spread in zip(batch.rows, batch.spread, strict=True)
+    ]
+    return jnp.sum(batch.weight * jnp.concatenate(each)) / jnp.sum(batch.weight)
+
+
+def augment(kind: str, spec: PolicySpec, vectors: Float[Array, "B P"], key: PRNGKeyArray) -> Float[Array, "B P"]:
+    """The same policies with hidden units renumbered ("permute"), signs flipped ("flip"), or "both"; "none": as is."""
+    changes = {"none": (), "permute": (permute,), "flip": (flip,), "both": (permute, flip)}[kind]
+    for number, change in enumerate(changes):
+        keys = jax.random.split(jax.random.fold_in(key, number), len(vectors))
+        vectors = jax.vmap(partial(change, spec))(vectors, keys)
+    return vectors
+
+
+def make_fit(
+    critic: Critic,
+    optimiser: optax.GradientTransformation,
+    specs: tuple[PolicySpec | None, ...] = (None,),
+    loss: Loss = MSE,
+    settings: CriticSettings = PLAIN,
+    seed: int = 0,
+) -> Fit:
+    """Compile-once functions over seeds. All seeds see the same batches: one read of the rows serves them all.
+
+    `specs` are the architectures of the rows (None for vectors that are no parameters); `seed` that of augmentations.
+    """
+    one = partial(critic_step, critic, optimiser, loss=loss, settings=settings)
+    over_seeds = jax.vmap(one, in_axes=(0, None))
+
+    def prepare(state: FitState, vectors, target, weight, scales) -> Batch:
+        rows = []
+        for place, (spec, some, scale) in enumerate(zip(specs, vectors, scales, strict=True)):
+            if settings.augment != "none" and spec is not None:
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step[0]), place)
+                some = augment(settings.augment, spec, some, key)
+            rows.append(jax.vmap(lambda vector, scale=scale, spec=spec: make_row(scale, vector, spec))(some))
+        wanted = (jnp.concatenate(target) - scales[0].return_mean) / scales[0].return_std
+        return Batch(tuple(rows), wanted, jnp.concatenate(weight), tuple(scale.theta_std for scale in scales))
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: FitState, theta: Array, target: Array, weight: Array, scale: Scale):
-        return over_seeds(state, prepare(theta, target, weight, scale))
+    def step(state: FitState, vectors, target, weight, scales):
+        return over_seeds(state, prepare(state, vectors, target, weight, scales))
 
     @partial(jax.jit, donate_argnums=0)
-    def many(state: FitState, theta: Array, target: Array, index: Array, weight: Array, scale: Scale):
-        def body(state: FitState, pick: tuple[Array, Array]):
-            return over_seeds(state, prepare(theta[pick[0]], target[pick[0]], pick[1], scale))
+    def many(state: FitState, vectors, target, index, weight, scales):
+        def body(state: FitState, pick):
+            index, weight = pick
+            take = partial(jax.tree.map, lambda column, rows: column[rows])
+            return over_seeds(state, prepare(state, take(vectors, index), take(target, index), weight, scales))
 
         return jax.lax.scan(body, state, (index, weight))
 
+    @partial(jax.jit, static_argnums=3)
+    def outputs(params: Params, vectors: Float[Array, "n D"], scale: Scale, spec: PolicySpec | None = None):
+        rows = jax.vmap(lambda vector: make_row(scale, vector, spec))(vectors)
+        return jax.vmap(lambda own: evaluate(critic, own, (rows,), settings.block))(params)
+
     @jax.jit
-    def predict(params: Params, theta: Float[Array, "n P"], scale: Scale) -> Float[Array, "S n"]:
-        rows = jax.vmap(standardise, in_axes=(None, 0))(scale, theta)
-        each = jax.vmap(jax.vmap(critic.apply, in_axes=(None, 0)), in_axes=(0, None))(params, rows)
-        return each * scale.return_std + scale.return_mean
+    def init(keys: PRNGKeyArray) -> FitState:
+        return jax.vmap(partial(init_state, critic, optimiser))(keys)
 
-    @partial(jax.jit, static_argnums=1)
-    def init(keys: PRNGKeyArray, size: int) -> FitState:
-        return jax.vmap(lambda key: init_state(critic, optimiser, key, size))(keys)
-
-    return Fit(init, step, many, predict)
+    return Fit(init, step, many, outputs, loss)

@@ -1,4 +1,4 @@
-"""The MLP critic: shapes, gradients with respect to θ, capacity, and the literal dictionary of critics."""
+"""MLP and SimBa: a zero head, impossible widths, dead units; what they read is in units of the rows' spread."""
 
 from __future__ import annotations
 
@@ -6,58 +6,64 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from epvf_data.critics import CRITICS, Scale, mlp, standardise, value
+from epvf_data.critics import Row, Scale, make_loss, make_row, mlp, simba, value
+from epvf_data.critics.mlp import dead_units
 from epvf_data.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", sorted(CRITICS))
-def test_every_critic_maps_one_policy_to_one_number(name):
-    critic = CRITICS[name]()
-    params = critic.init(jax.random.key(0), 11)
-    assert critic.name == name
-    assert critic.apply(params, jnp.ones(11)).shape == ()
-    assert jax.vmap(critic.apply, in_axes=(None, 0))(params, jnp.ones((5, 11))).shape == (5,)
+def slope(critic, params, theta):
+    return jax.grad(lambda scaled: critic.apply(params, Row(scaled, scaled))[0])(theta)
 
 
-@given(seed=st.integers(0, 2**16), size=st.sampled_from([1, 12]))
-def test_gradient_equals_finite_differences(seed, size):
-    # Scaled to return units, so that standardisation is differentiated too. float64 tells kinks from rounding.
-    with jax.enable_x64(True):
-        critic = mlp((16, 16))
-        key, start = jax.random.split(jax.random.key(seed))
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), critic.init(key, size))
-        theta = jax.random.normal(start, (size,), jnp.float64)
-        ones = jnp.ones(size, jnp.float64)
-        scale = Scale(0.1 * ones, 0.5 * ones, jnp.asarray(3.0), jnp.asarray(7.0))
-
-        def line(step: float):
-            return float(value(critic, params, scale, theta + step * ones))
-
-        slope = float(jax.grad(value, argnums=3)(critic, params, scale, theta).sum())
-        step = 1e-7
-        left, right = (line(0.0) - line(-step)) / step, (line(step) - line(0.0)) / step
-        assert min(abs(slope - left), abs(slope - right)) < 1e-4 * max(1.0, abs(slope))
+def test_a_row_undoes_the_scale():
+    scale = Scale(jnp.array([1.0, -2.0]), jnp.array([2.0, 4.0]), jnp.array(5.0), jnp.array(10.0))
+    row = make_row(scale, jnp.array([3.0, 2.0]))
+    np.testing.assert_allclose(row.scaled, [1.0, 1.0])
+    np.testing.assert_allclose(row.vector, [3.0, 2.0])
+    critic = mlp(2, (4,), zero_last=True)
+    found = value(critic, make_loss("mse"), critic.init(jax.random.key(0)), scale, row.vector)
+    assert float(found) == 5.0  # the mean return, as nothing was learned
 
 
-def test_standardise_undoes_the_scale():
-    scale = Scale(jnp.array([1.0, -2.0]), jnp.array([2.0, 4.0]), jnp.array(0.0), jnp.array(1.0))
-    np.testing.assert_allclose(standardise(scale, jnp.array([3.0, 2.0])), [1.0, 1.0])
+@pytest.mark.parametrize("make", [mlp, simba])
+def test_a_zero_head_starts_at_the_mean_without_a_gradient(make):
+    critic, theta = make(5, (8, 8), zero_last=True), jax.random.normal(jax.random.key(1), (5,))
+    params = critic.init(jax.random.key(0))
+    assert critic.apply(params, Row(theta, theta)).tolist() == [0.0]
+    np.testing.assert_array_equal(slope(critic, params, theta), np.zeros(5))
+    plain = make(5, (8, 8))
+    assert np.abs(slope(plain, plain.init(jax.random.key(0)), theta)).max() > 0
 
 
-def test_a_zero_head_starts_at_the_mean_without_a_gradient():
-    critic = mlp((8,), zero_last=True)
-    params = critic.init(jax.random.key(0), 5)
-    theta = jax.random.normal(jax.random.key(1), (5,))
-    assert float(critic.apply(params, theta)) == 0.0
-    np.testing.assert_array_equal(jax.grad(critic.apply, argnums=1)(params, theta), np.zeros(5))
-    plain = mlp((8,))
-    assert np.abs(jax.grad(plain.apply, argnums=1)(plain.init(jax.random.key(0), 5), theta)).max() > 0
+def test_simba_passes_its_input_on_beside_every_block():
+    """Blocks whose second layer is zero change nothing: what is left is one linear map, LayerNorm and the head."""
+    critic = simba(3, (6, 6))
+    params = critic.init(jax.random.key(0))
+    layers = params["params"]
+    for name in ("Dense_2", "Dense_4"):
+        layers[name] = jax.tree.map(jnp.zeros_like, layers[name])
+    x = jnp.array([0.3, -1.0, 2.0])
+    hidden = x @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
+    normal = (hidden - hidden.mean()) / jnp.sqrt(hidden.var() + 1e-6)
+    wanted = normal @ layers["Dense_5"]["kernel"] + layers["Dense_5"]["bias"]
+    np.testing.assert_allclose(critic.apply(params, Row(x, x)), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("widths", [(0,), (8, -1), (2.5,)])
 def test_impossible_widths_are_refused(widths):
     with pytest.raises(ConfigError, match="whole number"):
-        mlp(widths)
+        mlp(3, widths)
+
+
+def test_simba_needs_one_width():
+    with pytest.raises(ConfigError, match="one width"):
+        simba(3, (8, 16))
+
+
+def test_dead_units_are_those_that_no_row_wakes():
+    critic = mlp(2, (4,))
+    params = critic.init(jax.random.key(0))
+    layer = params["params"]["Dense_0"]
+    layer["bias"] = jnp.array([100.0, -100.0, -100.0, 100.0])
+    assert float(dead_units(params, jnp.ones((3, 2)))) == 0.5

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epvf_data.critics import ridge
+from epvf_data.critics import Row, ridge
 from epvf_data.critics.ridge import PENALTIES, RidgeFit, fit_ridge
 from epvf_data.trainers.metrics import spearman
 
@@ -83,10 +83,11 @@ def test_a_signal_is_found_and_shuffled_labels_have_none():
 def test_the_plane_is_a_critic():
     x, y, held_out = problem(50, 8, seed=3)
     found = fit(x, y, held_out)
-    critic = ridge()
-    params = {"weights": found.weights, "bias": np.float32(found.bias)}
-    values = jax.vmap(critic.apply, in_axes=(None, 0))(params, x)
+    critic = ridge(8)
+    params = {"weights": found.weights[None], "bias": np.float32([found.bias])}
+    rows = Row(x, x)
+    values = jax.vmap(critic.apply, in_axes=(None, 0))(params, rows)[:, 0]
     np.testing.assert_allclose(values, x @ found.weights + found.bias, atol=1e-5)
-    np.testing.assert_array_equal(jax.grad(critic.apply, argnums=1)(params, x[0]), found.weights)
-    blank = ridge().init(jax.random.key(0), 8)
-    assert jax.tree.map(np.shape, blank) == {"weights": (8,), "bias": ()}
+    slope = jax.grad(lambda scaled: critic.apply(params, Row(scaled, scaled))[0])(x[0])
+    np.testing.assert_array_equal(slope, found.weights)
+    assert jax.tree.map(np.shape, critic.init(jax.random.key(0))) == {"weights": (1, 8), "bias": (1,)}

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from epvf_data.trainers.plot import COLOURS, MANY, Panel, draw
+from epvf_data.trainers.offline.plot import COLOURS, MANY, Panel, draw
 
 
 def panel(split: str, rows: int, sources: int) -> Panel:

@@ -54,7 +54,7 @@ def improver_of(config: OnlineConfig):
 
 def epvf(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
     """Algorithm 1 of Bohlinger & Peters: K critic steps on the buffer, then L policy steps up V."""
-    learner, improver, chosen = make_learner(config, spec), improver_of(config), config.improvement
+    learner, improver, chosen = make_learner(config, env, spec), improver_of(config), config.improvement
 
     def init(key: PRNGKeyArray) -> Critic:
         return Critic(learner.init(key), make_buffer(config, spec.size))

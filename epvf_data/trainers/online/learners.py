@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from epvf_data.critics import mlp, ridge
-from epvf_data.critics.base import Critic, Scale, value
+from epvf_data.critics import Loss, Scale, combine, make_critic, make_loss, make_row
 from epvf_data.critics.mlp import dead_units
-from epvf_data.critics.probing import ActionPlane, action_value, probing, ridge_on_actions
+from epvf_data.critics.probing import ActionPlane, action_value, ridge_on_actions
 from epvf_data.envs import Env
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.trainers.fit import Batch, FitState, critic_step, init_state
-from epvf_data.trainers.online.settings import CriticConfig, OnlineConfig
+from epvf_data.recording.probes import SHIPPED, probing_states
+from epvf_data.trainers.fit import Batch, FitState, augment, critic_step, init_state
+from epvf_data.trainers.online.settings import CLOSED, CriticConfig, OnlineConfig
 from epvf_data.trainers.online.state import Metrics
 
 
@@ -51,27 +51,27 @@ class Learner(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A critic that is trained by gradient steps, and where its inputs are centred."""
+    """Critics (one, or an ensemble) that are trained by gradient steps, and where their inputs are centred."""
 
-    fit: FitState
+    fit: FitState  # leading axis: members
     centre: Float[Array, "P"]
     unit: Float[Array, ""]
 
 
-def make_learner(config: OnlineConfig, spec: PolicySpec, steps: int | None = None) -> Learner:
+def make_learner(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int | None = None) -> Learner:
     """The learner that the settings name; a fit takes `steps` critic steps, by default those of the settings."""
-    if config.critic.name == "probing-ridge":
+    if config.critic.name == CLOSED:
         return _closed_form(config, spec)
-    return _by_gradient(config, spec, make_critic(config.critic, spec), steps or config.critic.steps)
+    return _by_gradient(config, env, spec, steps or config.critic.steps)
 
 
-def make_critic(config: CriticConfig, spec: PolicySpec) -> Critic:
-    """The critic of a gradient learner."""
-    if config.name == "mlp":
-        return mlp(config.widths, config.zero_last)
-    if config.name == "linear":
-        return ridge()  # the same plane, trained by the same gradient steps as the others
-    return probing(spec, config.probes, config.widths, config.zero_last, raw=config.name == "probing+raw")
+def online_loss(config: OnlineConfig, env: Env) -> Loss:
+    """The loss of the settings; a histogram spans all that the targets can be, and some room above."""
+    best = {"raw": float(env.horizon), "scaled": 1.0}.get(config.critic.target)
+    support = (
+        (-0.1 * best, 1.1 * best) if best else (-4.0, 6.0) if config.critic.target == "standardised" else (-0.6, 0.6)
+    )
+    return make_loss(config.critic.loss, support, config.critic.bins)
 
 
 def critic_optimiser(config: CriticConfig) -> optax.GradientTransformation:
@@ -83,36 +83,56 @@ def critic_optimiser(config: CriticConfig) -> optax.GradientTransformation:
     return optax.chain(*clip, optax.adamw(config.learning_rate, weight_decay=config.weight_decay, mask=matrices))
 
 
-def _by_gradient(config: OnlineConfig, spec: PolicySpec, critic: Critic, steps: int) -> Learner:
-    optimiser, centred = critic_optimiser(config.critic), config.critic.inputs == "centred"
+def _by_gradient(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int) -> Learner:
+    chosen, loss = config.critic, online_loss(config, env)
+    learned = chosen.name.startswith("probing") and chosen.probe_start == "states"
+    states = probing_states(env, min(chosen.probes, SHIPPED)) if learned else None
+    critic = make_critic(chosen.name, chosen, spec, loss.outputs, states=states)
+    optimiser, centred, members = critic_optimiser(chosen), chosen.inputs == "centred", chosen.ensemble
 
     def scale_of(state: Fitted) -> Scale:
         return Scale(state.centre, jnp.full(spec.size, state.unit), jnp.zeros(()), jnp.ones(()))
 
     def init(key: PRNGKeyArray) -> Fitted:
-        return Fitted(init_state(critic, optimiser, key, spec.size), jnp.zeros(spec.size), jnp.ones(()))
+        keys = jax.random.split(key, members) if members > 1 else key[None]
+        fit = jax.vmap(lambda own: init_state(critic, optimiser, own))(keys)
+        return Fitted(fit, jnp.zeros(spec.size), jnp.ones(()))
 
     def fit(state: Fitted, draw: Draw, context: Context, key: PRNGKeyArray) -> tuple[Fitted, Metrics]:
         if centred:
             state = state._replace(centre=context.theta, unit=context.noise)
+        scale = scale_of(state)
 
         def body(carry: FitState, own: PRNGKeyArray) -> tuple[FitState, Metrics]:
             rows = draw(own)
-            inputs = (rows.theta - state.centre) / state.unit
-            return critic_step(critic, optimiser, carry, Batch(inputs, rows.target, rows.weight))
+            theta = augment(chosen.augment, spec, rows.theta, jax.random.fold_in(own, 1))
+            seen = jax.vmap(lambda vector: make_row(scale, vector, spec))(theta)
+            batch = Batch((seen,), rows.target, rows.weight, (jnp.asarray(scale.theta_std),))
+            return _members(lambda one: critic_step(critic, optimiser, one, batch, loss, chosen), carry)
 
         fitted, metrics = jax.lax.scan(body, state.fit, jax.random.split(key, steps))
         found = {
-            "critic_loss_before": metrics["loss"][0],
-            "critic_loss": metrics["loss"][-1],
+            "critic_loss_before": metrics["loss"][0].mean(),
+            "critic_loss": metrics["loss"][-1].mean(),
             "critic_gradient_norm": metrics["gradient_norm"].mean(),
         }
-        if config.critic.name == "mlp":
+        if chosen.name == "mlp":
             inputs = (draw(key).theta - state.centre) / state.unit
-            found["critic_dead_units"] = dead_units(fitted.params, inputs)
+            found["critic_dead_units"] = dead_units(jax.tree.map(lambda leaf: leaf[0], fitted.params), inputs)
         return state._replace(fit=fitted), found
 
-    return Learner(init, fit, lambda state, theta: value(critic, state.fit.params, scale_of(state), theta))
+    def value(state: Fitted, theta: Float[Array, "P"]) -> Float[Array, ""]:
+        row = make_row(scale_of(state), theta, spec)
+        return combine(_members(lambda params: loss.read(critic.apply(params, row)), state.fit.params), chosen.bound, 0)
+
+    return Learner(init, fit, value)
+
+
+def _members(function: Callable[[Any], Any], state: Any) -> Any:
+    """`vmap` over members; one by itself is spared the batched products."""
+    if len(jax.tree.leaves(state)[0]) > 1:
+        return jax.vmap(function)(state)
+    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], state)))
 
 
 def _closed_form(config: OnlineConfig, spec: PolicySpec) -> Learner:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from epvf_data import config as configuration
+from epvf_data.critics import CRITICS, CriticSettings
+from epvf_data.critics.settings import check_one_of
 from epvf_data.envs import ENVS
 from epvf_data.errors import ConfigError
 from epvf_data.improve import OPTIMISERS
@@ -17,17 +18,12 @@ from epvf_data.policies.config import PolicyConfig
 from epvf_data.policies.perturb import LAWS
 
 ALGORITHMS = ("epvf", "es", "random")
-LEARNERS = ("mlp", "linear", "probing", "probing+raw", "probing-ridge")
+CLOSED = "probing-ridge"  # solved anew in every iteration
+LEARNERS = (*(name for name, family in CRITICS.items() if family.online), CLOSED)
+UNSCALED = ("statistics", "probing", "unf", CLOSED)
 INPUTS = ("raw", "centred")
 TARGETS = ("raw", "scaled", "standardised", "ranks")
 PRESETS = Path(str(resources.files("epvf_data.trainers"))) / "online" / "presets"
-
-
-def _one_of(name: str, got: str, known: Sequence[str]) -> None:
-    if got not in known:
-        near = difflib.get_close_matches(str(got), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
-        raise ConfigError(f"there is no {name} {got!r}; {hint}")
 
 
 def _at_least(item: Any, table: str, least: float, *names: str) -> None:
@@ -57,7 +53,7 @@ class ExplorationConfig:
     policies: int = 1  # how many θ are improved side by side under one V; each gets M / policies perturbations
 
     def __post_init__(self) -> None:
-        _one_of("perturbation law", self.law, LAWS)
+        check_one_of("perturbation law", self.law, LAWS)
         _positive(self, "exploration.", "scale", "clip_noise")
         _at_least(self, "exploration.", 1, "policies")
         _at_least(self, "exploration.", 0, "floor")
@@ -74,32 +70,32 @@ class ReplayConfig:
         _at_least(self, "replay.", 1, "capacity", "batch_size")
 
 
-@dataclass(frozen=True)
-class CriticConfig:
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig(CriticSettings):
     """V(θ) and how it is fitted in each iteration."""
 
     name: str = "mlp"
-    widths: tuple[int, ...] = (256, 256)
-    zero_last: bool = False  # the last layer starts at zero: no random gradient before anything is learned
-    inputs: str = "raw"  # "centred": θ' − θ in units of the noise
+    inputs: str = "raw"  # "centred": critics that read scaled parameters get θ' − θ in units of the noise
     target: str = "scaled"  # "scaled": return / best possible; "standardised", "ranks": over the buffer; "raw"
     steps: int = 10  # K
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     clip: float | None = None  # limit on the norm of a gradient
-    probes: int = 200  # probing states of the probing critics
     penalty: float = 10.0  # of probing-ridge, see critics.probing.ridge_on_actions
     warm_steps: int = 1000  # critic steps on stored rows before the first iteration, where a data set is given
 
     def __post_init__(self) -> None:
-        _one_of("critic", self.name, LEARNERS)
-        _one_of("critic.inputs", self.inputs, INPUTS)
-        _one_of("critic.target", self.target, TARGETS)
-        _at_least(self, "critic.", 1, "steps", "probes", "warm_steps")
+        super().__post_init__()
+        check_one_of("critic", self.name, LEARNERS)
+        check_one_of("critic.inputs", self.inputs, INPUTS)
+        check_one_of("critic.target", self.target, TARGETS)
+        _at_least(self, "critic.", 1, "steps", "warm_steps")
         _at_least(self, "critic.", 0, "weight_decay")
         _positive(self, "critic.", "learning_rate", "clip", "penalty")
-        if self.inputs == "centred" and self.name.startswith("probing"):
-            raise ConfigError(f"critic {self.name} reads actions, not parameters; leave critic.inputs at raw.")
+        if self.inputs == "centred" and self.name in UNSCALED:
+            raise ConfigError(f"critic {self.name} reads policies as they are; leave critic.inputs at raw.")
+        if self.name == CLOSED and (self.loss, self.ensemble) != ("mse", 1):
+            raise ConfigError(f"{CLOSED} is solved in closed form; leave critic.loss and critic.ensemble alone.")
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ class ImprovementConfig:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        _one_of("optimiser", self.optimiser, OPTIMISERS)
+        check_one_of("optimiser", self.optimiser, OPTIMISERS)
         _at_least(self, "improvement.", 1, "steps")
         _at_least(self, "improvement.", 0, "weight_decay", "beta1", "beta2")
         _positive(self, "improvement.", "learning_rate", "final_learning_rate", "weight_clip", "trust")
@@ -150,8 +146,8 @@ class OnlineConfig:
     improvement: ImprovementConfig = field(default_factory=ImprovementConfig)
 
     def __post_init__(self) -> None:
-        _one_of("environment", self.env, list(ENVS))
-        _one_of("algorithm", self.algorithm, ALGORITHMS)
+        check_one_of("environment", self.env, list(ENVS))
+        check_one_of("algorithm", self.algorithm, ALGORITHMS)
         _at_least(self, "", 1, "envs", "episodes", "horizon", "iterations", "env_steps", "seeds", "log_every")
         _at_least(self, "", 1, "evaluation_episodes")
         _at_least(self, "", 0, "seed", "checkpoint_seconds")
@@ -208,7 +204,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if not path.is_file():
         path = Path(name)
         if not path.suffix and not path.is_file():
-            _one_of("preset", name, list(presets()))
+            check_one_of("preset", name, list(presets()))
     stated = configuration.read_toml(str(path))
     parent = stated.pop("preset", None)
     return stated if parent is None else configuration.merge(read_preset(parent), stated)

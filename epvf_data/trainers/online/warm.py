@@ -12,11 +12,11 @@ from epvf_data.envs import Env
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
+from epvf_data.trainers.offline.source import open_source
 from epvf_data.trainers.online.exploration import noise_scale
 from epvf_data.trainers.online.learners import Context, Rows, make_learner, shape_targets
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import State, typed_key
-from epvf_data.trainers.source import open_source
 
 MAX_BYTES = 1 << 30  # of parameters; of larger data sets as many rows as fit are drawn
 WARM = 2**32 - 1  # in place of an iteration's number
@@ -38,15 +38,15 @@ def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path
             f"{dataset.env.digest[:12]}), this run is of {env.name} with horizon {env.horizon} (digest "
             f"{env.digest[:12]}); collect with the same --horizon."
         )
-    source = open_source(dataset.table(architecture=spec.id), device_bytes=0)
+    source = open_source([dataset.table(architecture=spec.id)], device_bytes=0)
     limit = max(config.batch_size, MAX_BYTES // (4 * spec.size))
     rows = np.arange(len(source.labels))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(config.seed).choice(len(rows), limit, replace=False))
-    theta, returns = jnp.asarray(source.read(rows)), jnp.asarray(source.labels[rows], jnp.float32)
+    theta, returns = jnp.asarray(source.read(0, rows)), jnp.asarray(source.labels[rows], jnp.float32)
     targets = shape_targets(config, env, returns, jnp.ones(len(rows)))
     steps = config.critic.warm_steps
-    learner = make_learner(config, spec, steps)
+    learner = make_learner(config, env, spec, steps)
     batch = min(config.batch_size, len(rows))
 
     @jax.jit

@@ -41,7 +41,7 @@ def test_the_papers_settings_are_the_papers():
         ({"replay.batch_size": 2048}, "cannot fill it"),
         ({"critic.learning_rate": -1.0}, "above 0"),
         ({"improvement.weight_clip": 0.0}, "above 0"),
-        ({"critic.inputs": "centred"}, "reads actions"),
+        ({"critic.inputs": "centred"}, "reads policies as they are"),
         ({"exploration.policies": 2}, "one policy on fresh rows"),
         ({"exploration.policies": 128, "replay.capacity": 2048, "critic.name": "mlp"}, "fresh rows only"),
         ({"exploration.clip_weights": True}, "needs improvement.weight_clip"),

@@ -12,7 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-TITLES = {"iid": "held-out policies of {} families", "lineage": "policies of {} held-out families"}
+TITLES = {
+    "iid": "held-out policies of {} families",
+    "lineage": "policies of {} held-out families",
+    "high": "policies of the highest returns, {} families",
+    "source": "policies of a held-out source, {} families",
+    "architecture": "policies of a held-out architecture, {} families",
+}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # safe for the colour-blind
 MANY = 3000  # points of one colour; beyond it single points hide how many there are
 

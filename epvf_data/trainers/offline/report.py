@@ -10,11 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from epvf_data.trainers import metrics
-
-SCOPE = {
-    "iid": "On held-out policies whose relatives it has seen",
-    "lineage": "On families of policies that it never saw",
-}
+from epvf_data.trainers.offline.splits import SPLITS
 
 
 @dataclass(frozen=True)
@@ -115,4 +111,4 @@ def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any]) -> st
         remark = (
             " It beats predicting the training rows' mean return, but knowing these rows' own mean would be better."
         )
-    return f"{SCOPE[name]}, {finding}: {numbers}; {ridge_numbers}.{remark}"
+    return f"{SPLITS[name]}, {finding}: {numbers}; {ridge_numbers}.{remark}"

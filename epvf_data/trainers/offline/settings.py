@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from epvf_data.critics import CRITICS, Critic, mlp
+from epvf_data.critics import CRITICS, CriticSettings
+from epvf_data.critics.settings import check_one_of
 from epvf_data.errors import ConfigError
+from epvf_data.trainers.offline.splits import SPLITS, parse_splits
 
-SPLITS = {"iid": ("iid",), "lineage": ("lineage",), "both": ("iid", "lineage")}
 TARGETS = ("mean return over episodes",)
 
 
-@dataclass(frozen=True)
-class OfflineConfig:
+@dataclass(frozen=True, kw_only=True)
+class OfflineConfig(CriticSettings):
     """What is fitted, on which rows, and how long. Raises ConfigError for values that make no sense."""
 
     critic: str = "mlp"  # a name of critics.CRITICS
-    split: str = "both"  # "iid": any rows are held out; "lineage": whole families of related policies; "both"
+    split: str = "both"  # names of splits with commas between them; "both": iid and lineage; "all"
     seeds: int = 3  # critics trained side by side from different initialisations on the same batches
     epochs: int | None = None  # None: as many as give 300 steps, and at least 10
     patience: int | None = (
@@ -27,22 +27,23 @@ class OfflineConfig:
     learning_rate: float = 3e-4  # falls to zero along a cosine
     weight_decay: float = 3.0  # P parameters outnumber the rows, so decay is strong
     clip: float = 1.0  # limit on the norm of a gradient
-    widths: tuple[int, ...] = (256, 256)  # hidden layers of the MLP
     test_fraction: float = 0.1
     validation_fraction: float = 0.1  # of the training rows; they choose the epoch and the ridge's penalty
     seed: int = 0  # of the splits, the order of the batches and the first critic
-    architecture: str | None = None  # id of the policies to learn from; None where the data set has one only
+    architecture: str | None = None  # id of the policies to learn from; None: all that the critic can read together
     target: str = TARGETS[0]
     checkpoint_seconds: float = 15.0  # between checkpoints; more often only costs time, results are the same
-    device_bytes: int = 1 << 30  # parameters beyond this are streamed from the store in place of kept in memory
+    device_bytes: int = 1 << 30  # policies beyond this are streamed from the store in place of kept in memory
     resamples: int = 400  # bootstrap resamples of the test rows
 
     def __post_init__(self) -> None:
-        for name, known in (("critic", CRITICS), ("split", SPLITS), ("target", TARGETS)):
-            if (got := getattr(self, name)) not in known:
-                near = difflib.get_close_matches(str(got), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
-                raise ConfigError(f"there is no {name} {got!r}; {hint}")
+        super().__post_init__()
+        check_one_of("critic", self.critic, CRITICS)
+        check_one_of("target", self.target, TARGETS)
+        try:
+            parse_splits(self.split)
+        except ValueError as error:
+            check_one_of("split", str(error), (*SPLITS, "both", "all"))
         for name in ("seeds", "epochs", "patience", "batch_size", "resamples"):
             got = getattr(self, name)
             if got is not None and got < 1:
@@ -56,14 +57,22 @@ class OfflineConfig:
         for name in ("seed", "weight_decay", "checkpoint_seconds", "device_bytes"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        self.build_critic()
+        if self.widths is not None and any(not isinstance(width, int) or width < 1 for width in self.widths):
+            raise ConfigError(f"the critic's widths are {self.widths!r}; each must be a whole number of at least 1.")
+        if self.critic == "ridge" and (self.loss, self.ensemble) != ("mse", 1):
+            raise ConfigError("the ridge is solved in closed form; leave loss and ensemble alone, or take linear.")
 
-    def build_critic(self) -> Critic:
-        """The critic that the settings name."""
-        return mlp(self.widths) if self.critic == "mlp" else CRITICS[self.critic]()
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return parse_splits(self.split)
 
-    def plan(self, rows: int) -> tuple[int, int, int]:
-        """Epochs, steps an epoch and patience in epochs, for so many fitting rows."""
-        steps = -(-rows // self.batch_size)
+    @property
+    def members(self) -> int:
+        """Critics trained side by side: seeds times the size of an ensemble."""
+        return self.seeds * self.ensemble
+
+    def plan(self, steps: int) -> tuple[int, int]:
+        """Epochs, and patience in epochs, for so many steps an epoch."""
         epochs = self.epochs or max(10, -(-300 // steps))
-        return epochs, steps, self.patience or max(3, epochs // 5)
+        return epochs, self.patience or max(3, epochs // 5)

@@ -1,0 +1,192 @@
+"""A split's critic as its checkpoints have it, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from epvf_data.critics import CRITICS, Critic, Params, combine, make_critic, make_loss, ridge
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.trainers import checkpoint
+from epvf_data.trainers.fit import Fit, FitState, make_fit, make_optimiser
+from epvf_data.trainers.offline.batches import Shape, shape_epoch, stream_seed
+from epvf_data.trainers.offline.ground import Ground
+from epvf_data.trainers.offline.settings import OfflineConfig
+from epvf_data.trainers.offline.source import Rows, Source
+
+_BLOCK = 1024  # rows predicted at a time; one shape, so one compilation
+_CALIBRATION = 4096  # fitting rows that give an order the units of the return
+
+
+class Progressed(NamedTuple):
+    """What training carries from epoch to epoch, over S members (seeds × ensemble), as stored."""
+
+    state: FitState
+    best: Params  # of each member's best epoch by validation loss
+    best_loss: Float[np.ndarray, "S"]
+    best_epoch: Int[np.ndarray, "S"]
+    epoch: Int[np.ndarray, ""]
+    seconds: Float[np.ndarray, ""]
+
+
+class Setup(NamedTuple):
+    """The functions of one split's training, and how long it is."""
+
+    critic: Critic
+    fit: Fit
+    shape: Shape
+    epochs: int
+    patience: int
+    specs: tuple[PolicySpec | None, ...]
+
+
+def set_up(source: Source, ground: Ground, config: OfflineConfig) -> Setup:
+    """The critic and its training on these rows. Deterministic: a resumed run gets the same."""
+    shape = shape_epoch(tuple(len(rows) for rows in source.local(ground.fit)), config.batch_size)
+    epochs, patience = config.plan(shape.steps)
+    loss = make_loss(config.loss, ground.support, config.bins)
+    table = source.tables[0]
+    critic = make_critic(config.critic, config, table.spec, loss.outputs, source.sizes[0], table.probe_states)
+    reads_theta = CRITICS[config.critic].reads == "params"
+    specs = tuple(table.spec if reads_theta else None for table in source.tables)
+    optimiser = make_optimiser(config.learning_rate, config.weight_decay, epochs * shape.steps, config.clip)
+    fit = make_fit(critic, optimiser, specs, loss, config, stream_seed(config.seed, "augment"))
+    return Setup(critic, fit, shape, epochs, patience, specs)
+
+
+def member_keys(config: OfflineConfig) -> Array:
+    """One key for each member; it does not depend on how many there are."""
+    return jnp.stack([jax.random.key(stream_seed(config.seed, "init", member)) for member in range(config.members)])
+
+
+def template(setup: Setup, config: OfflineConfig) -> Progressed:
+    """Shapes and dtypes of what a checkpoint holds, without computing anything."""
+    state = jax.eval_shape(lambda: setup.fit.init(member_keys(config)))
+    leaves: list[Any] = [jax.ShapeDtypeStruct((config.members,), dtype) for dtype in (np.float32, np.int32)]
+    leaves += [jax.ShapeDtypeStruct((), dtype) for dtype in (np.int32, np.float64)]
+    return Progressed(state, state.params, *leaves)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSplit:
+    """A split's critic and ridges, ready to predict."""
+
+    source: Source
+    ground: Ground
+    config: OfflineConfig
+    setup: Setup
+    params: Params  # leading axis S
+    epochs: int
+    best_epochs: list[int]
+    seconds: float  # of fitting, over all interruptions
+    finished: bool
+
+    def members(self, rows: Rows) -> Float[np.ndarray, "seeds ensemble n"]:
+        """Returns predicted by every member."""
+        if self.config.critic == "ridge":
+            return self.ridge(rows)[None]
+        found = self.values(outputs_of(self.setup, self.params, self.source, rows, self.ground))
+        return found.reshape(self.config.seeds, self.config.ensemble, -1)
+
+    def predict(self, rows: Rows) -> Float[np.ndarray, "seeds n"]:
+        """Returns predicted by every seed: of an ensemble what its bound says."""
+        return combine(self.members(rows), self.config.bound)
+
+    def ridge(self, rows: Rows) -> Float[np.ndarray, "1 n"]:
+        """Returns predicted by the plane of each row's architecture."""
+        found = np.empty((1, len(rows)))
+        places = self.source.places(rows)
+        for place, (plane, scale) in enumerate(zip(self.ground.planes, self.ground.scales, strict=True)):
+            fit = make_fit(ridge(self.source.sizes[place]), make_optimiser())
+            mine = places == place
+            local = rows[mine] - self.source.starts[place]
+            pieces = [
+                fit.outputs(plane, vectors, scale)[:, :keep] for vectors, keep in _read(self.source, place, local)
+            ]
+            if pieces:
+                found[:, mine] = fit.value(np.concatenate(pieces, axis=1).astype(np.float64), scale)
+        return found
+
+    def values(self, outputs: Float[np.ndarray, "S n outputs"]) -> Float[np.ndarray, "S n"]:
+        """Outputs in units of the return."""
+        read = np.asarray(self.setup.fit.value(outputs, self.ground.scales[0]), np.float64)
+        slope, bias = self.calibration
+        return slope[:, None] * read + bias[:, None]
+
+    @cached_property
+    def calibration(self) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"]]:
+        """Slope and bias of each member that give an order the units of the return: least squares on fitting rows."""
+        count = self.config.members
+        if self.setup.fit.loss.calibrated:
+            return np.ones(count), np.zeros(count)
+        fit = self.ground.fit
+        rows = fit[np.linspace(0, len(fit) - 1, min(_CALIBRATION, len(fit))).astype(int)]
+        outputs = outputs_of(self.setup, self.params, self.source, rows, self.ground)
+        scores = np.asarray(self.setup.fit.value(outputs, self.ground.scales[0]), np.float64)
+        labels = self.source.labels[rows]
+        centred = scores - scores.mean(1, keepdims=True)
+        spread = np.square(centred).mean(1)
+        slope = np.maximum(0.0, (centred * (labels - labels.mean())).mean(1) / np.where(spread > 0, spread, 1.0))
+        return slope, labels.mean() - slope * scores.mean(1)
+
+
+def load_fitted(source: Source, name: str, config: OfflineConfig, directory: Path) -> FittedSplit | None:
+    """The split as its checkpoints have it, or None before the first; of an unfinished run, the best epoch so far."""
+    folder = directory / "checkpoints" / name
+    if checkpoint.latest(folder / "ground") is None:
+        return None
+    ground = Ground(**checkpoint.restore(folder / "ground"))
+    setup = set_up(source, ground, config)
+    if config.critic == "ridge":
+        return FittedSplit(source, ground, config, setup, None, 0, [], float(ground.seconds), True)
+    shapes = template(setup, config)
+    finished = checkpoint.latest(folder / "final") is not None
+    if finished:
+        names = ("best", "best_epoch", "epoch", "seconds")
+        stored = checkpoint.restore(folder / "final", {name: getattr(shapes, name) for name in names})
+    elif checkpoint.latest(folder / "epochs") is not None:
+        stored = checkpoint.restore(folder / "epochs", shapes)._asdict()
+    else:
+        return None
+    seconds = float(ground.seconds) + float(stored["seconds"])
+    best_epochs = [int(epoch) for epoch in stored["best_epoch"]]
+    return FittedSplit(
+        source, ground, config, setup, stored["best"], int(stored["epoch"]), best_epochs, seconds, finished
+    )
+
+
+def outputs_of(
+    setup: Setup, params: Params, source: Source, rows: Rows, ground: Ground
+) -> Float[np.ndarray, "S n outputs"]:
+    """The critics' own outputs, in standardised units; blocks of one shape bound memory and compile once."""
+    places = source.places(rows)
+    found = None
+    for place in np.unique(places).tolist():
+        mine = places == place
+        local = rows[mine] - source.starts[place]
+        scale = ground.scales[place]
+        pieces = [
+            np.asarray(setup.fit.outputs(params, vectors, scale, setup.specs[place]))[:, :keep]
+            for vectors, keep in _read(source, place, local)
+        ]
+        piece = np.concatenate(pieces, axis=1)
+        if found is None:
+            found = np.empty((piece.shape[0], len(rows), piece.shape[2]), np.float32)
+        found[:, mine] = piece
+    assert found is not None  # a split has rows
+    return found
+
+
+def _read(source: Source, place: int, rows: Rows) -> Iterable[tuple[Float[np.ndarray, "b D"], int]]:
+    """Vectors in blocks of one size, and how many of each are rows."""
+    for start in range(0, len(rows), _BLOCK):
+        vectors = source.read(place, rows[start : start + _BLOCK])
+        yield np.pad(vectors, ((0, _BLOCK - len(vectors)), (0, 0))), len(vectors)

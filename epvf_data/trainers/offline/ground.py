@@ -1,0 +1,90 @@
+"""What is settled before the first step of a split: its rows, the scale, the ridge that every critic has to beat."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from epvf_data.critics import Params, Scale
+from epvf_data.critics.ridge import fit_ridge
+from epvf_data.trainers.offline.source import Rows, Source, measure_scales
+from epvf_data.trainers.offline.splits import Split
+
+
+class Ground(NamedTuple):
+    """As stored. `scale` and `ridge` hold one entry for each architecture, by its number."""
+
+    fit: Rows
+    validation: Rows
+    test: Rows
+    scale: dict[str, dict[str, np.ndarray]]
+    ridge: dict[str, dict[str, np.ndarray]]  # weights, bias, penalty (λ / P), and on how many rows it was fitted
+    reach: Float[np.ndarray, "2"]  # lowest and highest training return, in standardised units
+    seconds: Float[np.ndarray, ""]
+
+    @property
+    def split(self) -> Split:
+        return Split(self.fit, self.validation, self.test)
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        return tuple(Scale(**self.scale[str(place)]) for place in range(len(self.scale)))
+
+    @property
+    def planes(self) -> tuple[Params, ...]:
+        """Parameters of each architecture's ridge, with a leading axis of one seed."""
+        each = (self.ridge[str(place)] for place in range(len(self.ridge)))
+        return tuple({"weights": one["weights"][None, None], "bias": one["bias"][None, None]} for one in each)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The range of a histogram of returns, in standardised units: half as much again above the best return."""
+        low, high = (float(end) for end in self.reach)
+        return low - 0.1 * (high - low), high + 0.5 * (high - low)
+
+
+def lay_ground(source: Source, split: Split) -> Ground:
+    """Scales and ridges from the training rows alone. An architecture without training rows gets the mean return."""
+    started = time.perf_counter()
+    train = split.train
+    scales = measure_scales(source, train)
+    targets = (source.labels - float(scales[0].return_mean)) / float(scales[0].return_std)
+    validation = np.isin(np.arange(len(source.labels)), split.validation)
+    planes = {
+        str(place): _ridge(source, place, rows, scales[place], targets, validation)
+        for place, rows in enumerate(source.local(train))
+    }
+    return Ground(
+        *split,
+        scale={str(place): scale._asdict() for place, scale in enumerate(scales)},
+        ridge=planes,
+        reach=np.array([targets[train].min(), targets[train].max()]),
+        seconds=np.array(time.perf_counter() - started),
+    )
+
+
+def _ridge(
+    source: Source, place: int, rows: Rows, scale: Scale, targets: np.ndarray, validation: np.ndarray
+) -> dict[str, Any]:
+    """One architecture's plane; it needs rows of its own to choose the penalty by."""
+    numbers = rows + source.starts[place]
+    held_out = validation[numbers]
+    if not 0 < held_out.sum() < len(rows):
+        size = source.sizes[place]
+        bias = targets[numbers].mean() if len(rows) else 0.0
+        plain = {"weights": np.zeros(size, np.float32), "bias": np.array(bias, np.float32)}
+        return {**plain, "penalty": np.array(0.0), "rows": np.array(0)}
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return (source.read(place, rows[start:stop]) - scale.theta_mean) / scale.theta_std
+
+    plane = fit_ridge(read, targets[numbers], held_out, source.sizes[place])
+    return {
+        "weights": plane.weights,
+        "bias": np.array(plane.bias, np.float32),
+        "penalty": np.array(plane.penalty),
+        "rows": np.array(plane.rows),
+    }

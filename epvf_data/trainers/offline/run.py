@@ -1,0 +1,111 @@
+"""Fit a critic on stored rows, judge it on policies that it never saw, and keep all of it in a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from epvf_data.config import build, to_dict
+from epvf_data.critics import CRITICS
+from epvf_data.errors import DatasetError, RunError
+from epvf_data.store import reader
+from epvf_data.store.digest import content_hash
+from epvf_data.store.reader import Dataset
+from epvf_data.trainers import rundir
+from epvf_data.trainers.offline.fitted import FittedSplit, load_fitted
+from epvf_data.trainers.offline.publish import publish
+from epvf_data.trainers.offline.report import OfflineReport
+from epvf_data.trainers.offline.settings import OfflineConfig
+from epvf_data.trainers.offline.source import Source, open_source
+from epvf_data.trainers.offline.splits import make_split
+from epvf_data.trainers.offline.train import fit_split
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def train_offline(
+    dataset: str | Path | Dataset,
+    config: OfflineConfig | None = None,
+    run_dir: str | Path = "run",
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> OfflineReport:
+    """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
+
+    `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, report.json and predicted_vs_true.png.
+    With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
+    `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss.
+
+    Raises DatasetError for rows that cannot be learned from and RunError for a run directory that exists already,
+    holds no run to resume, or was started with other settings or other rows.
+    """
+    config = OfflineConfig() if config is None else config
+    directory = Path(run_dir)
+    if not resume:
+        rundir.check_free(directory)
+    opened = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
+    settings = _settings(opened, config)
+    if resume:
+        rundir.check_same(directory, rundir.read_run(directory), settings)
+    source = _source(opened, config)
+    splits = {name: _split(source, name, config) for name in config.splits}
+    if not resume:
+        rundir.create_run(directory, settings)
+    fitted = {
+        name: split if isinstance(split, str) else fit_split(source, name, split, config, directory, progress)
+        for name, split in splits.items()
+    }
+    return publish(directory, opened, source, config, fitted)
+
+
+def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> OfflineReport:
+    """The report of a run from its checkpoints, without training; report.json and the picture are written anew.
+
+    `dataset` (a path or an opened data set) is needed only where the one that the run was started on has moved. Of an
+    interrupted run, each split is judged by its best epoch so far and marked unfinished. Raises RunError when
+    there is no checkpoint yet, or when the data set's content differs.
+    """
+    directory = Path(run_dir)
+    stored = rundir.read_run(directory)
+    config = build(OfflineConfig, stored["config"])
+    where = stored["dataset"]["path"] if dataset is None else dataset
+    opened = reader.open(where) if isinstance(where, (str, Path)) else where
+    rundir.check_same(directory, stored, _settings(opened, config))
+    source = _source(opened, config)
+    fitted: dict[str, FittedSplit | str] = {}
+    for name in config.splits:
+        split = _split(source, name, config)
+        found = split if isinstance(split, str) else load_fitted(source, name, config, directory)
+        fitted[name] = found or "It is not trained yet; resume the run."
+    if not any(isinstance(found, FittedSplit) for found in fitted.values()):
+        raise RunError(f"{directory} holds no checkpoint yet; resume the run to train it.")
+    return publish(directory, opened, source, config, fitted)
+
+
+def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
+    """What config.json holds: the resolved settings and which rows they were applied to."""
+    return {
+        "config": to_dict(config),
+        "dataset": {"path": str(opened.path.absolute()), "content": content_hash(opened)},
+    }
+
+
+def _source(opened: Dataset, config: OfflineConfig) -> Source:
+    """The rows that the settings name: those of one architecture, or of all where the critic can read them together."""
+    family = CRITICS[config.critic]
+    several = config.architecture is None and family.mixed and len(opened.architectures) > 1
+    tables = (
+        [opened.table(item.id) for item in opened.architectures] if several else [opened.table(config.architecture)]
+    )
+    return open_source(tables, config.device_bytes, family.reads)
+
+
+def _split(source: Source, name: str, config: OfflineConfig) -> Any:
+    """The split, or why it is not available; when it is the only one asked for, DatasetError says so instead."""
+    try:
+        return make_split(source, name, config.test_fraction, config.validation_fraction, config.seed)
+    except DatasetError as error:
+        if len(config.splits) == 1:
+            raise
+        return str(error)
