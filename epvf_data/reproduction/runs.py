@@ -15,9 +15,12 @@ from epvf_data.errors import EpvfError, RunError
 from epvf_data.progress import Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
+from epvf_data.trainers.rundir import differences
 
 Train = Callable[..., Any]
-FREE = {"checkpoint_seconds", "backend"}  # may change between two calls; a run itself refuses another backend
+FREE = frozenset(
+    {"checkpoint_seconds", "backend"}
+)  # may change between two calls; a run itself refuses another backend
 
 
 def parts(directory: Path) -> list[Path]:
@@ -56,12 +59,10 @@ def stored_config(directory: Path) -> dict[str, Any]:
 def check_same(directory: Path, config: Any) -> None:
     """Raises RunError, naming what differs, where the directory holds a run with other settings than these."""
     before = stored_config(directory)
-    now = flatten(json.loads(json.dumps(to_dict(config))))
-    changed = [key for key in sorted({*before, *now} - FREE) if before.get(key) != now.get(key)] if before else []
-    if changed:
-        listed = ", ".join(f"{key} {before.get(key)!r} (now {now.get(key)!r})" for key in changed)
+    changes = before and differences(before, flatten(json.loads(json.dumps(to_dict(config)))), FREE)
+    if changes:
         raise RunError(
-            f"{directory} was started with {listed}; give the same settings, another --out, or remove that folder."
+            f"{directory} was started with {changes}; give the same settings, another --out, or remove that folder."
         )
 
 

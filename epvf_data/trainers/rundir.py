@@ -56,11 +56,15 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
             f"{directory} was started on a data set of other content than {wanted['dataset']['path']}; "
             "give the same data set, or start a new run."
         )
-    before, now = flatten(stored["config"]), flatten(wanted["config"])
-    differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    if differing:
-        changes = ", ".join(f"{name} {before.get(name)!r} (now {now.get(name)!r})" for name in differing)
+    changes = differences(flatten(stored["config"]), flatten(wanted["config"]))
+    if changes:
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str] = frozenset()) -> str:
+    """Settings that differ, old and new, as part of a sentence; those in `free` may differ. Empty where none does."""
+    names = [name for name in sorted({*before, *now} - free) if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {before.get(name)!r} (now {now.get(name)!r})" for name in names)
 
 
 def versions() -> dict[str, str | None]:

@@ -109,16 +109,13 @@ def evolution(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
 
 
 def random_search(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
-    """The best policy of the iteration takes the place of θ where its return is higher than θ's was."""
+    """The best policy of the iteration takes the place of θ, which is one of them: see `exploration.propose`."""
 
     def improve(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:
         best = jnp.argmax(result.returns)
-        better = result.returns[best] > state.inner
-        theta = jnp.where(better, proposal.theta[best], state.theta[0])
-        state = state._replace(inner=jnp.maximum(state.inner, result.returns[best]))
-        return _moved(config, state, theta[None], state.improver, {"improved": better.astype(jnp.float32)})
+        return _moved(config, state, proposal.theta[best][None], state.improver, {"improved": (best > 0) * 1.0})
 
-    return Algorithm(lambda key: jnp.array(-jnp.inf), _no_fit, improve)
+    return Algorithm(lambda key: None, _no_fit, improve)
 
 
 def _no_fit(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:

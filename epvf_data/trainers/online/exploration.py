@@ -62,6 +62,8 @@ def propose(config: OnlineConfig, spec: PolicySpec, state: State) -> Proposal:
     keys, sign = jax.vmap(partial(member, config, key))(jnp.arange(config.envs))
     bases = jnp.tile(state.theta, (config.envs // len(state.theta), 1))
     theta = regenerate(config, bases, keys, sign)
+    if config.algorithm == "random":
+        theta = theta.at[0].set(state.theta[0])  # it has to be beaten on the same terms
     params, origin = (jax.vmap(lambda row: fold(spec, state.normaliser, row))(rows) for rows in (theta, state.theta))
     resets = jax.random.fold_in(typed_key(key), STREAMS["reset"])
     seeds = raw_key(jax.random.split(resets, config.envs))

@@ -118,6 +118,14 @@ def test_every_algorithm_learns_to_balance(cartpole, algorithm, iterations):
         assert np.median(last / first) > 1.5
 
 
+def test_random_search_never_loses_ground(ant):
+    """Its start is fixed, so θ has the return that it was chosen for, and stays where nothing is better."""
+    found = chunks(ant(algorithm="random", iterations=8, horizon=30, normalise_observations=False), 8)
+    best = [chunk.metrics["return_max"][0] for chunk in found]
+    assert (np.diff(best) >= 0).all()
+    assert best[-1] > best[0]
+
+
 @pytest.mark.parametrize("task", ["cartpole", "ant"])
 def test_a_seed_whose_budget_is_spent_stays_as_it_is(request, task):
     config = request.getfixturevalue(task)(seeds=2, iterations=None, env_steps=10_000)
