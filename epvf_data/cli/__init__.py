@@ -3,7 +3,7 @@
 Heavy modules are imported by the verb that needs them, so that help and `info` are instant.
 """
 
-from epvf_data.cli import collecting, curating, datasets, exchanging, online, rendering, reproducing, training
+from epvf_data.cli import collecting, curating, datasets, exchanging, judging, online, rendering, reproducing, training
 from epvf_data.cli.app import app, main
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "curating",
     "datasets",
     "exchanging",
+    "judging",
     "main",
     "online",
     "rendering",

@@ -1,4 +1,4 @@
-"""train-offline and critics."""
+"""train-offline."""
 
 from __future__ import annotations
 
@@ -87,52 +87,3 @@ def _describe_split(name: str, result: dict[str, Any]) -> str:
     if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
         lines.append(f"  no critic can exceed R² {ceiling['r2']:.3f}: {ceiling['basis']}")
     return "\n".join([*lines, f"  {result['verdict']}", ""])
-
-
-@app.command(
-    "critics",
-    rich_help_panel="Make and learn from rows",
-    epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
-)
-def critics(
-    env: Annotated[str, typer.Option(help="The environment whose policies are read.")] = "ant",
-    hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
-    set_: Set = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """List the critics, with their sizes and what one policy costs them."""
-    from epvf_data import config as configuration
-    from epvf_data.critics import CRITICS, CriticSettings
-    from epvf_data.critics.cost import cost
-    from epvf_data.envs import make
-    from epvf_data.errors import ConfigError
-    from epvf_data.policies.spec import PolicySpec
-    from epvf_data.runtime import prepare
-
-    prepare()
-    try:
-        widths = tuple(int(width) for width in hidden.split(",") if width)
-    except ValueError:
-        raise ConfigError(f"got hidden widths {hidden!r}; write whole numbers with commas between them.") from None
-    task = make(env)
-    spec = PolicySpec(task.observation_size, task.action_size, widths)
-    settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
-    found = {name: cost(name, settings, spec) for name in CRITICS}
-    if json:
-        print_json({name: {**one._asdict(), "about": CRITICS[name].about} for name, one in found.items()})
-        return
-    print(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
-    print(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
-    for name, one in found.items():
-        print(
-            f"{name:16}{one.parameters:12,}{_count(one.operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})"
-        )
-
-
-def _count(number: float) -> str:
-    """1234567.0 → "1.2 M"."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f}"

@@ -63,6 +63,8 @@ class Recipe:
             raise ConfigError(
                 f"perturbed.scales is {list(self.perturbed.scales)}; expected at least one positive number."
             )
+        if not self.perturbed.bases:
+            raise ConfigError("perturbed.bases is empty; name policy files, `bundled` or `random`.")
         if self.perturbed.random_bases < 1:
             raise ConfigError(f"perturbed.random_bases is {self.perturbed.random_bases}; at least 1 is needed.")
         check_law(self.perturbed.law)

@@ -44,7 +44,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     try:
         return json.loads((directory / "config.json").read_text())
     except FileNotFoundError as error:
-        raise RunError(f"{directory} holds no run to continue; start it without resume.") from error
+        raise RunError(f"{directory} holds no run; name the directory of one, or start it without resume.") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{directory / 'config.json'} cannot be read ({error}); start a new run.") from error
 

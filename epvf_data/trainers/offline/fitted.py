@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from epvf_data.critics import CRITICS, Critic, Params, combine, make_critic, make_loss, ridge
+from epvf_data.critics import CRITICS, Critic, Params, combine, make_critic, make_loss, make_row, ridge
+from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.fit import Fit, FitState, make_fit, make_optimiser
@@ -99,6 +100,35 @@ class FittedSplit:
     def predict(self, rows: Rows) -> Float[np.ndarray, "seeds n"]:
         """Returns predicted by every seed: of an ensemble what its bound says."""
         return combine(self.members(rows), self.config.bound)
+
+    def value(self, place: int, theta: Float[Array, "P"]) -> Float[Array, "seeds"]:
+        """V of one policy of architecture number `place` by every seed; differentiable with respect to θ."""
+        table, scale = self.source.tables[place], self.ground.scales[place]
+        vector, ridge = theta, self.config.critic == "ridge"
+        if self.source.column == "probe_actions":
+            vector = jnp.ravel(probe(table.spec, theta, jnp.asarray(table.probe_states)))
+        row = make_row(scale, vector, table.spec)
+        params = self.ground.planes[place] if ridge else self.params
+        outputs = jax.vmap(self.setup.critic.apply, in_axes=(0, None))(params, row)
+        read = self.setup.fit.value(outputs, scale)
+        slope, bias = (np.ones(1), np.zeros(1)) if ridge else self.calibration
+        found = jnp.asarray(slope, jnp.float32) * read + jnp.asarray(bias, jnp.float32)
+        return combine(found.reshape(-1, self.config.ensemble), self.config.bound, 1)
+
+    def predict_elsewhere(self, other: Source, place: int) -> Float[np.ndarray, "seeds n"]:
+        """Returns of all rows of a source of one architecture, scaled as rows of architecture number `place` were."""
+        spec = other.specs[0] if self.source.column == "params" else None
+        scale, pieces = self.ground.scales[place], []
+        if other.sizes[0] != len(scale.theta_mean):  # an architecture that was not there; only its actions are read
+            size = other.sizes[0]
+            scale = scale._replace(theta_mean=np.zeros(size, np.float32), theta_std=np.ones(size, np.float32))
+        params = self.ground.planes[place] if self.config.critic == "ridge" else self.params
+        for vectors, keep in _read(other, 0, np.arange(other.tables[0].rows)):
+            pieces.append(np.asarray(self.setup.fit.outputs(params, vectors, scale, spec))[:, :keep])
+        found = np.concatenate(pieces, axis=1)
+        if self.config.critic == "ridge":
+            return np.asarray(self.setup.fit.value(found, scale), np.float64)
+        return combine(self.values(found).reshape(self.config.seeds, self.config.ensemble, -1), self.config.bound)
 
     def ridge(self, rows: Rows) -> Float[np.ndarray, "1 n"]:
         """Returns predicted by the plane of each row's architecture."""

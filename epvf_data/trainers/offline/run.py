@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from epvf_data.config import build, to_dict
 from epvf_data.critics import CRITICS
@@ -66,6 +66,22 @@ def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = Non
     interrupted run, each split is judged by its best epoch so far and marked unfinished. Raises RunError when
     there is no checkpoint yet, or when the data set's content differs.
     """
+    loaded = load_run(run_dir, dataset)
+    return publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
+
+
+class LoadedRun(NamedTuple):
+    """A run's critics on the rows that it was started on; a sentence stands for a split that is not there."""
+
+    directory: Path
+    config: OfflineConfig
+    dataset: Dataset
+    source: Source
+    fitted: dict[str, FittedSplit | str]
+
+
+def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> LoadedRun:
+    """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
     directory = Path(run_dir)
     stored = rundir.read_run(directory)
     config = build(OfflineConfig, stored["config"])
@@ -80,7 +96,7 @@ def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = Non
         fitted[name] = found or "It is not trained yet; resume the run."
     if not any(isinstance(found, FittedSplit) for found in fitted.values()):
         raise RunError(f"{directory} holds no checkpoint yet; resume the run to train it.")
-    return publish(directory, opened, source, config, fitted)
+    return LoadedRun(directory, config, opened, source, fitted)
 
 
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""critics, evaluate and compare."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json
+from epvf_data.errors import RunError
+
+WIDTHS = (9, 15, 7, 8, 11, 11, 7, 8)  # of the columns of `compare`
+PANEL = "Make and learn from rows"
+
+
+@app.command(
+    "critics",
+    rich_help_panel=PANEL,
+    epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
+)
+def critics(
+    env: Annotated[str, typer.Option(help="The environment whose policies are read.")] = "ant",
+    hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
+    set_: Set = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the critics, with their sizes and what one policy costs them."""
+    from epvf_data import config as configuration
+    from epvf_data.critics import CRITICS, CriticSettings
+    from epvf_data.critics.cost import cost
+    from epvf_data.envs import make
+    from epvf_data.errors import ConfigError
+    from epvf_data.policies.spec import PolicySpec
+    from epvf_data.runtime import prepare
+
+    prepare()
+    try:
+        widths = tuple(int(width) for width in hidden.split(",") if width)
+    except ValueError:
+        raise ConfigError(f"got hidden widths {hidden!r}; write whole numbers with commas between them.") from None
+    task = make(env)
+    spec = PolicySpec(task.observation_size, task.action_size, widths)
+    settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
+    found = {name: cost(name, settings, spec) for name in CRITICS}
+    if json:
+        print_json({name: {**one._asdict(), "about": CRITICS[name].about} for name, one in found.items()})
+        return
+    print(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
+    print(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
+    for name, one in found.items():
+        print(
+            f"{name:16}{one.parameters:12,}{_count(one.operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})"
+        )
+
+
+def _count(number: float) -> str:
+    """1234567.0 → "1.2 M"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"
+
+
+@app.command(
+    "evaluate",
+    rich_help_panel=PANEL,
+    epilog="Examples: `epvf-data evaluate ant-mlp` · `epvf-data evaluate ant-mlp other.zarr --no-rollouts` · "
+    "`epvf-data evaluate ant-mlp --split lineage --set starts=64 --set pairs=256`",
+)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The directory of an offline run.", show_default=False)],
+    dataset: Annotated[Path | None, typer.Argument(help="Another data set, all of whose rows are predicted.")] = None,
+    split: Annotated[str | None, typer.Option(help="Whose critics are judged.  [default: the run's first]")] = None,
+    where: Annotated[Path | None, typer.Option(help="The run's own data set, if it has moved.")] = None,
+    rollouts: Annotated[bool, typer.Option("--rollouts/--no-rollouts", help="Gradients and climbs need some.")] = True,
+    seed: Seed = None,
+    backend: Backend = None,
+    set_: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a critic: prediction, calibration, the direction of its gradient, and policies that climb it.
+
+    The gradient is compared with that of evolution strategies at some training policies; climbed policies are rolled
+    out for real, beside random steps of the same length. RUN gets evaluation.json and evaluation.png.
+    """
+    from epvf_data import config as configuration
+    from epvf_data.runtime import prepare
+    from epvf_data.trainers.evaluation import EvaluationConfig
+    from epvf_data.trainers.evaluation import evaluate as judge
+
+    prepare()
+    flags = {"split": split, "seed": seed, "backend": backend}
+    changes = configuration.parse_overrides(set_ or [])
+    settings = configuration.build(EvaluationConfig, changes, {k: v for k, v in flags.items() if v is not None})
+    say = (lambda line: None) if quiet or json else (lambda line: print(line, file=sys.stderr))
+    try:
+        found = judge(run, dataset, settings, where, rollouts, say)
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the run is as it was.") from None
+    if json:
+        print_json(found)
+        return
+    for line in _describe(found):
+        print(line)
+    print(f"picture: {run / 'evaluation.png'}   everything: {run / 'evaluation.json'}")
+
+
+@app.command(
+    "compare",
+    rich_help_panel=PANEL,
+    epilog="Examples: `epvf-data compare ant-mlp ant-probing ant-unf` · `epvf-data compare ant-* --out ant.png`",
+)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of offline runs.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Write a picture to this PNG.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put offline runs side by side: what each predicts of policies that it never saw, the best first."""
+    from epvf_data.trainers.evaluation import compare as side_by_side
+
+    found = side_by_side(runs, out)
+    if json:
+        print_json(found)
+        return
+    if not found["same_rows"]:
+        print("These runs were started on data sets of other content: their numbers are of other rows.")
+    for name, lines in found["splits"].items():
+        print(f"{name}:")
+        heads = zip(("Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "∇V", "gain"), WIDTHS, strict=True)
+        print(f"  {'critic':26}" + "".join(f"{head:>{width}}" for head, width in heads))
+        for line in lines:
+            interval = "[{:.2f}, {:.2f}]".format(*line["interval"])
+            label = line["critic"] + (f" × {line['ensemble']}" if line["ensemble"] > 1 else "")
+            numbers = f"{line['spearman']:9.3f}{interval:>15}{line['iqm']:7.3f}{line['r2']:8.3f}"
+            numbers += f"{line['top_tenth_spearman']:11.3f}{line['regret_10']:11.2f}"
+            ends = "".join(
+                f"{'–':>{width}}" if line[key] is None else f"{line[key]:{width}.{digits}f}"
+                for key, width, digits in (("gradient_cosine", 7, 3), ("improvement", 8, 2))
+            )
+            print(f"  {label:26}{numbers}{ends}")
+    if out is not None:
+        print(f"picture: {out}")
+
+
+def _describe(found: dict[str, Any]) -> list[str]:
+    """The parts of an evaluation, a line or two each."""
+    lines = [f"{name}: {split['verdict']}" for name, split in found["splits"].items() if split["available"]]
+    if (there := found["calibration"]) is not None:
+        lines.append(
+            f"calibration ({found['split']}): {100 * there['coverage']['0.95']:.0f} % of errors within 1.96 deviations "
+            f"of {there['members']} critics (a calibrated one has 95 %); Spearman of error and deviation "
+            f"{there['error_spread_spearman']:.2f}"
+        )
+    if (there := found["gradient"]) is not None:
+        low, high = there["interval"]
+        ceiling = (
+            f"the true gradient would reach about {there['ceiling']:.3f}"
+            if there["ceiling"]
+            else (f"{there['pairs']} pairs are too few to tell a gradient from noise")
+        )
+        lines.append(
+            f"gradient: cosine of ∇V and the ES gradient {there['cosine']:.3f} [{low:.3f}, {high:.3f}]; {ceiling}, "
+            f"chance is ±{there['chance']:.3f}"
+        )
+    if (there := found["improvement"]) is not None:
+        stop = there["stopped"]
+        steps = f"{stop['steps']} step{'' if stop['steps'] == 1 else 's'}"
+        lines.append(
+            f"improvement: {steps} up V (chosen without rollouts) from the best {there['starts']} training policies "
+            f"give {stop['mean']:.2f} on average, random ones {stop['mean'] - stop['gain']:.2f}; V promised "
+            f"{stop['predicted']:.2f}; best {stop['best']:.2f}, best in the data {there['best_in_data']:.2f}"
+        )
+    for one in (found["elsewhere"] or {"architectures": {}})["architectures"].values():
+        said = one.get("reason") or f"Spearman {one['spearman']:.2f}, R² {one['r2']:.2f}"
+        lines.append(f"elsewhere, policies {one['policies']}, {one['rows']:,} rows: {said}")
+    return lines

@@ -1,0 +1,108 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import trim_mean
+
+from epvf_data.errors import RunError
+from epvf_data.trainers import rundir
+from epvf_data.trainers.evaluation.evaluate import RESULT
+from epvf_data.trainers.offline.plot import COLOURS
+
+
+def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict[str, Any]:
+    """What the reports of the runs say of each split, best Spearman first; `image` gets a picture.
+
+    The controls of the first run stand among them; Spearman comes as the interquartile mean over seeds too. `same_rows`
+    tells whether all runs are on the same content. Raises RunError where a directory holds no report.
+    """
+    reports = [_read(Path(run)) for run in runs]
+    contents = {one["content"] for one in reports}
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for one in reports:
+        for name, split in one["report"]["splits"].items():
+            if split["available"]:
+                splits.setdefault(name, []).append(_line(one, split))
+    for name, lines in splits.items():
+        first = next(one for one in reports if one["report"]["splits"].get(name, {}).get("available"))
+        lines.append(_control(first["report"]["splits"][name]))
+        lines.sort(key=lambda line: -line["spearman"])
+    found = {"runs": [one["run"] for one in reports], "same_rows": len(contents) == 1, "splits": splits}
+    if image is not None:
+        rundir.publish(Path(image), lambda path: _draw(found, path))
+    return found
+
+
+def _read(run: Path) -> dict[str, Any]:
+    try:
+        report = json.loads((run / "report.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} holds no report of an offline run ({error}); train it first.") from error
+    settings = rundir.read_run(run)
+    evaluation = json.loads((run / RESULT).read_text()) if (run / RESULT).is_file() else {}
+    config, content = settings["config"], settings["dataset"]["content"]
+    return {"run": str(run), "report": report, "config": config, "content": content, "evaluation": evaluation}
+
+
+def _line(one: dict[str, Any], split: dict[str, Any]) -> dict[str, Any]:
+    critic, config = split["critic"], one["config"]
+    gradient, climb = (one["evaluation"].get(name) or {} for name in ("gradient", "improvement"))
+    return {
+        "run": one["run"],
+        "critic": config["critic"] + ("" if config["loss"] == "mse" else f", {config['loss']}"),
+        "ensemble": config["ensemble"],
+        **_numbers(critic),
+        "seconds": split["seconds"],
+        "gradient_cosine": gradient.get("cosine"),
+        "improvement": climb.get("stopped", {}).get("gain"),
+    }
+
+
+def _control(split: dict[str, Any]) -> dict[str, Any]:
+    rest = {"seconds": None, "gradient_cosine": None, "improvement": None}
+    return {"run": None, "critic": "control: ridge", "ensemble": 1, **_numbers(split["controls"]["ridge"]), **rest}
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, Any]:
+    seeds = found["per_seed"]["spearman"]
+    return {
+        "spearman": found["spearman"],
+        "interval": found["interval"]["spearman"],
+        "iqm": float(trim_mean(seeds, 0.25)),
+        "seeds": len(seeds),
+        "r2": found["r2"],
+        "top_tenth_spearman": found["top_tenth"]["spearman"],
+        "top_tenth_error": found["top_tenth"]["mean_absolute_error"],
+        "regret_10": found["regret"]["10"],
+    }
+
+
+def _draw(found: dict[str, Any], path: Path) -> None:
+    """Spearman with its interval, a panel a split."""
+    splits = found["splits"]
+    rows = max(len(lines) for lines in splits.values())
+    figure = Figure(figsize=(1.5 + 4.2 * len(splits), 1.6 + 0.32 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("Spearman of predicted and true return, held-out policies, 95 % intervals", fontsize=11)
+    for axes, (name, lines) in zip(np.atleast_1d(figure.subplots(1, len(splits))), splits.items(), strict=True):
+        for place, line in enumerate(reversed(lines)):
+            colour = "grey" if line["run"] is None else COLOURS[0]
+            axes.plot(line["interval"], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+            axes.plot([line["spearman"]], [place], "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)], fontsize=8)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.grid(axis="x", alpha=0.2)
+        axes.set_title(name, fontsize=10)
+    figure.savefig(path, format="png")
+
+
+def _label(line: dict[str, Any]) -> str:
+    return line["critic"] + (f" × {line['ensemble']}" if line["ensemble"] > 1 else "")

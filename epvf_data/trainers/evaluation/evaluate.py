@@ -1,0 +1,112 @@
+"""Everything that an evaluation of a run says, in one dictionary and one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data.critics import CRITICS
+from epvf_data.errors import EpvfError, RunError
+from epvf_data.store import reader
+from epvf_data.store.reader import Dataset
+from epvf_data.trainers import rundir
+from epvf_data.trainers.evaluation import picture
+from epvf_data.trainers.evaluation.calibration import calibrate
+from epvf_data.trainers.evaluation.gradients import compare_gradients
+from epvf_data.trainers.evaluation.improvement import improve
+from epvf_data.trainers.evaluation.settings import EvaluationConfig
+from epvf_data.trainers.evaluation.world import open_world
+from epvf_data.trainers.metrics import measure
+from epvf_data.trainers.offline.fitted import FittedSplit
+from epvf_data.trainers.offline.publish import publish
+from epvf_data.trainers.offline.run import LoadedRun, load_run
+from epvf_data.trainers.offline.source import open_source
+
+RESULT, PICTURE = "evaluation.json", "evaluation.png"
+Say = Callable[[str], None]
+
+
+def evaluate(
+    run_dir: str | Path,
+    dataset: str | Path | None = None,
+    config: EvaluationConfig | None = None,
+    where: str | Path | None = None,
+    rollouts: bool = True,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Judges the critics of a run; evaluation.json and evaluation.png appear in its directory.
+
+    Prediction on held-out rows of every split; for one split calibration, the direction of ∇V against evolution
+    strategies, and climbing V from the best training rows with real rollouts (both left out without `rollouts`). With
+    `dataset`, all of its rows are predicted as well: rows that the run never saw, if it is another one than the run's.
+    `where` is the run's own data set, if it has moved. `say` gets a line for each part that takes a while.
+
+    Raises RunError where there is nothing to judge, EnvironmentMismatchError for a task that is not here.
+    """
+    config = EvaluationConfig() if config is None else config
+    say = say or (lambda line: None)
+    loaded = load_run(run_dir, where)
+    report = publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
+    name, fitted = _chosen(loaded, config.split)
+    test = fitted.ground.test
+    members = fitted.members(test).reshape(-1, len(test))
+    found: dict[str, Any] = {
+        "run": str(loaded.directory),
+        "critic": loaded.config.critic,
+        "loss": loaded.config.loss,
+        "ensemble": loaded.config.ensemble,
+        "split": name,
+        "splits": report.splits,
+        "calibration": calibrate(members, loaded.source.labels[test]),
+        "gradient": None,
+        "improvement": None,
+        "elsewhere": None if dataset is None else _elsewhere(dataset, fitted),
+    }
+    if rollouts:
+        world = open_world(loaded.dataset, config.episodes, config.backend, config.seed)
+        place = int(np.argmax([len(rows) for rows in loaded.source.local(fitted.ground.split.train)]))
+        if config.policies:
+            say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")
+            found["gradient"] = compare_gradients(fitted, place, world, config)
+        if config.starts:
+            say(f"climbing V from the best {config.starts} policies")
+            found["improvement"] = improve(fitted, place, world, config)
+    rundir.write_json(loaded.directory / RESULT, found)
+    true, spread = loaded.source.labels[test], members.std(0)
+    rundir.publish(loaded.directory / PICTURE, lambda path: picture.draw(found, true, members.mean(0), spread, path))
+    return found
+
+
+def _chosen(loaded: LoadedRun, wanted: str | None) -> tuple[str, FittedSplit]:
+    """The split to judge: the one named, else the first that is there."""
+    there = {name: found for name, found in loaded.fitted.items() if isinstance(found, FittedSplit)}
+    if wanted is not None and wanted not in there:
+        raise RunError(f"{loaded.directory} has no critic of the split {wanted!r}; choose one of {', '.join(there)}.")
+    name = wanted or next(iter(there))
+    return name, there[name]
+
+
+def _elsewhere(dataset: str | Path, fitted: FittedSplit) -> dict[str, Any]:
+    """How well the rows of another data set are predicted, architecture by architecture that the critic can read."""
+    opened: Dataset = reader.open(dataset)
+    known = {spec.id: place for place, spec in enumerate(fitted.source.specs)}
+    found: dict[str, Any] = {}
+    for item in opened.architectures:
+        if item.id not in known and not CRITICS[fitted.config.critic].mixed:
+            found[item.id] = {
+                "policies": str(item.spec),
+                "rows": item.rows,
+                "reason": "The critic never saw such policies.",
+            }
+            continue
+        try:
+            other = open_source([opened.table(item.id)], fitted.config.device_bytes, fitted.source.column)
+        except EpvfError as error:
+            found[item.id] = {"policies": str(item.spec), "rows": item.rows, "reason": str(error)}
+            continue
+        predicted = fitted.predict_elsewhere(other, known.get(item.id, 0))
+        found[item.id] = {"policies": str(item.spec), "rows": item.rows, **measure(predicted, other.labels)}
+    return {"dataset": str(opened.path), "architectures": found}

@@ -1,0 +1,43 @@
+"""The settings of an evaluation, checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epvf_data.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How much is rolled out to judge a critic. Raises ConfigError for values that make no sense.
+
+    Directions and distances are in units of each parameter's spread over the training rows.
+    """
+
+    split: str | None = None  # whose critics are judged; None: the first split of the run
+    policies: int = 8  # of the training rows, half of them the best, at which gradients are compared
+    pairs: int = 128  # antithetic pairs of rollouts for the ES gradient at each
+    sigma: float = 0.1  # of its noise
+    starts: int = 128  # the best training rows, from which V is climbed; 0: no climb
+    steps: tuple[int, ...] = (1, 2, 5, 10, 20, 50)  # after so many steps of the climb policies are rolled out
+    step: float = 0.01  # length of a step, times √P
+    episodes: int | None = None  # a policy; None: 1 where the start is fixed, else 8
+    seed: int = 0
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("policies", "starts", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        for name in ("pairs", "episodes"):
+            if (got := getattr(self, name)) is not None and got < 1:
+                raise ConfigError(f"{name} is {got}; it must be at least 1.")
+        if self.pairs < 2:
+            raise ConfigError(
+                f"pairs is {self.pairs}; half of them are compared with the other half, so take 2 or more."
+            )
+        for name in ("sigma", "step"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] < 1:
+            raise ConfigError(f"steps is {list(self.steps)}; give whole numbers of at least 1, ascending.")

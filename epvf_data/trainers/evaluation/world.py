@@ -1,0 +1,49 @@
+"""The task of a data set, rolled out again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from epvf_data import envs
+from epvf_data.envs import Env
+from epvf_data.errors import EnvironmentMismatchError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.rollout import rollout
+from epvf_data.store.reader import Dataset
+
+
+@dataclass(frozen=True)
+class World:
+    """Mean returns of policies, all from the same start states."""
+
+    env: Env
+    episodes: int
+    backend: str
+    seed: int
+
+    def returns(self, spec: PolicySpec, theta: Float[np.ndarray, "n P"]) -> Float[np.ndarray, "n"]:
+        """Mean undiscounted return of each policy over the episodes."""
+        key = np.asarray(jax.random.key_data(jax.random.key(self.seed)))
+        seeds = np.tile(key, (len(theta), 1))
+        found = rollout(self.env, spec, theta, reset_seed=seeds, episodes=self.episodes, backend=self.backend)
+        return np.asarray(found.returns, np.float64).mean(1)
+
+
+def open_world(dataset: Dataset, episodes: int | None, backend: str, seed: int) -> World:
+    """The data set's environment. Raises EnvironmentMismatchError where this version has another one of that name."""
+    if dataset.env.name not in envs.ENVS:
+        raise EnvironmentMismatchError(
+            f"{dataset.path} is of {dataset.env.name}, which cannot be rolled out here; there are "
+            f"{', '.join(envs.ENVS)}."
+        )
+    env = envs.make(dataset.env.name).with_horizon(dataset.env.horizon)
+    if env.digest != dataset.env.digest:
+        raise EnvironmentMismatchError(
+            f"{dataset.path} was made with {dataset.env.name} of digest {dataset.env.digest[:12]}, this version's is "
+            f"{env.digest[:12]}; install the version that its commits name."
+        )
+    return World(env, episodes or (8 if env.random_start else 1), backend, seed)

@@ -1,0 +1,141 @@
+"""Evaluation: calibration, gradients and climbs where the truth is known, and end to end on CartPole."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import epvf_data
+from epvf_data.errors import ConfigError, EnvironmentMismatchError, RunError
+from epvf_data.trainers.evaluation import EvaluationConfig, compare, evaluate
+from epvf_data.trainers.evaluation.calibration import calibrate
+from epvf_data.trainers.evaluation.gradients import compare_gradients
+from epvf_data.trainers.evaluation.improvement import improve
+from epvf_data.trainers.offline import OfflineConfig, train_offline
+from epvf_data.trainers.offline.run import load_run
+
+
+class Linear:
+    """A task whose return is linear in θ."""
+
+    def __init__(self, slope, noise=0.0):
+        self.slope, self.noise, self.random = slope, noise, np.random.default_rng(0)
+
+    def returns(self, spec, theta):
+        return theta @ self.slope + self.noise * self.random.normal(size=len(theta))
+
+
+@pytest.fixture(scope="module")
+def known(toy, tmp_path_factory):
+    """A run on rows whose return is linear in θ, and that task."""
+    folder, random = tmp_path_factory.mktemp("known"), np.random.default_rng(0)
+    slope = random.normal(size=toy.SPEC.size)
+    theta = random.normal(size=(400, toy.SPEC.size)) * random.uniform(0.5, 2.0, toy.SPEC.size)
+    families = np.arange(400) % 20
+    path = toy.write(folder / "toy.zarr", theta, (theta @ slope)[:, None], families)
+    config = OfflineConfig(critic="linear", split="iid", epochs=150, learning_rate=0.03, weight_decay=0.0, resamples=20)
+    train_offline(path, config, folder / "run")
+    return folder / "run", load_run(folder / "run").fitted["iid"], slope
+
+
+def test_a_critic_that_knows_its_spread_is_calibrated():
+    random = np.random.default_rng(0)
+    spread = random.uniform(0.5, 3.0, 4000)
+    members = random.normal(size=(12, 4000)) * spread
+    truth = random.normal(size=4000) * spread * np.sqrt(1 + 1 / 12)
+    found = calibrate(members, truth)
+    assert found["coverage"]["0.95"] == pytest.approx(0.93, abs=0.03)  # twelve members: Student's t, not normal
+    assert found["coverage"]["0.5"] == pytest.approx(0.48, abs=0.04)
+    assert found["error_spread_spearman"] > 0.3
+    assert calibrate(members, truth * 10)["coverage"]["0.95"] < 0.5
+    assert calibrate(members[:1], truth) is None
+
+
+def test_the_gradient_of_a_right_critic_is_that_of_evolution_strategies(known):
+    _, fitted, slope = known
+    exact = compare_gradients(fitted, 0, Linear(slope), EvaluationConfig(policies=4, pairs=2000))
+    assert exact["cosine"] > 0.95
+    assert exact["ceiling"] > 0.98
+    noisy = compare_gradients(fitted, 0, Linear(slope, noise=2.0), EvaluationConfig(policies=6, pairs=400))
+    assert noisy["cosine"] == pytest.approx(noisy["ceiling"], abs=0.07)  # as good as the truth itself
+    wrong = compare_gradients(fitted, 0, Linear(np.roll(slope, 7)), EvaluationConfig(policies=4, pairs=500))
+    assert abs(wrong["cosine"]) < 0.5
+    low, high = exact["interval"]
+    assert low <= exact["cosine"] <= high
+
+
+def test_climbing_a_right_critic_helps_and_random_steps_do_not(known):
+    _, fitted, slope = known
+    found = improve(fitted, 0, Linear(slope), EvaluationConfig(starts=20, steps=(1, 4, 16), step=0.05))
+    for climb, control in zip(found["climb"], found["random"], strict=True):
+        assert climb["improved"] == 1.0
+        assert climb["mean"] > control["mean"]
+        assert climb["predicted"] == pytest.approx(climb["mean"], rel=0.05)
+    assert found["stopped"]["steps"] == 16
+    assert found["stopped"]["gain"] > 0
+    assert found["climb"][-1]["best"] > found["best_in_data"]
+
+
+@pytest.fixture(scope="module")
+def poles(tmp_path_factory):
+    """A small CartPole data set and two runs on it."""
+    folder = tmp_path_factory.mktemp("poles")
+    config = epvf_data.collect_config(
+        "cartpole", envs=200, horizon=60, **{"policy.hidden": [8], "probes": 8, "perturbed.bases": ["random"]}
+    )
+    epvf_data.collect(config, folder / "poles.zarr")
+    for name in ("mlp", "stored-probing"):
+        settings = OfflineConfig(critic=name, epochs=3, seeds=2, widths=(16,), resamples=20)
+        train_offline(folder / "poles.zarr", settings, folder / name)
+    return folder
+
+
+SMALL = EvaluationConfig(policies=2, pairs=4, starts=5, steps=(1, 2), episodes=2)
+
+
+@pytest.mark.parametrize("name", ["mlp", "stored-probing"])
+def test_a_run_is_judged_from_end_to_end(poles, name):
+    said = []
+    found = evaluate(poles / name, poles / "poles.zarr", SMALL, say=said.append)
+    assert json.loads((poles / name / "evaluation.json").read_text()) == found
+    assert (poles / name / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert len(said) == 2
+    assert found["splits"]["iid"]["available"]
+    assert found["calibration"]["members"] == 2
+    assert len(found["gradient"]["per_policy"]) == 2
+    assert found["improvement"]["starts"] == 5
+    assert found["improvement"]["best_in_data"] <= 60
+    (elsewhere,) = found["elsewhere"]["architectures"].values()
+    assert elsewhere["rows"] == 200
+    assert evaluate(poles / name, None, SMALL)["gradient"] == found["gradient"]  # nothing is left to chance
+
+
+def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
+    found = compare([poles / "mlp", poles / "stored-probing"], tmp_path / "both.png")
+    assert found["same_rows"]
+    assert {line["critic"] for line in found["splits"]["iid"]} == {"mlp", "stored-probing", "control: ridge"}
+    scores = [line["spearman"] for line in found["splits"]["iid"]]
+    assert scores == sorted(scores, reverse=True)
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    train_offline(dataset, OfflineConfig(critic="ridge", split="iid", resamples=20), tmp_path / "other")
+    assert not compare([poles / "mlp", tmp_path / "other"])["same_rows"]
+    with pytest.raises(RunError, match="holds no report"):
+        compare([tmp_path])
+
+
+def test_what_cannot_be_judged_is_said(known, poles, dataset):
+    run, _, _ = known
+    with pytest.raises(EnvironmentMismatchError, match="toy, which cannot be rolled out here"):
+        evaluate(run)
+    found = evaluate(run, dataset, rollouts=False)
+    assert found["gradient"] is None
+    (elsewhere,) = found["elsewhere"]["architectures"].values()
+    assert elsewhere["rows"] == 600
+    other = evaluate(run, poles / "poles.zarr", rollouts=False)["elsewhere"]["architectures"]
+    assert next(iter(other.values()))["reason"] == "The critic never saw such policies."
+    with pytest.raises(RunError, match="no critic of the split 'lineage'; choose one of iid"):
+        evaluate(run, config=EvaluationConfig(split="lineage"), rollouts=False)
+    with pytest.raises(ConfigError, match="ascending"):
+        EvaluationConfig(steps=(5, 1))
