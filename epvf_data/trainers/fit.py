@@ -90,7 +90,7 @@ def evaluate(
 
     def over(rows: Row) -> Float[Array, "n outputs"]:
         if block is None or block >= len(rows.vector):
-            return jax.vmap(critic.apply, in_axes=(None, 0))(params, rows)
+            return (critic.many or jax.vmap(critic.apply, in_axes=(None, 0)))(params, rows)
         return jax.lax.map(partial(jax.checkpoint(critic.apply), params), rows, batch_size=block)
 
     return jnp.concatenate([over(some) for some in rows])

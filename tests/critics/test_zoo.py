@@ -51,6 +51,10 @@ def test_every_critic_maps_a_policy_to_the_numbers_of_its_loss(name, loss):
         return jax.vmap(critic.apply, in_axes=(None, 0))(critic.init(jax.random.key(0)), rows)
 
     outputs = evaluate(vectors)
+    if critic.many is not None:
+        rows = jax.vmap(lambda vector: make_row(unit(size), vector, SPEC))(vectors)
+        together = critic.many(critic.init(jax.random.key(0)), rows)
+        np.testing.assert_allclose(together, outputs, rtol=1e-4, atol=1e-5)
     assert outputs.shape == (5, chosen.outputs)
     assert chosen.read(outputs).shape == (5,)
     assert np.isfinite(outputs).all()
