@@ -154,6 +154,8 @@ CRITICS = {  # known ones first; critics that are not named here follow under th
     "unf": "UNF",
     "unf+raw": "UNF + raw",
     "linear": "linear critic",
+    "simba": "SimBa on raw parameters",
+    "statistics": "weight statistics",
 }
 
 
