@@ -129,11 +129,13 @@ def compare(
         print_json(found)
         return
     if not found["same_rows"]:
-        print("These runs were started on data sets of other content: their numbers are of other rows.")
+        print(
+            "These runs were not judged on the same rows: their data sets, seeds, test fractions or architectures differ."
+        )
     for name, lines in found["splits"].items():
         print(f"{name}:")
         heads = zip(("Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "∇V", "gain"), WIDTHS, strict=True)
-        print(f"  {'critic':26}" + "".join(f"{head:>{width}}" for head, width in heads))
+        print(f"  {'critic':34}" + "".join(f"{head:>{width}}" for head, width in heads))
         for line in lines:
             interval = "[{:.2f}, {:.2f}]".format(*line["interval"])
             label = line["critic"] + (f" × {line['ensemble']}" if line["ensemble"] > 1 else "")
@@ -143,7 +145,7 @@ def compare(
                 f"{'–':>{width}}" if line[key] is None else f"{line[key]:{width}.{digits}f}"
                 for key, width, digits in (("gradient_cosine", 7, 3), ("improvement", 8, 2))
             )
-            print(f"  {label:26}{numbers}{ends}")
+            print(f"  {label:34}{numbers}{ends}")
     if out is not None:
         print(f"picture: {out}")
 

@@ -115,7 +115,9 @@ def test_a_run_is_judged_from_end_to_end(poles, name):
 def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
     found = compare([poles / "mlp", poles / "stored-probing"], tmp_path / "both.png")
     assert found["same_rows"]
-    assert {line["critic"] for line in found["splits"]["iid"]} == {"mlp", "stored-probing", "control: ridge"}
+    assert {line["critic"] for line in found["splits"]["iid"]} == {
+        *("mlp", "stored-probing", "ridge on parameters (control)", "ridge on stored actions (control)")
+    }
     scores = [line["spearman"] for line in found["splits"]["iid"]]
     assert scores == sorted(scores, reverse=True)
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")

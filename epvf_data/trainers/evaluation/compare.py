@@ -12,30 +12,38 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import trim_mean
 
+from epvf_data.critics import CRITICS
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.evaluate import RESULT
 from epvf_data.trainers.offline.plot import COLOURS
 
+_READS = {"params": "parameters", "probe_actions": "stored actions"}
+
+_DRAWN = ("seed", "test_fraction", "architecture")  # settings that choose the test rows
+
 
 def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict[str, Any]:
     """What the reports of the runs say of each split, best Spearman first; `image` gets a picture.
 
-    The controls of the first run stand among them; Spearman comes as the interquartile mean over seeds too. `same_rows`
-    tells whether all runs are on the same content. Raises RunError where a directory holds no report.
+    The ridges on what the critics read stand among them; Spearman comes as the interquartile mean over seeds too.
+    `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report.
     """
     reports = [_read(Path(run)) for run in runs]
-    contents = {one["content"] for one in reports}
+    judged = {(one["content"], *(one["config"][name] for name in _DRAWN)) for one in reports}
     splits: dict[str, list[dict[str, Any]]] = {}
     for one in reports:
         for name, split in one["report"]["splits"].items():
             if split["available"]:
                 splits.setdefault(name, []).append(_line(one, split))
     for name, lines in splits.items():
-        first = next(one for one in reports if one["report"]["splits"].get(name, {}).get("available"))
-        lines.append(_control(first["report"]["splits"][name]))
+        controls: dict[str, dict[str, Any]] = {}
+        for one in reports:
+            if (split := one["report"]["splits"].get(name, {})).get("available"):
+                controls.setdefault(_READS[CRITICS[one["config"]["critic"]].reads], split)
+        lines += [_control(f"ridge on {what} (control)", split) for what, split in controls.items()]
         lines.sort(key=lambda line: -line["spearman"])
-    found = {"runs": [one["run"] for one in reports], "same_rows": len(contents) == 1, "splits": splits}
+    found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}
     if image is not None:
         rundir.publish(Path(image), lambda path: _draw(found, path))
     return found
@@ -66,9 +74,9 @@ def _line(one: dict[str, Any], split: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _control(split: dict[str, Any]) -> dict[str, Any]:
+def _control(label: str, split: dict[str, Any]) -> dict[str, Any]:
     rest = {"seconds": None, "gradient_cosine": None, "improvement": None}
-    return {"run": None, "critic": "control: ridge", "ensemble": 1, **_numbers(split["controls"]["ridge"]), **rest}
+    return {"run": None, "critic": label, "ensemble": 1, **_numbers(split["controls"]["ridge"]), **rest}
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, Any]:
