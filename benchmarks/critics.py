@@ -4,6 +4,7 @@ python benchmarks/critics.py unf          # a layer in factored form against the
 python benchmarks/critics.py memory       # peak memory of one UNF step on 4,096 policies with 32 channels, in blocks
 python benchmarks/critics.py probing      # actions of 4,096 policies in 200 states against plain matrix products
 python benchmarks/critics.py ensemble     # five MLPs side by side against one
+python benchmarks/critics.py streaming    # share of the time that a critic fitted from the store is busy
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +30,13 @@ from epvf_data.critics.unf import apply_layer, axes_of, init_layer
 from epvf_data.policies import mlp
 from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.store import reader
+from epvf_data.store.lineage import Lineage
+from epvf_data.store.schema import EnvIdentity, Rows
+from epvf_data.store.writer import Writer
 from epvf_data.trainers.fit import Batch, critic_step, init_state, make_fit, make_optimiser
+from epvf_data.trainers.offline.batches import Stream, shape_epoch
+from epvf_data.trainers.offline.source import open_source
 
 SPEC = PolicySpec(34, 8, (64, 64))
 ROUNDS = 5
@@ -158,9 +166,64 @@ def ensemble(rows: int = 4096, members: int = 5) -> dict[str, Any]:
     return {"members": members, "seconds_one": one, "seconds_several": several, "ratio": several / one}
 
 
+def streaming(rows: int = 16384, batch: int = 256) -> dict[str, Any]:
+    """An epoch of the MLP's steps on batches read from a store, against as many steps on one batch that is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.zarr"
+        write(path, rows)
+        source = open_source([reader.open(path).table()], 0)
+        shape = shape_epoch((rows,), batch)
+        stream = Stream(source, (np.arange(rows),), shape, 0)
+        fit = make_fit(make_critic("mlp", CriticSettings(), SPEC), make_optimiser())
+        scale = Scale(np.zeros(SPEC.size, np.float32), np.ones(SPEC.size, np.float32), np.float32(0), np.float32(1))
+        state, first = fit.init(jax.random.key(0)[None]), next(iter(stream.epoch(0)))
+        state, _ = fit.step(state, *first, (scale,))
+        reading, computing = [], []
+        for epoch in range(1, 4):
+            started = time.perf_counter()
+            for some in stream.epoch(epoch):
+                state, found = fit.step(state, *some, (scale,))
+            jax.block_until_ready(found)
+            reading.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            for _ in range(shape.steps):
+                state, found = fit.step(state, *first, (scale,))
+            jax.block_until_ready(found)
+            computing.append(time.perf_counter() - started)
+        return {
+            "rows": rows,
+            "batch": batch,
+            "seconds_streamed": float(np.median(reading)),
+            "seconds_of_steps_alone": float(np.median(computing)),
+            "busy": float(np.median(computing) / np.median(reading)),
+        }
+
+
+def write(path: Path, rows: int) -> None:
+    """Rows whose returns differ, in parts of 4,096."""
+    env = EnvIdentity("none", "1", "0" * 64, SPEC.observation_size, SPEC.action_size, 1, 0.01, 1, {})
+    draw = np.random.default_rng(0)
+    for _ in range(rows // 4096):
+        flags = np.zeros((4096, 1), bool)
+        batch = Rows(
+            spec=SPEC,
+            params=draw.normal(size=(4096, SPEC.size)).astype(np.float32),
+            returns=draw.normal(size=(4096, 1)).astype(np.float32),
+            lengths=np.ones((4096, 1), np.int32),
+            terminated=flags,
+            truncated=~flags,
+            finite=~flags,
+            reset_seed=np.zeros((4096, 2), np.uint32),
+            lineage=Lineage.build(4096, source=["random"] * 4096, base=[None] * 4096),
+            simulation={"backend": "none"},
+        )
+        Writer.open(path, env).commit(batch, {"made": "by a benchmark"})
+
+
 def main() -> None:
-    for name in sys.argv[1:] or ["unf", "probing", "ensemble", "memory"]:
-        found = {"unf": unf, "memory": memory, "probing": probing, "ensemble": ensemble}[name]()
+    known = {"unf": unf, "memory": memory, "probing": probing, "ensemble": ensemble, "streaming": streaming}
+    for name in sys.argv[1:] or known:
+        found = known[name]()
         device = jax.devices()[0].device_kind
         print(json.dumps({"benchmark": name, "device": device, "cores": os.cpu_count(), **found}), flush=True)
 

@@ -129,9 +129,7 @@ def compare(
         print_json(found)
         return
     if not found["same_rows"]:
-        print(
-            "These runs were not judged on the same rows: their data sets, seeds, test fractions or architectures differ."
-        )
+        print("These runs were not judged on the same rows: data sets, seeds, test fractions or architectures differ.")
     for name, lines in found["splits"].items():
         print(f"{name}:")
         heads = zip(("Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "∇V", "gain"), WIDTHS, strict=True)

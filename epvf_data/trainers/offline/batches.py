@@ -97,7 +97,8 @@ class Stream:
                 np.zeros(size, np.float32),
             )
         labels = columns["returns"].mean(1, dtype=np.float64).astype(np.float32)
+        vectors, weight = columns[self._column].reshape(len(labels), -1), np.ones(len(labels), np.float32)
         short = size - len(labels)
-        weight = np.concatenate([np.ones(len(labels), np.float32), np.zeros(short, np.float32)])
-        vectors = columns[self._column].reshape(len(labels), -1)
-        return np.pad(vectors, ((0, short), (0, 0))), np.pad(labels, (0, short)), weight
+        if not short:
+            return vectors, labels, weight
+        return np.pad(vectors, ((0, short), (0, 0))), np.pad(labels, (0, short)), np.pad(weight, (0, short))
