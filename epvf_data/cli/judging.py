@@ -123,6 +123,7 @@ def compare(
 ) -> None:
     """Put offline runs side by side: what each predicts of policies that it never saw, the best first."""
     from epvf_data.trainers.evaluation import compare as side_by_side
+    from epvf_data.trainers.evaluation.compare import label
 
     found = side_by_side(runs, out)
     if json:
@@ -133,17 +134,16 @@ def compare(
     for name, lines in found["splits"].items():
         print(f"{name}:")
         heads = zip(("Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "∇V", "gain"), WIDTHS, strict=True)
-        print(f"  {'critic':34}" + "".join(f"{head:>{width}}" for head, width in heads))
+        print(f"  {'run':34}" + "".join(f"{head:>{width}}" for head, width in heads))
         for line in lines:
             interval = "[{:.2f}, {:.2f}]".format(*line["interval"])
-            label = line["critic"] + (f" × {line['ensemble']}" if line["ensemble"] > 1 else "")
             numbers = f"{line['spearman']:9.3f}{interval:>15}{line['iqm']:7.3f}{line['r2']:8.3f}"
             numbers += f"{line['top_tenth_spearman']:11.3f}{line['regret_10']:11.2f}"
             ends = "".join(
                 f"{'–':>{width}}" if line[key] is None else f"{line[key]:{width}.{digits}f}"
                 for key, width, digits in (("gradient_cosine", 7, 3), ("improvement", 8, 2))
             )
-            print(f"  {label:34}{numbers}{ends}")
+            print(f"  {label(line):34}{numbers}{ends}")
     if out is not None:
         print(f"picture: {out}")
 

@@ -59,7 +59,7 @@ def test_the_number_of_terms_is_that_of_the_paper(hidden, count):
     assert sum(len(listed) for grouped in found.values() for listed in grouped.values()) == count
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(WIDTHS, st.integers(0, 2**16), st.booleans())
 def test_a_layer_commutes_with_renumbering(hidden, seed, bias):
     spec = PolicySpec(3, 2, hidden, bias=bias)

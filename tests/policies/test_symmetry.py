@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epvf_data.errors import ConfigError
@@ -22,6 +22,7 @@ SPECS = st.builds(
 )
 
 
+@settings(max_examples=15)
 @given(SPECS, st.integers(0, 2**16), st.sampled_from([permute, flip]))
 def test_the_policy_stays_what_it_was(spec, seed, change):
     keys = jax.random.split(jax.random.key(seed), 3)

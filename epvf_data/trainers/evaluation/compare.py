@@ -105,12 +105,16 @@ def _draw(found: dict[str, Any], path: Path) -> None:
             colour = "grey" if line["run"] is None else COLOURS[0]
             axes.plot(line["interval"], [place, place], color=colour, linewidth=2, solid_capstyle="round")
             axes.plot([line["spearman"]], [place], "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)], fontsize=8)
+        axes.set_yticks(range(len(lines)), [label(line) for line in reversed(lines)], fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(axis="x", alpha=0.2)
         axes.set_title(name, fontsize=10)
     figure.savefig(path, format="png")
 
 
-def _label(line: dict[str, Any]) -> str:
-    return line["critic"] + (f" × {line['ensemble']}" if line["ensemble"] > 1 else "")
+def label(line: dict[str, Any]) -> str:
+    """The run's folder, and its critic where the folder does not say it; of a control what it is."""
+    if line["run"] is None:
+        return line["critic"]
+    name, size = Path(line["run"]).resolve().name, f" × {line['ensemble']}" if line["ensemble"] > 1 else ""
+    return f"{name} ({line['critic']}{size})" if line["critic"] not in name or size else name
