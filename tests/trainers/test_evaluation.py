@@ -123,7 +123,7 @@ def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
     train_offline(dataset, OfflineConfig(critic="ridge", split="iid", resamples=20), tmp_path / "other")
     assert not compare([poles / "mlp", tmp_path / "other"])["same_rows"]
-    with pytest.raises(RunError, match="holds no report"):
+    with pytest.raises(RunError, match="holds no report of an offline run"):
         compare([tmp_path])
 
 

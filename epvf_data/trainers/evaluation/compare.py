@@ -52,10 +52,12 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict
 def _read(run: Path) -> dict[str, Any]:
     try:
         report = json.loads((run / "report.json").read_text())
+        evaluation = json.loads((run / RESULT).read_text()) if (run / RESULT).is_file() else {}
     except (OSError, ValueError) as error:
-        raise RunError(f"{run} holds no report of an offline run ({error}); train it first.") from error
+        raise RunError(
+            f"{run} holds no report of an offline run that can be read ({error}); train or evaluate it first."
+        ) from error
     settings = rundir.read_run(run)
-    evaluation = json.loads((run / RESULT).read_text()) if (run / RESULT).is_file() else {}
     config, content = settings["config"], settings["dataset"]["content"]
     return {"run": str(run), "report": report, "config": config, "content": content, "evaluation": evaluation}
 

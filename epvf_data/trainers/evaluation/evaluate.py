@@ -49,6 +49,7 @@ def evaluate(
     config = EvaluationConfig() if config is None else config
     say = say or (lambda line: None)
     loaded = load_run(run_dir, where)
+    world = open_world(loaded.dataset, config.episodes, config.backend, config.seed) if rollouts else None
     report = publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
     name, fitted = _chosen(loaded, config.split)
     test = fitted.ground.test
@@ -65,8 +66,7 @@ def evaluate(
         "improvement": None,
         "elsewhere": None if dataset is None else _elsewhere(dataset, fitted),
     }
-    if rollouts:
-        world = open_world(loaded.dataset, config.episodes, config.backend, config.seed)
+    if world is not None:
         place = int(np.argmax([len(rows) for rows in loaded.source.local(fitted.ground.split.train)]))
         if config.policies:
             say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")

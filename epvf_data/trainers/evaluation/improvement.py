@@ -63,7 +63,7 @@ def _climb(
 
     @jax.jit
     def step(one: Float[Array, "n P"]) -> Float[Array, "n P"]:
-        slope = jax.vmap(jax.grad(lambda row: fitted.value(place, row)[seed]))(one) * spread[None]
+        slope = jax.vmap(jax.grad(lambda row: fitted.value(place, row, seed)[0]))(one) * spread[None]
         return one + length * spread[None] * slope / jnp.maximum(jnp.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
 
     now, found = jnp.asarray(theta), []

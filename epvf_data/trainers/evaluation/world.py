@@ -38,7 +38,7 @@ def open_world(dataset: Dataset, episodes: int | None, backend: str, seed: int) 
     if dataset.env.name not in envs.ENVS:
         raise EnvironmentMismatchError(
             f"{dataset.path} is of {dataset.env.name}, which cannot be rolled out here; there are "
-            f"{', '.join(envs.ENVS)}."
+            f"{', '.join(envs.ENVS)}. Without rollouts (--no-rollouts) the rest can be judged."
         )
     env = envs.make(dataset.env.name).with_horizon(dataset.env.horizon)
     if env.digest != dataset.env.digest:

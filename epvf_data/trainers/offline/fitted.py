@@ -101,17 +101,20 @@ class FittedSplit:
         """Returns predicted by every seed: of an ensemble what its bound says."""
         return combine(self.members(rows), self.config.bound)
 
-    def value(self, place: int, theta: Float[Array, "P"]) -> Float[Array, "seeds"]:
-        """V of one policy of architecture number `place` by every seed; differentiable with respect to θ."""
+    def value(self, place: int, theta: Float[Array, "P"], seed: int | None = None) -> Float[Array, "seeds"]:
+        """V of one policy of architecture number `place` by every seed, or by one; differentiable with respect to θ."""
         table, scale = self.source.tables[place], self.ground.scales[place]
         vector, ridge = theta, self.config.critic == "ridge"
         if self.source.column == "probe_actions":
             vector = jnp.ravel(probe(table.spec, theta, jnp.asarray(table.probe_states)))
         row = make_row(scale, vector, table.spec)
         params = self.ground.planes[place] if ridge else self.params
+        slope, bias = (np.ones(1), np.zeros(1)) if ridge else self.calibration
+        if seed is not None:
+            own = slice(seed * self.config.ensemble, (seed + 1) * self.config.ensemble)
+            params, slope, bias = jax.tree.map(lambda leaf: leaf[own], (params, slope, bias))
         outputs = jax.vmap(self.setup.critic.apply, in_axes=(0, None))(params, row)
         read = self.setup.fit.value(outputs, scale)
-        slope, bias = (np.ones(1), np.zeros(1)) if ridge else self.calibration
         found = jnp.asarray(slope, jnp.float32) * read + jnp.asarray(bias, jnp.float32)
         return combine(found.reshape(-1, self.config.ensemble), self.config.bound, 1)
 
