@@ -119,6 +119,7 @@ class Facts:
     parts: int
     bytes: int
     rows: int
+    withheld: int  # rows without parameters
     columns: tuple[str, ...]  # that at least one part has
     policies: tuple[PolicyFacts, ...]
     returns: Mapping[str, Float64[np.ndarray, " rows"]]  # source → mean return of each of its rows
@@ -173,6 +174,7 @@ def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
         parts=parts,
         bytes=sum(size for part in every for size, _ in part.entry.files.values()),
         rows=dataset.rows,
+        withheld=sum(part.entry.rows for part in every if "params" not in part.names),
         columns=tuple(name for name in COLUMNS if any(name in part.names for part in every)),
         policies=tuple(_policy(table) for table in tables),
         returns=_largest_first({name: np.concatenate(values) for name, values in returns.items()}),

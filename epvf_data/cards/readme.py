@@ -124,6 +124,11 @@ def _policies(facts: Facts) -> str:
         ["architecture", "layers", "activations", "parameters P", "rows"], rows
     )
     text += _more(len(facts.policies))
+    if facts.withheld:
+        text += (
+            f"\n\nThe parameters of {_plural(facts.withheld, 'row')} are withheld: of these policies only their "
+            "actions in the probing states are there."
+        )
     items = list(facts.probes.items())
     if items:
         probing = [[code(probe[:12]), f"{count:,}", f"{rows:,}"] for probe, (count, rows) in items[:_MOST]]
@@ -215,12 +220,14 @@ def _bytes(count: int) -> str:
 
 def _reading(facts: Facts, folder: str) -> str:
     path, first = quoted(folder), facts.policies[0]
+    reads = "probe_actions" if facts.withheld else "params"
+    size = "K, A" if facts.withheld else first.size
     ours = f"""\
 import epvf_data
 
 dataset = epvf_data.open({path})
 table = dataset.table("{first.id[:12]}")
-params = table.column("params")  # float32 [{first.rows}, {first.size}]
+{reads} = table.column("{reads}")  # float32 [{first.rows}, {size}]
 returns = table.mean_returns()  # float64 [{first.rows}]
 """
     plain = f"""\
@@ -232,14 +239,14 @@ parts = []
 for file in sorted((pathlib.Path(path) / "commits").glob("*[0-9].json")):
     record = json.loads(file.read_text())
     parts = [part for part in parts if part not in record["remove"]] + [part["id"] for part in record["add"]]
-params = [root["parts"][part]["params"][:] for part in parts]
+{reads} = [root["parts"][part]["{reads}"][:] for part in parts]
 returns = [root["parts"][part]["returns"][:] for part in parts]
 policies = [root["parts"][part].attrs["epvf_data"]["policy"] for part in parts]
 """
     return (
         f"## How to read it\n\nWith the package `epvf-data`:\n\n{_fenced(ours, 'python')}\n\n"
         f"With plain Zarr (3.0 or later), without that package:\n\n{_fenced(plain, 'python')}\n\n"
-        "`policies[i]` tells how to unflatten and run the rows of `params[i]`: `layers[*].tensors[*]` give the offset "
+        "`policies[i]` tells how to unflatten and run the policies of part i: `layers[*].tensors[*]` give the offset "
         "and the shape of each tensor. `docs/format.md` of `epvf-data` describes every column and every byte."
     )
 

@@ -1,4 +1,4 @@
-"""merge, filter, sample, split, compact, gc, diff: data sets from data sets."""
+"""merge, filter, sample, split, withhold, compact, gc, diff: data sets from data sets."""
 
 from __future__ import annotations
 
@@ -113,6 +113,26 @@ def split(
     targets = train or _beside(dataset, "train"), test or _beside(dataset, "test")
     with working("split", quiet, "nothing is left of the new data sets") as progress:
         report = run(dataset, *targets, test_fraction=test_fraction, by=by, seed=seed, progress=progress)
+    _tell(report, json)
+
+
+@app.command(rich_help_panel="Data sets from data sets", epilog="Example: `epvf-data withhold ant.zarr`")
+def withhold(
+    dataset: Dataset,
+    out: Annotated[Path | None, typer.Option(help="The new data set.  [default: DATASET-withheld.zarr]")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make a data set without the policies' parameters: their actions in probing states, returns and lineage stay.
+
+    Seeds and provenance stay too. Policies that a public recipe or a public base and a seed can make again are not
+    hidden by this; those of a base policy that nobody else has are.
+    """
+    from epvf_data.curation.select import withhold as run
+
+    with working("withhold", quiet, NOTHING) as progress:
+        report = run(dataset, out or _beside(dataset, "withheld"), progress=progress)
     _tell(report, json)
 
 

@@ -44,6 +44,8 @@ def info(
     print(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
     for found, architecture in zip(summary["architectures"], opened.architectures, strict=True):
         size = f"{found['rows']:,} rows of {found['params']:,} parameters"
+        if found["withheld"]:
+            size += f", withheld in {found['withheld']:,} rows"
         print(f"policies {architecture.spec} ({found['id'][:8]}): {size}")
     print("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
     returns = summary["returns"]

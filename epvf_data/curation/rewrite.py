@@ -25,8 +25,8 @@ ORIGIN_BYTES = 4 << 20  # of provenance in one record, which has a limit
 class Rewriter:
     """Copies chosen rows into a new data set, in order within each architecture, in commits of bounded size."""
 
-    def __init__(self, writer: Writer, verb: str, arguments: Mapping[str, Any]) -> None:
-        self._writer, self._verb, self._arguments = writer, verb, arguments
+    def __init__(self, writer: Writer, verb: str, arguments: Mapping[str, Any], without: tuple[str, ...] = ()) -> None:
+        self._writer, self._verb, self._arguments, self._without = writer, verb, arguments, without
         self._groups: dict[tuple[int, tuple], list[Rows]] = {}
         self._last: dict[str, tuple[int, tuple]] = {}  # the kind that each architecture is at
         self._origins: dict[str, tuple[CommitRecord, int]] = {}
@@ -38,7 +38,7 @@ class Rewriter:
         for start in range(0, len(chosen), step):
             rows = chosen[start : start + step]
             self._note(dataset, part, rows)
-            self._take(part, part_rows(part, rows))
+            self._take(part, part_rows(part, rows, self._without))
             if self._bytes >= COMMIT_BYTES or self._origin_bytes >= ORIGIN_BYTES:
                 self.flush()
 

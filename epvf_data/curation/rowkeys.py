@@ -25,7 +25,7 @@ def slab_rows(part: Part) -> int:
 
 
 def row_keys(part: Part) -> np.ndarray:
-    """16 bytes a row, [rows]: equal for rows with equal lineage, seeds and outcomes; parameters are left out."""
+    """16 bytes a row, [rows]: equal for rows with equal lineage, seeds and outcomes; policies are left out."""
     rows = part.entry.rows
     blocks = [np.broadcast_to(np.frombuffer(part.entry.architecture.encode(), np.uint8), (rows, 64))]
     for name in (name for name in COLUMNS if name not in _LEFT_OUT):
@@ -45,7 +45,8 @@ def row_numbers(
 ) -> list[Int64[np.ndarray, " rows"]]:
     """For each part a number a row: that of the first row, over all parts in order, which is the same row.
 
-    Two rows are the same if architecture, parameters, lineage, seeds and outcomes are. About 60 bytes a row of memory
+    Two rows are the same if architecture, parameters, lineage, seeds and outcomes are; where parameters are withheld,
+    if their actions are. A row with parameters is never the same as one without. About 60 bytes a row of memory
     are needed. `progress(rows)` is called part by part.
     """
     keys = []
@@ -57,8 +58,8 @@ def row_numbers(
     every = np.concatenate(keys) if keys else np.zeros(0, _KEY)
     numbers = np.arange(len(every))
     suspects = _in_groups(every)
-    if len(suspects):  # the same in all but the parameters: now compare these too
-        exact = np.concatenate([every[suspects].view(np.uint8).reshape(-1, 16), _params(parts, starts, suspects)], 1)
+    if len(suspects):  # the same in all but the policy: now compare that too
+        exact = np.concatenate([every[suspects].view(np.uint8).reshape(-1, 16), _policies(parts, starts, suspects)], 1)
         whole = np.ascontiguousarray(exact).view("V32").reshape(-1)
         _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
         numbers[suspects] = suspects[first][inverse.reshape(-1)]
@@ -71,13 +72,14 @@ def _in_groups(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(counts[inverse.reshape(-1)] > 1)
 
 
-def _params(parts: Sequence[Part], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """A 16-byte digest of the parameters of each of these rows, [rows, 16]."""
+def _policies(parts: Sequence[Part], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A 16-byte digest of the parameters, or else the actions, of each of these rows, [rows, 16]."""
     digests: list[bytes] = []
     for part, (first, end) in zip(parts, itertools.pairwise(starts.tolist()), strict=True):
         mine = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
         step = slab_rows(part)
+        name = "params" if "params" in part.names else "probe_actions"
         for start in range(0, len(mine), step):
-            values = part_column(part, "params", mine[start : start + step])
-            digests += [hashlib.blake2b(row, digest_size=16).digest() for row in values]
+            values = part_column(part, name, mine[start : start + step])
+            digests += [hashlib.blake2b(row, digest_size=16, person=name.encode()).digest() for row in values]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)

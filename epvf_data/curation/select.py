@@ -1,4 +1,4 @@
-"""New data sets of some rows of another: those that fulfil a condition, a sample, a train and a test set."""
+"""New data sets of some rows of another: those that fulfil a condition, a sample, two halves, all but the policies."""
 
 from __future__ import annotations
 
@@ -121,6 +121,26 @@ def split(
     return _make(dataset, targets, "split", {"test_fraction": test_fraction, "by": by, "seed": seed}, progress)
 
 
+def withhold(
+    path: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress | None = None
+) -> SelectReport:
+    """Makes `out` of all rows without their parameters: actions in probing states, outcomes and lineage stay.
+
+    Seeds and provenance stay too: whoever has the base policies can make the parameters again. Raises DatasetError
+    where rows have no probing actions or `out` exists, CorruptDatasetError where a row is damaged, StorageError if the
+    disk refuses.
+    """
+    dataset = reader.open(path)
+    bare = sum(part.entry.rows for part in dataset.parts if "probe_actions" not in part.names)
+    if bare:
+        raise DatasetError(
+            f"{bare} rows of {path} have no probing actions: without parameters nothing would say what they do. "
+            "Only rows with `probe_actions` can be handed on so."
+        )
+    every = {part.entry.id: np.arange(part.entry.rows) for part in dataset.parts}
+    return _make(dataset, {Path(out): every}, "withhold", {}, progress, without=("params",))
+
+
 Chosen = Mapping[str, Int64[np.ndarray, " chosen"]]  # part id → row numbers inside the part, sorted
 
 
@@ -130,13 +150,14 @@ def _make(
     verb: str,
     arguments: Mapping[str, Any],
     progress: Progress | None,
+    without: tuple[str, ...] = (),
 ) -> SelectReport:
-    """Copies each target's rows in one pass over the source."""
+    """Copies each target's rows in one pass over the source, but for the columns `without`."""
     total = sum(len(rows) for chosen in targets.values() for rows in chosen.values())
     done = 0
     with contextlib.ExitStack() as stack:
         writers = {out: stack.enter_context(Writer.create(out, dataset.env)) for out in targets}
-        rewriters = {out: Rewriter(writer, verb, arguments) for out, writer in writers.items()}
+        rewriters = {out: Rewriter(writer, verb, arguments, without) for out, writer in writers.items()}
         for part in dataset.parts:
             for out, chosen in targets.items():
                 rewriters[out].add(dataset, part, chosen[part.entry.id])
@@ -192,10 +213,12 @@ def _row_columns(part: Part, names: Sequence[str] | frozenset[str]) -> Iterator[
         elif name == "length":
             yield name, part_column(part, "lengths").mean(axis=1)
         elif name in ("episodes", "parameters"):
-            size = part.layout({"episodes": "returns", "parameters": "params"}[name]).shape[1]
+            size = part.layout("returns").shape[1] if name == "episodes" else part.spec.size
             yield name, np.full(rows, size)
         elif name in ("finite", "terminated", "truncated"):
             yield name, np.asarray(part_column(part, name).all(axis=1))
+        elif name == "norm" and "params" not in part.names:
+            raise DatasetError("the parameters of some policies were withheld, so that 'norm' is not known.")
         elif name == "norm":
             step = slab_rows(part)
             slabs = (part_column(part, "params", slice(start, start + step)) for start in range(0, rows, step))

@@ -133,7 +133,7 @@ def read_rows(hdf5: Hdf5, part: Part, most: int) -> Iterator[Rows]:
                 simulation=attributes["simulation"],
                 probe_states=states,
                 discount=attributes["discount"],
-                **columns,
+                **{"params": None, **columns},
             )
         except EpvfError as error:
             raise CorruptDatasetError(f"{part.group.path}: {error}") from error

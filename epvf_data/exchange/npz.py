@@ -63,12 +63,13 @@ def export_npz(
     }
     arrays = _small(table, about)
     shapes = {name: (len(chosen), *table.row_shape(name)) for name in table.names}  # refuses before anything is written
+    largest = max(shapes, key=lambda name: np.prod(shapes[name]))
     with draft_file(target) as draft:
         with zipfile.ZipFile(draft, "w", allowZip64=True) as archive:
             for name, value in arrays.items():
                 _member(archive, name, value.shape, value.dtype, iter([value]))
             for name, shape in shapes.items():
-                tick = progress if name == "params" else None
+                tick = progress if name == largest else None
                 _member(archive, name, shape, table.dtype(name), _blocks(table, name, chosen, tick))
         size = draft.stat().st_size
     return ExportReport(str(target), len(chosen), 1, size)

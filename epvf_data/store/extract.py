@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from jaxtyping import Int
 
@@ -10,12 +12,16 @@ from epvf_data.store.part import Part
 from epvf_data.store.schema import Rows
 
 
-def part_rows(part: Part, rows: Int[np.ndarray, " chosen"] | slice | None = None) -> Rows:
+def part_rows(
+    part: Part, rows: Int[np.ndarray, " chosen"] | slice | None = None, without: Collection[str] = ()
+) -> Rows:
     """All rows of a part, a slice of them, or those of the given numbers in that order; every checksum is verified.
+
+    `without` names optional columns that are left out.
 
     Raises CorruptDatasetError where the part is damaged, DatasetError where no row is chosen.
     """
-    columns = {name: part_column(part, name, rows) for name in part.names}
+    columns = {name: part_column(part, name, rows) for name in part.names if name not in without}
     lineage = Lineage(**{name: columns.pop(name) for name in LINEAGE_COLUMNS}, vocabularies=part.vocabularies)
     whole = rows is None or len(lineage) == part.entry.rows
     return Rows(
@@ -24,7 +30,7 @@ def part_rows(part: Part, rows: Int[np.ndarray, " chosen"] | slice | None = None
         simulation=part.group.attributes["simulation"],
         probe_states=part.probe_states,
         discount=part.group.attributes["discount"],
-        **columns,
+        **{"params": None, **columns},
     )
 
 

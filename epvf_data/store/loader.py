@@ -100,7 +100,7 @@ def _join(pieces: list[Batch]) -> Batch:
 
 
 def _chunk_rows(part: Part) -> int:
-    return part.layout("params").chunk_rows  # the same for all columns of a part
+    return part.layout("returns").chunk_rows  # the same for all columns of a part
 
 
 class Loader:

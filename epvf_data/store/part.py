@@ -136,6 +136,8 @@ class Part:
             raise CorruptDatasetError(f"{path} has probing actions or names probing states, but not both.")
         if ("discounted_returns" in layouts) != (self.group.attributes["discount"] is not None):
             raise CorruptDatasetError(f"{path} has discounted returns or a discount, but not both.")
+        if "params" not in layouts and "probe_actions" not in layouts:
+            raise CorruptDatasetError(f"{path} has neither parameters nor probing actions.")
         if "probe_actions" in layouts:
             sizes["probe"] = layouts["probe_actions"].shape[1]
         for name, layout in layouts.items():

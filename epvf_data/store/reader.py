@@ -160,7 +160,10 @@ class Dataset:
             "rows": self.rows,
             "commits": len(self.commits),
             "env": {"name": self.env.name, "digest": self.env.digest, "horizon": self.env.horizon},
-            "architectures": [{"id": a.id, "rows": a.rows, "params": a.spec.size} for a in self.architectures],
+            "architectures": [
+                {"id": a.id, "rows": a.rows, "params": a.spec.size, "withheld": self._withheld(a.id)}
+                for a in self.architectures
+            ],
             "sources": dict(sources),
             "returns": {
                 "min": float(low) if known else None,
@@ -168,6 +171,11 @@ class Dataset:
                 "max": float(high) if known else None,
             },
         }
+
+    def _withheld(self, architecture: str) -> int:
+        """How many rows of an architecture come without parameters."""
+        parts = self.table(architecture).parts
+        return sum(part.entry.rows for part in parts if "params" not in part.names)
 
     def refresh(self) -> Dataset:
         """The same data set with the commits that were added since."""

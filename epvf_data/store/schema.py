@@ -50,7 +50,7 @@ COLUMNS: Mapping[str, Column] = {
     "noise_seed": Column("uint32", ("row", "word")),
     "iteration": Column("int32", ("row",)),
 }
-OPTIONAL = ("discounted_returns", "probe_actions")
+OPTIONAL = ("params", "discounted_returns", "probe_actions")
 PROBE_STATES = Column("float32", ("probe", "observation"))
 
 
@@ -92,12 +92,13 @@ class Rows:
 
     Returns are undiscounted sums of reward; lengths are control steps. `finite` is False where the physics diverged.
     `reset_seed` is the raw key data of the reset stream. `probe_states` and `probe_actions` come together, and so do
-    `discounted_returns` and `discount`. `simulation` says what rolled the rows out (backend, device, dtype, …).
+    `discounted_returns` and `discount`. `params` is None where the policies are withheld: then the actions must be
+    there. `simulation` says what rolled the rows out (backend, device, dtype, …).
     Raises DatasetError or ArchitectureMismatchError where a dtype or shape disagrees.
     """
 
     spec: PolicySpec
-    params: Float32[np.ndarray, "rows parameters"]
+    params: Float32[np.ndarray, "rows parameters"] | None
     returns: Float32[np.ndarray, "rows episodes"]
     lengths: Int32[np.ndarray, "rows episodes"]
     terminated: Bool[np.ndarray, "rows episodes"]
@@ -112,7 +113,9 @@ class Rows:
     discount: float | None = None
 
     def __post_init__(self) -> None:
-        if self.params.ndim != 2 or self.params.shape[1] != self.spec.size:
+        if self.params is None and self.probe_actions is None:
+            raise DatasetError("rows need params or probe_actions: without both nothing says what the policies do.")
+        if self.params is not None and (self.params.ndim != 2 or self.params.shape[1] != self.spec.size):
             raise ArchitectureMismatchError(
                 f"params has shape {list(self.params.shape)}; policy {self.spec} needs [rows, {self.spec.size}]."
             )
@@ -120,17 +123,17 @@ class Rows:
             raise DatasetError("probe_states and probe_actions come together; one of them is missing.")
         if (self.discounted_returns is None) != (self.discount is None):
             raise DatasetError("discounted_returns and discount come together; one of them is missing.")
-        if len(self.params) < 1 or self.returns.ndim != 2 or self.returns.shape[1] < 1:
+        if self.returns.ndim != 2 or min(self.returns.shape) < 1:
             raise DatasetError("rows need at least one policy and returns of shape [rows, episodes ≥ 1].")
         if len(self.lineage) != len(self):
-            raise DatasetError(f"the lineage has {len(self.lineage)} rows; params has {len(self)}.")
+            raise DatasetError(f"the lineage has {len(self.lineage)} rows; returns has {len(self)}.")
         for name, value in self.columns().items():
             check_array(name, value, COLUMNS[name], self.sizes)
         if self.probe_states is not None:
             check_array("probe_states", self.probe_states, PROBE_STATES, self.sizes)
 
     def __len__(self) -> int:
-        return len(self.params)
+        return len(self.returns)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -53,6 +53,12 @@ class Table:
 
     def row_shape(self, name: str) -> tuple[int, ...]:
         """The shape of one row of a column. Raises DatasetError for an unknown column or where parts differ."""
+        if name == "params" and name not in self.names:
+            bare = sum(part.entry.rows for part in self.parts if name not in part.names)
+            raise DatasetError(
+                f"the parameters of {bare} of {self.rows} policies {self.spec} were withheld; their actions in probing "
+                "states are in the column 'probe_actions', which the critic 'stored-probing' reads."
+            )
         if name not in self.names:
             raise DatasetError(f"column {name!r} is not in all parts; this table has {', '.join(self.names)}.")
         shapes = {part.layout(name).shape[1:] for part in self.parts}

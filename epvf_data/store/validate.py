@@ -258,7 +258,7 @@ def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
     squashed = part.spec.output in ("tanh", "clip")
     tally = Tally()
     row_bytes = sum(part.layout(name).row_bytes for name in part.names)
-    chunks, size = part.layout("params").chunks, part.layout("params").chunk_rows
+    chunks, size = part.layout("returns").chunks, part.layout("returns").chunk_rows
     step = max(1, _SPAN // (size * row_bytes))
     for first in range(0, chunks, step):
         last = min(first + step, chunks)

@@ -8,9 +8,11 @@ import pytest
 
 import epvf_data
 from epvf_data.critics import CRITICS
-from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.curation.select import withhold
+from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
+from epvf_data.trainers.evaluation import evaluate
 from epvf_data.trainers.offline import OfflineConfig, evaluate_run, train_offline
 from epvf_data.trainers.offline.batches import shape_epoch
 from epvf_data.trainers.offline.source import open_source
@@ -159,3 +161,15 @@ def test_an_epoch_has_room_for_every_row_and_no_empty_step(counts, batch):
 def test_settings_that_contradict_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         OfflineConfig(**changes)
+
+
+def test_stored_actions_need_no_parameters(acting, tmp_path):
+    withhold(acting, tmp_path / "bare.zarr")
+    config = quick(critic="stored-probing", epochs=5)
+    reports = [train_offline(path, config, tmp_path / path.stem) for path in (acting, tmp_path / "bare.zarr")]
+    assert reports[0].splits["iid"]["critic"] == reports[1].splits["iid"]["critic"]
+    with pytest.raises(DatasetError, match="withheld; their actions"):
+        train_offline(tmp_path / "bare.zarr", quick(critic="mlp"), tmp_path / "mlp")
+    with pytest.raises(RunError, match="judge the critic's predictions alone with --no-rollouts"):
+        evaluate(tmp_path / "bare")
+    assert evaluate(tmp_path / "bare", rollouts=False)["gradient"] is None

@@ -49,6 +49,12 @@ def evaluate(
     config = EvaluationConfig() if config is None else config
     say = say or (lambda line: None)
     loaded = load_run(run_dir, where)
+    bare = next((table for table in loaded.source.tables if "params" not in table.names), None)
+    if rollouts and bare is not None:
+        raise RunError(
+            f"the parameters of policies {bare.spec} were withheld, so that none can be rolled out; "
+            "judge the critic's predictions alone with --no-rollouts."
+        )
     world = open_world(loaded.dataset, config.episodes, config.backend, config.seed) if rollouts else None
     report = publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
     name, fitted = _chosen(loaded, config.split)
