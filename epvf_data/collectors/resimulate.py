@@ -74,7 +74,6 @@ def resimulate(dataset: Dataset, rows: int, *, seed: int = 0, backend: str | Non
         picked = np.sort(generator.choice(table.rows, size=min(int(count), table.rows), replace=False))
         if not picked.size:
             continue
-        table.row_shape("params")  # DatasetError where they are withheld
         stored = table.take("returns", picked)
         outcomes = rollout(
             env,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau, rankdata, trim_mean
 
 Vector = Float[np.ndarray, "n"]
 MIN_FAMILIES = 5  # fewer families say nothing about their spread; then rows are resampled
@@ -118,12 +118,16 @@ POINTS: Mapping[str, Callable[[Vector, Vector], float]] = {
 
 
 def measure(predicted: Float[np.ndarray, "S n"], true: Vector) -> dict[str, Any]:
-    """All metrics of S predictors of the same rows, each the mean over predictors, and notes on what is undefined."""
+    """All metrics of S predictors of the same rows, each the mean over predictors, and notes on what is undefined.
+
+    `iqm` is the interquartile mean over predictors (Agarwal et al. 2021).
+    """
     best = top_tenth(true)
     result: dict[str, Any] = {
         name: float(np.mean([metric(row, true) for row in predicted])) for name, metric in POINTS.items()
     }
     result["per_seed"] = {name: [POINTS[name](row, true) for row in predicted] for name in ("spearman", "r2")}
+    result["iqm"] = {name: float(trim_mean(values, 0.25)) for name, values in result["per_seed"].items()}
     result["top_tenth"] = {
         "rows": int(best.sum()),
         "mean_absolute_error": result.pop("top_tenth_error"),

@@ -18,7 +18,7 @@ class OfflineConfig(CriticSettings):
 
     critic: str = "mlp"  # a name of critics.CRITICS
     split: str = "both"  # names of splits with commas between them; "both": iid and lineage; "all"
-    seeds: int = 3  # critics trained side by side from different initialisations on the same batches
+    seeds: int = 5  # critics trained side by side from different initialisations on the same batches
     epochs: int | None = None  # None: as many as give 300 steps, and at least 10
     patience: int | None = (
         None  # epochs without a better validation loss of any seed; None: a fifth of epochs, at least 3
