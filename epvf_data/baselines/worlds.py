@@ -31,7 +31,8 @@ def world_step(env: Env) -> Step:
         # As in every MJX rollout: TF32 would change returns, and MuJoCo's own code promotes ranks.
         with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
             qpos, qvel, warmstart = advance(world, env.control(action))
-            after, before = Physics(qpos, qvel, action), world.episode
+            before = world.episode
+            after = Physics(qpos, qvel, action, qpos - before.physics.qpos)
             episode = account(env, 1.0, before, after)
             # The difference of two long sums would lose digits: the step alone, in an episode that starts at zero.
             alone = account(env, 1.0, before._replace(returns=jnp.zeros_like(before.returns)), after)

@@ -2,13 +2,23 @@
 
 from functools import cache
 
-from epvf_data.envs import ant, ant_servo, cartpole
+from epvf_data.envs import ant, ant_servo, cartpole, gym
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
 
 __all__ = ["ENVS", "Env", "Physics", "make"]
 
-ENVS = {"ant": ant.make, "ant-servo": ant_servo.make, "cartpole": cartpole.make}
+ENVS = {
+    "ant": ant.make,
+    "ant-gym": gym.ant,
+    "ant-servo": ant_servo.make,
+    "cartpole": cartpole.make,
+    "halfcheetah": gym.halfcheetah,
+    "hopper": gym.hopper,
+    "humanoid": gym.humanoid,
+    "swimmer": gym.swimmer,
+    "walker2d": gym.walker2d,
+}
 
 
 @cache

@@ -6,12 +6,10 @@ velocity 3, projected gravity 3, last action 8. Reward exp(−‖v_xy − (2, 0)
 
 from __future__ import annotations
 
-from importlib import resources
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.base import Env, Physics, model_xml
 
 TARGET_VELOCITY = (2.0, 0.0)  # m/s, body frame
 MIN_HEIGHT, MAX_HEIGHT = 0.2, 1.0  # m; outside, the episode ends
@@ -33,7 +31,7 @@ def make() -> Env:
         terminated=terminated,
         control=lambda action: action,
         random_start=False,
-        xml=resources.files("epvf_data.envs").joinpath("ant.xml").read_text(),
+        xml=model_xml("ant"),
     )
 
 

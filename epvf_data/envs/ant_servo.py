@@ -5,13 +5,11 @@ Task, observation and reward are those of `ant`, with joint positions relative t
 
 from __future__ import annotations
 
-from importlib import resources
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from epvf_data.envs import ant
-from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.base import Env, Physics, model_xml
 
 POSE = (0.0, 1.2, 0.0, -1.2, 0.0, -1.2, 0.0, 1.2)  # rad: hip_1, ankle_1, hip_2, …
 START_HEIGHT = 0.61  # m, standing
@@ -34,7 +32,7 @@ def make() -> Env:
         terminated=ant.terminated,
         control=lambda action: jnp.array(POSE) + ACTION_SCALE * action,
         random_start=False,
-        xml=resources.files("epvf_data.envs").joinpath("ant_servo.xml").read_text(),
+        xml=model_xml("ant_servo"),
     )
 
 

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from importlib import resources
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -21,6 +22,8 @@ class Physics(NamedTuple):
     qpos: Float[Array, "nq"]  # generalised positions (m, rad, unit quaternions)
     qvel: Float[Array, "nv"]  # generalised velocities (m/s, rad/s)
     action: Float[Array, "A"]  # the action that led here, in [−1, 1]; zeros after a reset
+    # The change of qpos in that step, free of rounding. A reset leaves it out; it is 0 when anything else looks at it.
+    moved: Float[Array, "nq"] = None  # pyright: ignore[reportAssignmentType]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,11 @@ class Env:
 @lru_cache(maxsize=64)
 def _with_horizon(env: Env, horizon: int) -> Env:
     return replace(env, horizon=horizon)
+
+
+def model_xml(name: str) -> str:
+    """The text of one of the models that come with the package."""
+    return resources.files("epvf_data.envs").joinpath("models", f"{name}.xml").read_text()
 
 
 def canonical_xml(text: str) -> str:

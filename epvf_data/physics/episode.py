@@ -66,7 +66,9 @@ def begin(env: Env, key: PRNGKeyArray, sample: bool = False) -> Episode:
     """A fresh episode from the environment's start; with `sample`, it keeps one of its observations."""
     zero, no, yes = jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool)
     kept = Sample(jnp.zeros(env.observation_size), jax.random.key_data(jax.random.fold_in(key, 1))) if sample else None
-    return Episode(env.reset(key), zero, zero, jnp.zeros((), jnp.int32), no, no, finite=yes, running=yes, sample=kept)
+    physics = env.reset(key)
+    physics = physics._replace(moved=jnp.zeros_like(physics.qpos))
+    return Episode(physics, zero, zero, jnp.zeros((), jnp.int32), no, no, finite=yes, running=yes, sample=kept)
 
 
 def act(

@@ -142,8 +142,9 @@ def _step(env: Env, spec: PolicySpec, discount: float) -> Callable[[mlp.Tensors,
         with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
             episode, action, control = act(env, spec, tensors, world.episode)
             qpos, qvel, warmstart = move(world, control)
-            moved = World(account(env, discount, episode, Physics(qpos, qvel, action)), warmstart)
-        return jax.tree.map(lambda new, old: jnp.where(world.episode.running, new, old), moved, world)
+            after = Physics(qpos, qvel, action, qpos - episode.physics.qpos)
+            stepped = World(account(env, discount, episode, after), warmstart)
+        return jax.tree.map(lambda new, old: jnp.where(world.episode.running, new, old), stepped, world)
 
     return step
 
@@ -185,8 +186,11 @@ def _mjx(env: Env) -> tuple[Any, Any, Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional library is missing
         from mujoco import mjx  # imported late: takes seconds, and the native backend does without
     assert env.xml is not None
+    plain = mujoco.MjModel.from_xml_string(env.xml)
+    if plain.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
+        plain.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON  # MJX has no PGS; both solve the same problem
     try:
-        model = mjx.put_model(mujoco.MjModel.from_xml_string(env.xml))
+        model = mjx.put_model(plain)
     except NotImplementedError as error:
         raise BackendError(f"MJX cannot run environment {env.name} ({error}); use `--backend native`.") from error
     with jax.ensure_compile_time_eval():

@@ -105,13 +105,13 @@ def compiled(env: Env, spec: PolicySpec, discount: float, sample: bool = False) 
     model = load_model(env)
     qpos, qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)  # of MuJoCo's full physics state
 
-    def step(tensors, episode, action, state, fresh):
-        def one(tensors, episode, action, state, fresh):
-            moved = account(env, discount, episode, Physics(state[qpos], state[qvel], action))
-            episode = jax.tree.map(lambda old, new: jnp.where(fresh, old, new), episode, moved)
+    def step(tensors, episode, action, state, moved, fresh):
+        def one(tensors, episode, action, state, moved, fresh):
+            stepped = account(env, discount, episode, Physics(state[qpos], state[qvel], action, moved))
+            episode = jax.tree.map(lambda old, new: jnp.where(fresh, old, new), episode, stepped)
             return act(env, spec, tensors, episode)
 
-        return jax.vmap(one)(tensors, episode, action, state, fresh)
+        return jax.vmap(one)(tensors, episode, action, state, moved, fresh)
 
     empty = jax.jit(partial(blank, env, spec, SLOTS, sample))
     return Compiled(empty, jax.jit(load, donate_argnums=(0, 1)), jax.jit(step, donate_argnums=(1, 2)))
@@ -140,6 +140,7 @@ class _Block:
         self.qpos, self.qvel = slice(1, 1 + model.nq), slice(1 + model.nq, 1 + model.nq + model.nv)
         self.state = np.zeros((SLOTS, size))
         self.single = np.zeros((SLOTS, size), np.float32)
+        self.moved = np.zeros((SLOTS, model.nq), np.float32)
         self.warmstart = np.zeros((SLOTS, model.nv))
         self.after = np.zeros((SLOTS, env.substeps, size))
         self.control = np.zeros((SLOTS, env.substeps, model.nu))
@@ -153,7 +154,7 @@ class _Block:
         """One control step of every world that runs; False when nothing is left to do."""
         self.single[:] = self.state
         self.episode, self.action, control = self.functions.step(
-            self.tensors, self.episode, self.action, self.single, self.fresh
+            self.tensors, self.episode, self.action, self.single, self.moved, self.fresh
         )
         running = np.asarray(self.episode.running)
         live = np.flatnonzero(running)
@@ -187,6 +188,7 @@ class _Block:
         )
         last = before if self.env.substeps == 1 else after[:, -2]
         self.warmstart[worlds] = (after[:, -1, self.qvel] - last[:, self.qvel]) / self.model.opt.timestep
+        self.moved[worlds] = after[:, -1, self.qpos] - before[:, self.qpos]
         self.state[worlds] = after[:, -1]
 
     def _refill(self, idle: np.ndarray) -> bool:

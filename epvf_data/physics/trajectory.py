@@ -63,11 +63,13 @@ def trajectory(
             break
         if data is None:
             qpos, qvel = dynamics(episode.physics, control)
+            moved = qpos - episode.physics.qpos
         else:
-            data.ctrl[:] = control
+            data.ctrl[:], before = control, data.qpos.copy()
             mujoco.mj_step(model, data, env.substeps)
             qpos, qvel = data.qpos.astype(np.float32), data.qvel.astype(np.float32)
-        episode = settle(episode, Physics(qpos, qvel, action))
+            moved = (data.qpos - before).astype(np.float32)
+        episode = settle(episode, Physics(qpos, qvel, action, moved))
         states.append(episode.physics)
         if not episode.running:
             break

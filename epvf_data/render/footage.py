@@ -95,7 +95,10 @@ def _rewards(env: Env, spec: PolicySpec) -> Callable:
         tensors = mlp.unflatten(spec, params)
         actions = jax.vmap(lambda seen: mlp.apply(spec, tensors, seen))(observations[:-1])
         led_here = jnp.concatenate([jnp.zeros((1, env.action_size)), actions])
-        states = Physics(qpos, qvel, led_here)
-        return jax.vmap(env.reward)(Physics(*(x[:-1] for x in states)), Physics(*(x[1:] for x in states)))
+        states = Physics(qpos, qvel, led_here, jnp.diff(qpos, axis=0, prepend=qpos[:1]))
+        before, after = (
+            jax.tree.map(lambda leaf, part=part: leaf[part], states) for part in (slice(-1), slice(1, None))
+        )
+        return jax.vmap(env.reward)(before, after)
 
     return jax.jit(rewards)
