@@ -3,7 +3,18 @@
 Heavy modules are imported by the verb that needs them, so that help and `info` are instant.
 """
 
-from epvf_data.cli import collecting, curating, datasets, exchanging, judging, online, rendering, reproducing, training
+from epvf_data.cli import (
+    collecting,
+    curating,
+    datasets,
+    environments,
+    exchanging,
+    judging,
+    online,
+    rendering,
+    reproducing,
+    training,
+)
 from epvf_data.cli.app import app, main
 
 __all__ = [
@@ -11,6 +22,7 @@ __all__ = [
     "collecting",
     "curating",
     "datasets",
+    "environments",
     "exchanging",
     "judging",
     "main",

@@ -32,6 +32,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stder
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.  [default: 0]")]
 Backend = Annotated[str | None, typer.Option(help="auto, mjx or native.  [default: auto]")]
+OwnEnv = Annotated[
+    str | None, typer.Option("--env", help="file.py:function, where the data set is of your own environment.")
+]
 Config = Annotated[str | None, typer.Option("--config", help="A TOML file with settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="Change one setting; repeat for more.")]
 Dataset = Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)]

@@ -1,4 +1,4 @@
-"""doctor, envs, collect."""
+"""doctor, collect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from epvf_data.cli.app import (
     app,
     plural,
     print_json,
-    print_table,
     resume_command,
 )
 from epvf_data.errors import DatasetError, EpvfError
@@ -44,22 +43,6 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         print("\n".join(f"problem   {problem}" for problem in found["problems"]) or "No problem found.")
     if found["problems"]:
         raise typer.Exit(1)
-
-
-@app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
-def list_envs(json: Json = False, debug: Debug = False) -> None:
-    """The environments."""
-    from epvf_data import envs
-
-    keys = ("name", "observation_size", "action_size", "horizon", "digest")
-    found = [{key: getattr(envs.make(name), key) for key in keys} for name in sorted(envs.ENVS)]
-    if json:
-        print_json(found)
-        return
-    print_table(
-        ["environment", "observations", "actions", "horizon", "digest"],
-        [[*(str(env[key]) for key in keys[:-1]), env["digest"][:12]] for env in found],
-    )
 
 
 @app.command(
@@ -93,6 +76,7 @@ def collect(
     """
     from epvf_data.collectors.collect import collect as run
     from epvf_data.collectors.setting import configure
+    from epvf_data.envs import make as made
     from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
 
@@ -109,7 +93,7 @@ def collect(
     settings = configure(
         config, set_ or [], {key: value for key, value in flags.items() if value is not None}, base or []
     )
-    target = out or Path(f"{settings.env}.zarr")
+    target = out or Path(f"{made(settings.env).name}.zarr")
     try:
         with Bar("collect", "episodes", quiet) as bar:
             report = run(

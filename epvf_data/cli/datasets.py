@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Dataset, Debug, Json, Quiet, app, plural, print_json, visible, working
+from epvf_data.cli.app import Backend, Dataset, Debug, Json, OwnEnv, Quiet, app, plural, print_json, visible, working
 
 
 @app.command(
@@ -93,6 +93,7 @@ def validate(
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte and check every checksum.")] = False,
     resimulate: Annotated[int, typer.Option(min=0, help="Roll out this many rows again and compare returns.")] = 0,
     backend: Backend = None,
+    env: OwnEnv = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -116,7 +117,7 @@ def validate(
             from epvf_data.runtime import prepare
 
             prepare()
-            result = again(opened, resimulate, backend=backend)
+            result = again(opened, resimulate, backend=backend, env=env)
             problems += result.problems
             values.update(resimulated=result.rows, max_return_error=result.max_error)
             values["rank_correlation"] = result.rank_correlation

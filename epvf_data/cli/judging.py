@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json
+from epvf_data.cli.app import Backend, Debug, Json, OwnEnv, Quiet, Seed, Set, app, print_json
 from epvf_data.errors import RunError
 
 WIDTHS = (9, 15, 7, 8, 11, 11, 7, 8)  # of the columns of `compare`
@@ -78,6 +78,7 @@ def evaluate(
     rollouts: Annotated[bool, typer.Option("--rollouts/--no-rollouts", help="Gradients and climbs need some.")] = True,
     seed: Seed = None,
     backend: Backend = None,
+    env: OwnEnv = None,
     set_: Set = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -94,7 +95,7 @@ def evaluate(
     from epvf_data.trainers.evaluation import evaluate as judge
 
     prepare()
-    flags = {"split": split, "seed": seed, "backend": backend}
+    flags = {"split": split, "seed": seed, "backend": backend, "env": env}
     changes = configuration.parse_overrides(set_ or [])
     settings = configuration.build(EvaluationConfig, changes, {k: v for k, v in flags.items() if v is not None})
     say = (lambda line: None) if quiet or json else (lambda line: print(line, file=sys.stderr))

@@ -8,10 +8,9 @@ import jax
 import numpy as np
 from scipy import stats
 
-from epvf_data import envs
-from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.provenance import first_hand, versions
 from epvf_data.recording.rows import simulation
+from epvf_data.recording.task import task_of
 from epvf_data.rollout import resolve_backend, rollout
 from epvf_data.store.reader import Dataset
 
@@ -42,24 +41,22 @@ class Resimulation(NamedTuple):
         )
 
 
-def resimulate(dataset: Dataset, rows: int, *, seed: int = 0, backend: str | None = None) -> Resimulation:
+def resimulate(
+    dataset: Dataset, rows: int, *, seed: int = 0, backend: str | None = None, env: str | None = None
+) -> Resimulation:
     """Rolls out `rows` rows drawn at random over all architectures and compares every episode's return.
 
     On the processor, backend and versions that made the rows the error should be 0, and more than `TOLERANCE` is a
     problem. On an accelerator results depend on the batch, and elsewhere on the machine: a falling ant amplifies the
     rounding, so there only the distribution of the returns is compared.
 
-    Raises EnvironmentMismatchError when the environment here is not the data set's.
+    `env` names the user's own environment. Raises EnvironmentMismatchError when the environment here is not the data
+    set's.
     """
-    env = envs.make(dataset.env.name).with_horizon(dataset.env.horizon)
-    if env.digest != dataset.env.digest:
-        raise EnvironmentMismatchError(
-            f"{dataset.path} was made with {dataset.env.name} of digest {dataset.env.digest[:12]}, this version's is "
-            f"{env.digest[:12]}; install the version that its commits name."
-        )
+    task = task_of(dataset, env)
     records = [made for commit in dataset.commits for made in first_hand(commit.provenance) if "rows_of" not in made]
     chosen = resolve_backend(
-        env, backend or (records[0].get("simulation", {}).get("backend", "auto") if records else "auto")
+        task, backend or (records[0].get("simulation", {}).get("backend", "auto") if records else "auto")
     )
     here = (simulation(chosen), versions())
     on_processor = chosen == "native" or jax.devices()[0].platform == "cpu"
@@ -76,7 +73,7 @@ def resimulate(dataset: Dataset, rows: int, *, seed: int = 0, backend: str | Non
             continue
         stored = table.take("returns", picked)
         outcomes = rollout(
-            env,
+            task,
             table.spec,
             table.take("params", picked),
             reset_seed=table.take("reset_seed", picked),

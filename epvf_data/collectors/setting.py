@@ -63,7 +63,7 @@ def configure(
     changes = configuration.parse_overrides(overrides)
     name = flags.get("env", changes.get("env", stated.get("env", CollectConfig.env)))
     recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{name}.toml"
-    default = configuration.read_toml(recipe) if recipe.is_file() else {}
+    default = configuration.read_toml(recipe) if name in envs.ENVS and recipe.is_file() else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
     return configuration.build(CollectConfig, default, stated, changes, flags, base_layer)
 

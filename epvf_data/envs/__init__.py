@@ -1,12 +1,13 @@
 """What a task is; knows no policy."""
 
+import difflib
 from functools import cache
 
-from epvf_data.envs import ant, ant_servo, cartpole, gym
+from epvf_data.envs import ant, ant_servo, cartpole, gym, own
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
 
-__all__ = ["ENVS", "Env", "Physics", "make"]
+__all__ = ["ENVS", "Env", "Physics", "check_name", "make"]
 
 ENVS = {
     "ant": ant.make,
@@ -21,12 +22,31 @@ ENVS = {
 }
 
 
-@cache
 def make(name: str) -> Env:
     """The environment of that name; the same object at each call, so that compiled functions are reused.
 
-    Raises ConfigError for an unknown name.
+    `module:function` and `file.py:function` name the user's own one, and run that code: such a name must come from the
+    user. Raises ConfigError for an unknown name, or where that function gives no environment of a name of its own.
     """
-    if name not in ENVS:
-        raise ConfigError(f"there is no environment {name!r}; choose one of {', '.join(sorted(ENVS))}.")
+    check_name(name)
+    if name in ENVS:
+        return _given(name)
+    env = own.load(name)
+    if env.name in ENVS:
+        raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
+    return env
+
+
+@cache
+def _given(name: str) -> Env:
     return ENVS[name]()
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError for a name that can be no environment's."""
+    if name not in ENVS and ":" not in name:
+        near = difflib.get_close_matches(name, ENVS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ENVS))}"
+        raise ConfigError(
+            f"there is no environment {name!r}; {hint}{'' if near else ', or file.py:function for yours.'}"
+        )

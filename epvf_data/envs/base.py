@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -52,6 +53,10 @@ class Env:
     def __post_init__(self) -> None:
         if (self.xml is None) == (self.dynamics is None):
             raise ConfigError(f"environment {self.name} needs exactly one of `xml` and `dynamics`.")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", self.name):
+            raise ConfigError(
+                f"an environment is called {self.name[:80]!r}; expected up to 64 letters, digits, '_', '.', '-'."
+            )
         for name in ("observation_size", "action_size", "horizon", "substeps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of environment {self.name} is {getattr(self, name)}; it must be at least 1.")

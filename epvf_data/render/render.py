@@ -182,8 +182,10 @@ def _environment_of(policy: Path, spec: PolicySpec) -> str:
     """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
     with safe_open(str(policy), framework="numpy") as file:
         name = (file.metadata() or {}).get("env")
-    if name is not None:
+    if name in envs.ENVS:
         return name
+    if name is not None:  # a stranger's note must not load code
+        raise ConfigError(f"{policy} is of {name[:80]!r}, which is none of this package's; name yours with --env.")
     made = [envs.make(name) for name in sorted(envs.ENVS)]
     sizes = (spec.observation_size, spec.action_size)
     fitting = " or ".join(env.name for env in made if (env.observation_size, env.action_size) == sizes)

@@ -18,7 +18,7 @@ from epvf_data.trainers.evaluation.calibration import calibrate
 from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
-from epvf_data.trainers.evaluation.world import open_world
+from epvf_data.trainers.evaluation.world import World, open_world
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.publish import publish
@@ -55,7 +55,7 @@ def evaluate(
             f"the parameters of policies {bare.spec} were withheld, so that none can be rolled out; "
             "judge the critic's predictions alone with --no-rollouts."
         )
-    world = open_world(loaded.dataset, config.episodes, config.backend, config.seed) if rollouts else None
+    world = _world(loaded, config) if rollouts else None
     report = publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
     name, fitted = _chosen(loaded, config.split)
     test = fitted.ground.test
@@ -84,6 +84,10 @@ def evaluate(
     true, spread = loaded.source.labels[test], members.std(0)
     rundir.publish(loaded.directory / PICTURE, lambda path: picture.draw(found, true, members.mean(0), spread, path))
     return found
+
+
+def _world(loaded: LoadedRun, config: EvaluationConfig) -> World:
+    return open_world(loaded.dataset, config.env, config.episodes, config.backend, config.seed)
 
 
 def _chosen(loaded: LoadedRun, wanted: str | None) -> tuple[str, FittedSplit]:

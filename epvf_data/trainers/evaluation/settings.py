@@ -24,6 +24,7 @@ class EvaluationConfig:
     episodes: int | None = None  # a policy; None: 1 where the start is fixed, else 8
     seed: int = 0
     backend: str = "auto"
+    env: str | None = None  # file.py:function, where the data set is of an environment of your own
 
     def __post_init__(self) -> None:
         for name in ("policies", "starts", "seed"):

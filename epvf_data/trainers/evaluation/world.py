@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data import envs
 from epvf_data.envs import Env
 from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.recording.task import task_of
 from epvf_data.rollout import rollout
 from epvf_data.store.reader import Dataset
 
@@ -33,17 +33,10 @@ class World:
         return np.asarray(found.returns, np.float64).mean(1)
 
 
-def open_world(dataset: Dataset, episodes: int | None, backend: str, seed: int) -> World:
-    """The data set's environment. Raises EnvironmentMismatchError where this version has another one of that name."""
-    if dataset.env.name not in envs.ENVS:
-        raise EnvironmentMismatchError(
-            f"{dataset.path} is of {dataset.env.name}, which cannot be rolled out here; there are "
-            f"{', '.join(envs.ENVS)}. Without rollouts (--no-rollouts) the rest can be judged."
-        )
-    env = envs.make(dataset.env.name).with_horizon(dataset.env.horizon)
-    if env.digest != dataset.env.digest:
-        raise EnvironmentMismatchError(
-            f"{dataset.path} was made with {dataset.env.name} of digest {dataset.env.digest[:12]}, this version's is "
-            f"{env.digest[:12]}; install the version that its commits name."
-        )
-    return World(env, episodes or (8 if env.random_start else 1), backend, seed)
+def open_world(dataset: Dataset, env: str | None, episodes: int | None, backend: str, seed: int) -> World:
+    """The data set's environment. Raises EnvironmentMismatchError where it is not here."""
+    try:
+        task = task_of(dataset, env)
+    except EnvironmentMismatchError as error:
+        raise EnvironmentMismatchError(f"{error} Without rollouts (--no-rollouts) the rest can be judged.") from error
+    return World(task, episodes or (8 if task.random_start else 1), backend, seed)

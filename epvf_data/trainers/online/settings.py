@@ -11,7 +11,7 @@ from typing import Any
 from epvf_data import config as configuration
 from epvf_data.critics import CRITICS, CriticSettings
 from epvf_data.critics.settings import check_one_of
-from epvf_data.envs import ENVS
+from epvf_data.envs import check_name
 from epvf_data.errors import ConfigError
 from epvf_data.improve import OPTIMISERS
 from epvf_data.policies.config import PolicyConfig
@@ -146,7 +146,7 @@ class OnlineConfig:
     improvement: ImprovementConfig = field(default_factory=ImprovementConfig)
 
     def __post_init__(self) -> None:
-        check_one_of("environment", self.env, list(ENVS))
+        check_name(self.env)
         check_one_of("algorithm", self.algorithm, ALGORITHMS)
         _at_least(self, "", 1, "envs", "episodes", "horizon", "iterations", "env_steps", "seeds", "log_every")
         _at_least(self, "", 1, "evaluation_episodes")

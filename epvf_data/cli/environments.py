@@ -1,0 +1,83 @@
+"""envs, new-env, check-env."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epvf_data.cli.app import Debug, Json, app, print_json, print_table
+from epvf_data.errors import ConfigError, StorageError
+
+
+@app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
+def list_envs(json: Json = False, debug: Debug = False) -> None:
+    """The environments."""
+    from epvf_data import envs
+
+    keys = ("name", "observation_size", "action_size", "horizon", "digest")
+    found = [{key: getattr(envs.make(name), key) for key in keys} for name in sorted(envs.ENVS)]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ["environment", "observations", "actions", "horizon", "digest"],
+        [[*(str(env[key]) for key in keys[:-1]), env["digest"][:12]] for env in found],
+    )
+
+
+@app.command("new-env", rich_help_panel="This machine", epilog="Example: `epvf-data new-env cartwheel`")
+def new_env(
+    name: Annotated[str, typer.Argument(help="Its name; the file gets it too.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Write a file with a small environment of your own, ready to run and to be changed."""
+    from importlib import resources
+
+    path = Path(f"{name.replace('-', '_')}.py")
+    if not path.stem.isidentifier():
+        raise ConfigError(f"{name!r} cannot be the name of a Python file; take letters, digits and '-'.")
+    text = resources.files("epvf_data.envs").joinpath("template.py").read_text()
+    try:
+        with path.open("x") as file:
+            file.write(text.replace('"my-pendulum"', f'"{name}"'))
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; choose another name.") from None
+    except OSError as error:
+        raise StorageError(f"{path} could not be written ({error.strerror}).") from error
+    print(f"{path}: a pendulum to begin with. Next:")
+    print(f"  epvf-data check-env {path}:make")
+    print(f"  epvf-data collect --env {path}:make --envs 256")
+
+
+@app.command("check-env", rich_help_panel="This machine", epilog="Example: `epvf-data check-env my_env.py:make`")
+def check_env(
+    env: Annotated[str, typer.Argument(help="module:function, file.py:function, or a name.", show_default=False)],
+    backend: Annotated[str, typer.Option(help="native or mjx; both are compared.")] = "both",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find the usual mistakes of an environment: impure functions, wrong sizes, NaN, backends that disagree.
+
+    Exits with 1 when there is one.
+    """
+    from epvf_data import envs
+    from epvf_data.conformance import check_env as examine
+    from epvf_data.runtime import prepare
+
+    if backend not in ("both", "native", "mjx"):
+        raise ConfigError(f"--backend is {backend!r}; choose both, native or mjx.")
+    prepare()
+    made = envs.make(env)
+    found = examine(made, ("native", "mjx") if backend == "both" else (backend,))
+    good = all(finding.ok for finding in found)
+    if json:
+        print_json({"env": made.name, "ok": good, "findings": [finding._asdict() for finding in found]})
+    else:
+        for finding in found:
+            print(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
+        told = "keeps all rules that were looked at" if good else "cannot be used yet"
+        print(f"{made.name} (digest {made.digest[:12]}) {told}.")
+    if not good:
+        raise typer.Exit(1)
