@@ -20,7 +20,9 @@ def load(where: str) -> Env:
     """The environment that `module:function` or `file.py:function` gives; modules are looked for here first.
 
     This runs the user's code, so the name must come from the user: never from a data set, a policy file or a run. The
-    same unchanged code gives the same object again, so that compiled functions are reused. Raises ConfigError where there is no such function, it fails, or it gives something else.
+    same unchanged code gives the same object again, so that compiled functions are reused.
+
+    Raises ConfigError where there is no such function, it fails, or it gives something else.
     """
     place, _, name = where.rpartition(":")
     try:
