@@ -1,5 +1,6 @@
 """Settings that make silent mistakes loud, and a compile cache inside the checkout so that a second run is quick."""
 
+import importlib.util
 from pathlib import Path
 
 import hypothesis
@@ -24,3 +25,10 @@ def in_tmp(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+# The store's small data sets, for all tests of what is done with them.
+_source = importlib.util.spec_from_file_location("store_fixtures", Path(__file__).parent / "store" / "conftest.py")
+_store = importlib.util.module_from_spec(_source)
+_source.loader.exec_module(_store)
+env, spec, make_rows, quick_path, small = _store.env, _store.spec, _store.make_rows, _store.quick_path, _store.small

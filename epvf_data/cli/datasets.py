@@ -56,6 +56,31 @@ def info(
         print(f"histogram written to {plot}")
 
 
+@app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data plot ant.zarr --out ant.png`")
+def plot(
+    dataset: Dataset,
+    out: Annotated[Path | None, typer.Option(help="The PNG.  [default: DATASET.png]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw, where there are more rows than are drawn.")] = 0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a data set: returns by source, norm against return, and a map of what the policies do."""
+    from epvf_data.cards.portrait import plot_dataset
+    from epvf_data.errors import StorageError
+    from epvf_data.store import reader
+
+    target = out or Path(f"{dataset.resolve().stem}.png")
+    try:
+        seen = plot_dataset(reader.open(dataset), target, seed)
+    except OSError as error:
+        raise StorageError(f"{target} could not be written ({error.strerror}).") from error
+    if json:
+        print_json({"picture": str(target), "rows_drawn": len(seen.returns), "variance_shown": list(seen.explained)})
+        return
+    share = f"; the map shows {sum(seen.explained):.0%} of the actions' variance" if any(seen.explained) else ""
+    print(f"{target}: {len(seen.returns):,} of {seen.rows:,} policies{share}.")
+
+
 def _print_commits(dataset: Path, events: list[dict[str, Any]], json: bool) -> None:
     if json:
         print_json(events)

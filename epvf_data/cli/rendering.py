@@ -8,18 +8,22 @@ from typing import Annotated
 import typer
 
 from epvf_data.cli.app import Debug, Json, Quiet, app, plural, print_json, working
+from epvf_data.errors import ConfigError
 
 
 @app.command(
     rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data render runs/ant/policies/best-0.safetensors` · "
-    "`epvf-data render walker.safetensors --env ant --horizon 300 --out walk.mp4`",
+    "`epvf-data render walker.safetensors --env ant --horizon 300 --out walk.mp4` · "
+    "`epvf-data render ant.zarr --row best`",
 )
 def render(
-    policy: Annotated[Path, typer.Argument(help="A policy file (safetensors with its specification).")],
-    env: Annotated[str | None, typer.Option(help="Environment.  [default: the file's note]")] = None,
+    policy: Annotated[Path, typer.Argument(help="A policy file (safetensors with its specification), or a data set.")],
+    env: Annotated[str | None, typer.Option(help="Environment.  [default: the file's or data set's]")] = None,
+    row: Annotated[str, typer.Option(help="Of a data set: best, median, worst, or a number.")] = "best",
+    architecture: Annotated[str | None, typer.Option(help="Of a data set: the policies' id, if several.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The video; the strip lies beside it.  [default: POLICY.mp4]")
+        Path | None, typer.Option(help="The video; the strip lies beside it.  [default: POLICY.mp4, DATASET-ROW.mp4]")
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps at most.  [default: the environment's]")] = None,
     episode: Annotated[int, typer.Option(help="Which episode of the seed, where starts are random.")] = 0,
@@ -34,28 +38,35 @@ def render(
     debug: Debug = False,
 ) -> None:
     """Play one episode of a policy, and write a video (.mp4) and a strip of frames (.png). No display is needed."""
-    from epvf_data.render import render_policy
+    from epvf_data.render import Film, render_policy, render_row
     from epvf_data.runtime import prepare
 
     prepare()
+    film = Film(fps, (width, height), frames, webp)
     with working("render", quiet, "no file was changed", unit="frames") as progress:
-        report = render_policy(
-            policy,
-            out,
-            env=env,
-            horizon=horizon,
-            seed=seed,
-            episode=episode,
-            fps=fps,
-            size=(width, height),
-            frames=frames,
-            webp=webp,
-            progress=progress,
-        )
+        if policy.is_dir():
+            if horizon is not None or seed:
+                raise ConfigError("a row is shown as it was rolled out; leave --horizon and --seed out.")
+            report = render_row(
+                policy,
+                row,
+                out,
+                env=env,
+                architecture=architecture,
+                episode=episode,
+                film=film,
+                progress=progress,
+            )
+        else:
+            report = render_policy(
+                policy, out, env=env, horizon=horizon, seed=seed, episode=episode, film=film, progress=progress
+            )
     if json:
         print_json({"policy": str(policy), **report.to_dict()})
         return
     steps = plural(report.length, "step")
     result = f"return {report.episode_return:.1f} in {steps} ({report.seconds:.2f} s, {report.ended})"
+    if report.row is not None:
+        result = f"row {report.row}, stored return {report.stored_return:.1f}; {result}"
     webp_too = f"   webp: {report.webp}" if report.webp else ""
     print(f"{report.env}: {result}   video: {report.video}   strip: {report.strip}{webp_too}")

@@ -41,14 +41,18 @@ def painter(env: Env, width: int, height: int) -> Iterator[Painter]:
     try:
         scene, option, camera = mujoco.MjvScene(model, maxgeom=1000), mujoco.MjvOption(), mujoco.MjvCamera()
         scene.flags[mujoco.mjtRndFlag.mjRND_FOG] = 1
-        camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE
+        distance, level = _view(env)
+        camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, distance
         area, everything = mujoco.MjrRect(0, 0, width, height), mujoco.mjtCatBit.mjCAT_ALL.value
         follow = _root(model)
 
         def paint(qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> Image:
             data.qpos[:], data.qvel[:] = qpos, qvel
             mujoco.mj_forward(model, data)
-            camera.lookat[:] = (*data.xpos[follow][:2], EYE_LEVEL)  # not its height: a camera that hops is no witness
+            camera.lookat[:] = (
+                *data.subtree_com[follow][:2],
+                level,
+            )  # not its height: a camera that hops is no witness
             mujoco.mjv_updateScene(model, data, option, None, camera, everything, scene)
             mujoco.mjr_render(area, scene, canvas)
             pixels = np.empty((height, width, 3), np.uint8)
@@ -59,6 +63,21 @@ def painter(env: Env, width: int, height: int) -> Iterator[Painter]:
     finally:
         canvas.free()
         context.free()
+
+
+def _view(env: Env) -> tuple[float, float]:
+    """How far the camera stands, and at which height it looks (m): further away from long and tall bodies."""
+    model = mujoco.MjModel.from_xml_string(env.xml)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    solid = model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE
+    if not solid.any():
+        return DISTANCE, EYE_LEVEL
+    low = (data.geom_xpos - model.geom_rbound[:, None])[solid].min(0)
+    high = (data.geom_xpos + model.geom_rbound[:, None])[solid].max(0)
+    tall = float(high[2])
+    far = max(1.0, float((high - low)[:2].max()) / 2, tall / 1.2)
+    return DISTANCE * far, EYE_LEVEL if tall < 1.2 else tall / 2
 
 
 @lru_cache(maxsize=4)
@@ -104,7 +123,7 @@ def _dress(spec: Any) -> None:
         specular=(0.15,) * 3,
         castshadow=True,
     )
-    if body.name == "torso":
+    if any(geom.name == "torso" and geom.type == mujoco.mjtGeom.mjGEOM_SPHERE for geom in spec.geoms):  # the ants
         for side in (-1, 1):
             body.add_geom(
                 type=mujoco.mjtGeom.mjGEOM_SPHERE,

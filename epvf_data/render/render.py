@@ -47,6 +47,9 @@ class RenderReport:
     video: str
     strip: str
     webp: str | None
+    row: int | None = None  # of a data set, and what it says
+    architecture: str | None = None
+    stored_return: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the return is called `return`."""
@@ -70,13 +73,10 @@ def render_policy(
     horizon: int | None = None,
     seed: int = 0,
     episode: int = 0,
-    fps: int = FPS,
-    size: tuple[int, int] = SIZE,
-    frames: int = CELLS,
-    webp: bool = False,
+    film: Film | None = None,
     progress: Progress | None = None,
 ) -> RenderReport:
-    """Draws one episode of the policy in a file: a video `out` (POLICY.mp4) and, beside it, a strip of `frames` (.png).
+    """Draws one episode of the policy in a file: a video `out` (POLICY.mp4) and, beside it, a strip of frames (.png).
 
     The environment is `env`, or the note of that name in the file's header. `seed` and `episode` choose the start where
     starts are random; both 0 are the first episode of `rollout`.
@@ -84,7 +84,7 @@ def render_policy(
     Raises ConfigError for wrong arguments, ArchitectureMismatchError for a policy of another environment, BackendError
     where this machine cannot draw, StorageError where files cannot be written. No file is changed then.
     """
-    policy, film = Path(policy), Film(fps, size, frames, webp)
+    policy, film = Path(policy), film or Film()
     spec, params = load_policy(policy)
     for name, value, least in (("horizon", horizon, 1), ("seed", seed, 0), ("episode", episode, 0)):
         if value is not None and not least <= value < 2**31:

@@ -12,11 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import epvf_data
 from epvf_data import envs, save_policy
+from epvf_data.curation.select import withhold
 from epvf_data.envs import ant
-from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError, EpvfError, StorageError
+from epvf_data.errors import (
+    ArchitectureMismatchError,
+    BackendError,
+    ConfigError,
+    DatasetError,
+    EnvironmentMismatchError,
+    EpvfError,
+    StorageError,
+)
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.render import cartpole_frames, mujoco_frames, render_policy
+from epvf_data.render import Film, cartpole_frames, mujoco_frames, render_policy, render_row
 from epvf_data.render.footage import ANT_SPEED, play
 from epvf_data.render.render import HOLD
 
@@ -27,6 +37,12 @@ POLE, CART = (213, 94, 0), (0, 114, 178)
 def policy_of(env, hidden=(8,), seed=0):
     spec = PolicySpec(env.observation_size, env.action_size, hidden)
     return spec, np.random.default_rng(seed).normal(0, 0.5, spec.size).astype(np.float32)
+
+
+def draw(policy, *args, **options):
+    """`render_policy`, the parts of `Film` among the options."""
+    film = Film(**{name: options.pop(name) for name in Film._fields if name in options})
+    return render_policy(policy, *args, film=film, **options)
 
 
 @pytest.fixture
@@ -113,9 +129,9 @@ def test_video_strip_and_report_agree(name, steps, fps, tmp_path):
     spec, params = policy_of(env)
     save_policy(tmp_path / "p.safetensors", spec, params, env=name)
     seen = []
-    settings = {"horizon": steps, "fps": fps, "size": (WIDTH, HEIGHT), "frames": 4, "webp": True}
+    settings = {"horizon": steps, "fps": fps, "size": (WIDTH, HEIGHT), "cells": 4, "webp": True}
     try:
-        report = render_policy(tmp_path / "p.safetensors", progress=lambda *done: seen.append(done), **settings)
+        report = draw(tmp_path / "p.safetensors", progress=lambda *done: seen.append(done), **settings)
     except BackendError as error:
         pytest.skip(str(error))
     played = play(env.with_horizon(steps), spec, params, None, 0, fps)
@@ -174,7 +190,7 @@ def test_a_policy_that_diverges_is_drawn_up_to_there(tmp_path):
     save_policy(tmp_path / "p.safetensors", spec, np.full(spec.size, 3e38, np.float32), env="cartpole")
     spec_wide = PolicySpec(4, 1, (4, 4), activation="identity", output="identity")
     save_policy(tmp_path / "wide.safetensors", spec_wide, np.full(spec_wide.size, 3e38, np.float32), env=env.name)
-    report = render_policy(tmp_path / "wide.safetensors", size=(WIDTH, HEIGHT))
+    report = draw(tmp_path / "wide.safetensors", size=(WIDTH, HEIGHT))
     assert (report.ended, report.length) == ("diverged", 0)
     assert len(frames_of(report.video)[1]) == report.frames == 31
 
@@ -187,7 +203,7 @@ def test_a_policy_that_diverges_is_drawn_up_to_there(tmp_path):
         ({"size": (321, 180)}, ConfigError, "width is 321"),
         ({"size": (320, 10)}, ConfigError, "height is 10"),
         ({"fps": 0}, ConfigError, "frames a second"),
-        ({"frames": 0}, ConfigError, "strip of 0"),
+        ({"cells": 0}, ConfigError, "strip of 0"),
         ({"horizon": 0}, ConfigError, "horizon is 0"),
         ({"seed": -1}, ConfigError, "seed is -1"),
         ({"out": "film.avi"}, ConfigError, "ends in .mp4"),
@@ -197,7 +213,7 @@ def test_a_policy_that_diverges_is_drawn_up_to_there(tmp_path):
 def test_wrong_inputs_are_one_sentence_and_leave_nothing(pole, options, error, words, monkeypatch):
     monkeypatch.chdir(pole.parent)
     with pytest.raises(error, match=words) as raised:
-        render_policy(pole, **options)
+        draw(pole, **options)
     assert str(raised.value).count(". ") == 0
     assert [path.name for path in pole.parent.iterdir()] == ["pole.safetensors"]
 
@@ -205,13 +221,13 @@ def test_wrong_inputs_are_one_sentence_and_leave_nothing(pole, options, error, w
 def test_a_policy_without_a_note_tells_what_would_fit(tmp_path):
     save_policy(tmp_path / "ant.safetensors", *policy_of(envs.make("ant")))
     with pytest.raises(ConfigError, match="--env .*ant or ant-servo"):
-        render_policy(tmp_path / "ant.safetensors")
+        draw(tmp_path / "ant.safetensors")
     spec = PolicySpec(3, 2, ())
     save_policy(tmp_path / "other.safetensors", spec, np.zeros(spec.size, np.float32))
     with pytest.raises(ConfigError, match="sizes of none here"):
-        render_policy(tmp_path / "other.safetensors")
+        draw(tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match="not a policy file"):
-        render_policy(tmp_path / "nowhere.safetensors")
+        draw(tmp_path / "nowhere.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".png"])
@@ -219,12 +235,12 @@ def test_a_policy_is_never_replaced(pole, suffix):
     odd = pole.rename(pole.with_suffix(suffix))
     before = odd.read_bytes()
     with pytest.raises(ConfigError, match="replace the policy"):
-        render_policy(odd)
+        draw(odd)
     assert odd.read_bytes() == before
 
 
 def test_an_interruption_leaves_earlier_pictures_whole(pole):
-    render_policy(pole, horizon=3, size=(64, 64))
+    draw(pole, horizon=3, size=(64, 64))
     before = {path.name: path.read_bytes() for path in pole.parent.iterdir()}
 
     def interrupt(done, total):
@@ -232,13 +248,13 @@ def test_an_interruption_leaves_earlier_pictures_whole(pole):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render_policy(pole, size=(64, 64), progress=interrupt)
+        draw(pole, size=(64, 64), progress=interrupt)
     assert {path.name: path.read_bytes() for path in pole.parent.iterdir()} == before
 
 
 def test_seed_and_episode_choose_the_start(pole):
     def start(**choice):
-        report = render_policy(pole, horizon=1, size=(WIDTH, HEIGHT), **choice)
+        report = draw(pole, horizon=1, size=(WIDTH, HEIGHT), **choice)
         with Image.open(report.strip) as picture:
             return np.asarray(picture.crop((0, 0, 236, 130)))
 
@@ -254,6 +270,69 @@ def test_a_machine_without_opengl_is_told_the_cure(tmp_path, monkeypatch):
         monkeypatch.setattr(sys.modules["mujoco.egl"], "EGL_DISPLAY", None)
     save_policy(tmp_path / "ant.safetensors", *policy_of(envs.make("ant")), env="ant")
     with pytest.raises(BackendError, match="apt-get install libegl1") as raised:
-        render_policy(tmp_path / "ant.safetensors", horizon=1)
+        draw(tmp_path / "ant.safetensors", horizon=1)
     assert isinstance(raised.value, EpvfError)
     assert [path.name for path in tmp_path.iterdir()] == ["ant.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def poles(tmp_path_factory):
+    """Forty CartPole rows of two episodes, and the same without parameters."""
+    path = tmp_path_factory.mktemp("rows") / "poles.zarr"
+    config = epvf_data.collect_config("cartpole", envs=40, episodes=2, **{"policy.hidden": [8], "perturbed.bases": ["random"]})
+    epvf_data.collect(config, path)
+    withhold(path, path.with_name("bare.zarr"))
+    return path
+
+
+@pytest.mark.parametrize(("row", "episode"), [("best", 0), ("worst", 1), ("median", 0), ("7", 1)])
+def test_a_row_is_shown_as_it_was_rolled_out(poles, row, episode, in_tmp):
+    film = Film(size=(64, 64), cells=2)
+    report = render_row(poles, row, episode=episode, film=film)
+    table = epvf_data.open(poles).table()
+    means = table.mean_returns()
+    ranked = np.argsort(means, kind="stable")
+    expected = {"best": ranked[-1], "worst": ranked[0], "median": ranked[20], "7": 7}[row]
+    assert means[report.row] == means[expected]
+    assert report.stored_return == table.column("returns")[report.row, episode] == report.episode_return
+    assert (in_tmp / f"poles-{row}.mp4").exists()
+    assert (in_tmp / f"poles-{row}.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"row": "wurst"}, ConfigError, "expected best, median, worst or a number"),
+        ({"row": "40"}, DatasetError, "rows 0 to 39"),
+        ({"row": "3", "episode": 2}, ConfigError, "the episodes 0 to 1"),
+        ({"architecture": "zz"}, DatasetError, "name exactly one"),
+        ({"env": "ant"}, EnvironmentMismatchError, "name the one that it was made with"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(poles, options, error, words, in_tmp):
+    with pytest.raises(error, match=words):
+        render_row(poles, **options)
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_withheld_policies_cannot_be_shown(poles, in_tmp):
+    with pytest.raises(DatasetError, match="withheld"):
+        render_row(poles.with_name("bare.zarr"))
+
+
+@pytest.mark.parametrize("name", ["hopper", "swimmer", "humanoid"])
+def test_other_bodies_fit_into_the_picture(name):
+    """Nothing of the body is cut off: the borders show sky and floor alone."""
+    env = envs.make(name)
+    try:
+        with mujoco_frames.painter(env, WIDTH, HEIGHT) as paint:
+            state = env.reset(jax.random.key(0))
+            picture = paint(np.asarray(state.qpos), np.asarray(state.qvel)).astype(int)
+    except BackendError as error:
+        pytest.skip(str(error))
+    warm = picture[..., 0] - picture[..., 2] > 25  # bodies are brown, sky and floor are blue
+    assert warm.sum() > 200
+    assert not warm[:4].any()
+    assert not warm[-4:].any()
+    assert not warm[:, :4].any()
+    assert not warm[:, -4:].any()

@@ -1,0 +1,201 @@
+"""Four pictures of a data set: returns by source, norm against return, and a map of what policies do, twice."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from epvf_data.cards.words import one_line
+from epvf_data.errors import DatasetError
+from epvf_data.store.reader import Dataset
+from epvf_data.store.table import Table
+
+MOST = 5000  # rows that are drawn; of more, as many at random
+_MOST_SOURCES = 8
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """The rows that are drawn; NaN stands for what a row does not have."""
+
+    returns: Float64[np.ndarray, "n"]  # mean over episodes
+    norms: Float64[np.ndarray, "n"]  # Euclidean, of the parameters
+    sources: tuple[str, ...]  # one a row
+    layers: tuple[str, ...]  # one a row: the architecture as in 34-64-64-8
+    map: Float64[np.ndarray, "n 2"]  # the first two principal components of the probing actions
+    explained: tuple[float, float]  # share of the actions' variance in each
+    rows: int  # of the data set
+
+
+def sit(dataset: Dataset, seed: int = 0) -> Portrait:
+    """Reads what is drawn, of at most `MOST` rows. Raises DatasetError for a data set without rows."""
+    if not dataset.rows:
+        raise DatasetError(f"{dataset.path} holds no rows yet; collect some first.")
+    tables = [dataset.table(item.id) for item in dataset.architectures]
+    starts = np.cumsum([0, *(table.rows for table in tables)])
+    chosen = np.sort(np.random.default_rng(seed).permutation(dataset.rows)[:MOST])
+    local = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in itertools.pairwise(starts.tolist())]
+    pairs = list(zip(tables, local, strict=True))
+    words = [[table.vocabulary("source")[i] for i in table.take("source", rows).tolist()] for table, rows in pairs]
+    actions = _actions(pairs)
+    place, explained = _components(actions)
+    return Portrait(
+        returns=np.concatenate([table.mean_returns()[rows] for table, rows in pairs]),
+        norms=np.concatenate([_norms(table, rows) for table, rows in pairs]),
+        sources=tuple(word for some in words for word in some),
+        layers=tuple(str(table.spec) for table, rows in pairs for _ in rows),
+        map=place,
+        explained=explained,
+        rows=dataset.rows,
+    )
+
+
+def _norms(table: Table, rows: Int64[np.ndarray, "k"]) -> Float64[np.ndarray, "k"]:
+    if "params" not in table.names:
+        return np.full(len(rows), np.nan)
+    blocks = [table.take("params", rows[start : start + 256]) for start in range(0, len(rows), 256)]
+    return np.concatenate([np.linalg.norm(block.astype(np.float64), axis=1) for block in blocks] or [np.zeros(0)])
+
+
+def _actions(pairs: list[tuple[Table, np.ndarray]]) -> Float[np.ndarray, "n D"]:
+    """Actions in the probing states that most rows share; NaN for rows without them."""
+    probes: Counter[Any] = Counter()
+    for table, rows in pairs:
+        probes[table.parts[0].entry.probe if "probe_actions" in table.names else None] += len(rows)
+    del probes[None]
+    if not probes:
+        return np.full((sum(len(rows) for _, rows in pairs), 1), np.nan)
+    shared = probes.most_common(1)[0][0]
+    mine = ["probe_actions" in table.names and table.parts[0].entry.probe == shared for table, _ in pairs]
+    size = next(
+        int(np.prod(table.row_shape("probe_actions")))
+        for (table, _), is_mine in zip(pairs, mine, strict=True)
+        if is_mine
+    )
+    return np.concatenate(
+        [
+            table.take("probe_actions", rows).reshape(len(rows), size)
+            if is_mine
+            else np.full((len(rows), size), np.nan)
+            for (table, rows), is_mine in zip(pairs, mine, strict=True)
+        ]
+    )
+
+
+def _components(actions: Float[np.ndarray, "n D"]) -> tuple[Float64[np.ndarray, "n 2"], tuple[float, float]]:
+    """The first two principal components of the rows without NaN, and their shares of the variance."""
+    place, good = np.full((len(actions), 2), np.nan), np.isfinite(actions).all(1)
+    centred = actions[good].astype(np.float64)
+    centred -= centred.mean(0) if len(centred) else 0.0
+    total = float(np.square(centred).sum())
+    if len(centred) < 3 or not total > 0:
+        return place, (0.0, 0.0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    axes = vectors[:, ::-1][:, :2]
+    axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
+    place[good] = centred @ axes
+    shares = [*(values[::-1][:2] / total).tolist(), 0.0]
+    return place, (shares[0], shares[1])
+
+
+def plot_dataset(dataset: Dataset, path: str | Path, seed: int = 0) -> Portrait:
+    """Draws the data set as PNG. Raises DatasetError for one without rows."""
+    seen = sit(dataset, seed)
+    Path(path).write_bytes(draw(dataset.env.name, seen))
+    return seen
+
+
+def draw(env: str, seen: Portrait) -> bytes:
+    """The picture as the bytes of a PNG file. Names come from strangers: nothing in them is markup here."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 2)
+    names = [name for name, _ in Counter(seen.sources).most_common(_MOST_SOURCES)]
+    label = np.array([names.index(word) if word in names else len(names) for word in seen.sources])
+    shown = [*names, "others"]
+    drawn = f"{len(seen.returns):,} of {seen.rows:,}" if len(seen.returns) < seen.rows else f"{seen.rows:,}"
+    shapes = Counter(seen.layers)
+    title = f"{one_line(env, 30)}: {drawn} policies, {', '.join(list(shapes)[:4])}{' …' if len(shapes) > 4 else ''}"
+    figure.suptitle(title, fontsize=12).set_parse_math(False)
+    _by_source(panels[0, 0], seen, label, shown)
+    _norm_panel(panels[0, 1], seen, label, shown)
+    _map_panels(figure, panels[1], seen, label, shown)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # characters that the font lacks are drawn as boxes
+        figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _by_source(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
+    """A strip of dots for each source, its quartiles over them."""
+    random = np.random.default_rng(0)
+    good = np.isfinite(seen.returns)
+    for number in np.unique(label).tolist():
+        values = seen.returns[good & (label == number)]
+        axes.plot(
+            values, number + random.uniform(-0.3, 0.3, len(values)), ".", color=f"C{number}", alpha=0.3, markersize=3
+        )
+        if len(values):
+            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+            axes.plot([low, high], [number, number], color="black", linewidth=2)
+            axes.plot([middle], [number], "o", color="black", markersize=5)
+    there = np.unique(label).tolist()
+    axes.set_yticks(there, [f"{one_line(shown[number], 24)} ({int((label == number).sum()):,})" for number in there])
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+    axes.set(xlabel="return (mean over episodes)", title="returns by source: dots, quartiles, median")
+    axes.invert_yaxis()
+
+
+def _norm_panel(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    good = np.isfinite(seen.returns) & np.isfinite(seen.norms)
+    axes.set(xlabel="Euclidean norm of the parameters", ylabel="return", title="norm and return")
+    if not good.any():
+        axes.text(0.5, 0.5, "parameters are withheld", ha="center", transform=axes.transAxes)
+        return
+    for number in np.unique(label).tolist():
+        mine = good & (label == number)
+        axes.plot(seen.norms[mine], seen.returns[mine], ".", color=f"C{number}", alpha=0.4, markersize=3)
+    if (seen.norms[good] > 0).all():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _map_panels(figure: Any, panels: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
+    """The same map of actions in probing states, by return and by source."""
+    good = np.isfinite(seen.map).all(1) & np.isfinite(seen.returns)
+    for axes, what in zip(panels, ("return", "source"), strict=True):
+        axes.set_title(f"actions in probing states, by {what}")
+        axes.set_xlabel(f"first component ({seen.explained[0]:.0%} of the variance)")
+        axes.set_ylabel(f"second component ({seen.explained[1]:.0%})")
+        if not good.any():
+            axes.text(0.5, 0.5, "no probing actions", ha="center", transform=axes.transAxes)
+    if not good.any():
+        return
+    order = np.argsort(seen.returns[good])
+    x, y = seen.map[good][order].T
+    dots = panels[0].scatter(x, y, c=seen.returns[good][order], s=5, cmap="viridis")
+    figure.colorbar(dots, ax=panels[0], label="return")
+    for number in np.unique(label[good]).tolist():
+        mine = good & (label == number)
+        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4, label=str(number))
+    legend = panels[1].legend(frameon=False, fontsize=9, markerscale=2)
+    for text, number in zip(legend.get_texts(), np.unique(label[good]).tolist(), strict=True):
+        text.set_parse_math(False)
+        text.set_text(one_line(shown[number], 30))
