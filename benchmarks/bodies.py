@@ -55,7 +55,8 @@ def bare(env: Env, seeds: np.ndarray, steps: int) -> float:
     return len(seeds) * steps / (time.perf_counter() - began)
 
 
-def measure(name: str) -> dict[str, Any]:
+def speed(name: str) -> dict[str, Any]:
+    """The native backend against bare MuJoCo, in turns."""
     env = envs.make(name).with_horizon(STEPS)
     spec, params, seeds = policies(env, POLICIES)
     rates, bound = [], []
@@ -67,7 +68,7 @@ def measure(name: str) -> dict[str, Any]:
         print(
             f"{name}: native {rates[-1]:,.0f}, bare {bound[-1]:,.0f} steps/s{' (compiles)' * (number == 0)}", flush=True
         )
-    found = {
+    return {
         "env": name,
         "observations": env.observation_size,
         "actions": env.action_size,
@@ -76,7 +77,11 @@ def measure(name: str) -> dict[str, Any]:
         "native": statistics.median(rates[1:]),
         "bare": statistics.median(bound[1:]),
     }
-    short = env.with_horizon(SHORT)
+
+
+def agreement(name: str) -> dict[str, Any]:
+    """MJX against the native backend: the same policies from the same starts."""
+    short = envs.make(name).with_horizon(SHORT)
     few = policies(short, FEW)
     one = rollout(short, *few[:2], reset_seed=few[2], backend="native")
     began = time.perf_counter()
@@ -85,7 +90,7 @@ def measure(name: str) -> dict[str, Any]:
     other = rollout(short, *few[:2], reset_seed=few[2], backend="mjx")
     ended = time.perf_counter()
     apart = np.abs(one.returns - other.returns)[:, 0]
-    found |= {
+    return {
         "mjx": other.env_steps / (ended - compiled),
         "mjx_first_call_seconds": compiled - began,
         "return_spread": float(one.returns.std()),
@@ -93,22 +98,26 @@ def measure(name: str) -> dict[str, Any]:
         "return_difference_max": float(apart.max()),
         "lengths_equal": float((one.lengths == other.lengths).mean()),
     }
-    print(f"{name}: {found}", flush=True)
-    return found
+
+
+PARTS = {"speed": speed, "agreement": agreement}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", action="append")
+    parser.add_argument("--only", action="append", help="this body; repeat for more")
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure this alone, again")
     chosen = parser.parse_args()
     prepare()
     names = chosen.only or [name for name in sorted(envs.ENVS) if envs.make(name).xml is not None]
     found = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
     for name in names:
-        if name not in found:
-            found[name] = measure(name)
-            chosen.out.write_text(json.dumps(found, indent=1) + "\n")
+        for part in chosen.part or PARTS:
+            if chosen.part or part not in found.get(name, {}):
+                found.setdefault(name, {})[part] = PARTS[part](name)
+                print(f"{name}: {found[name][part]}", flush=True)
+                chosen.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

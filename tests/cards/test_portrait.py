@@ -29,14 +29,18 @@ def test_the_numbers_are_those_of_the_rows(quick_path, env, make_rows):
     seen = sit(write(quick_path / "data", env, rows, wide))
     every = [rows, wide]
     np.testing.assert_allclose(seen.returns, np.concatenate([one.returns.mean(1, dtype=float) for one in every]))
-    np.testing.assert_allclose(seen.norms, np.concatenate([np.linalg.norm(one.params, axis=1) for one in every]), rtol=1e-6)
+    np.testing.assert_allclose(
+        seen.norms, np.concatenate([np.linalg.norm(one.params, axis=1) for one in every]), rtol=1e-6
+    )
     assert seen.sources == tuple(["random", "perturbed"] * 40)
     assert seen.layers == ("4-3-2",) * 60 + ("4-5-2",) * 20
     actions = np.concatenate([one.probe_actions.reshape(len(one), -1) for one in every]).astype(float)
     centred = actions - actions.mean(0)
     singular = np.linalg.svd(centred, compute_uv=False)
     np.testing.assert_allclose(seen.explained, (singular[:2] ** 2 / (singular**2).sum()), rtol=1e-6)
-    np.testing.assert_allclose(np.abs(seen.map).max(0), np.abs(centred @ np.linalg.svd(centred)[2][:2].T).max(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.abs(seen.map).max(0), np.abs(centred @ np.linalg.svd(centred)[2][:2].T).max(0), rtol=1e-6
+    )
 
 
 def test_of_many_rows_some_are_drawn(quick_path, env, make_rows, monkeypatch):

@@ -279,7 +279,9 @@ def test_a_machine_without_opengl_is_told_the_cure(tmp_path, monkeypatch):
 def poles(tmp_path_factory):
     """Forty CartPole rows of two episodes, and the same without parameters."""
     path = tmp_path_factory.mktemp("rows") / "poles.zarr"
-    config = epvf_data.collect_config("cartpole", envs=40, episodes=2, **{"policy.hidden": [8], "perturbed.bases": ["random"]})
+    config = epvf_data.collect_config(
+        "cartpole", envs=40, episodes=2, **{"policy.hidden": [8], "perturbed.bases": ["random"]}
+    )
     epvf_data.collect(config, path)
     withhold(path, path.with_name("bare.zarr"))
     return path
