@@ -1,4 +1,4 @@
-"""export-hdf5, import-hdf5, export-npz, card: data sets for other programs and other people."""
+"""export-hdf5, import-hdf5, export-npz, export-policy, card: data sets for other programs and other people."""
 
 from __future__ import annotations
 
@@ -54,6 +54,30 @@ def import_hdf5(
     else:
         architectures, commits = plural(report.architectures, "architecture"), plural(report.commits, "commit")
         print(f"{target}: {report.rows:,} rows of {architectures} in {commits}.")
+
+
+@app.command(
+    "export-policy",
+    rich_help_panel="For other programs and people",
+    epilog="Example: `epvf-data export-policy ant.zarr --row best`",
+)
+def export_policy(
+    dataset: Dataset,
+    row: Annotated[str, typer.Option(help="best, median, worst, or a number.")] = "best",
+    architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET-ROW.safetensors]")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one row's policy into a file of its own, and beside it a dozen lines of NumPy that run it."""
+    from epvf_data.exchange.policy import export_policy as run
+
+    target = out or Path(f"{dataset.resolve().stem}-{row}.safetensors")
+    report = run(dataset, target, row=row, architecture=architecture)
+    if json:
+        print_json(asdict(report))
+    else:
+        print(f"{report.policy}: row {report.row}, mean return {report.mean_return:.2f}; {report.snippet} runs it.")
 
 
 @app.command(

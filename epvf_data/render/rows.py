@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.errors import ConfigError
 from epvf_data.recording.task import task_of
 from epvf_data.render.render import Film, Progress, RenderReport, render_episode
 from epvf_data.store import reader
 from epvf_data.store.extract import part_column
-from epvf_data.store.reader import Dataset
+from epvf_data.store.pick import pick_row
 from epvf_data.store.table import Table
-
-NAMED = ("best", "median", "worst")
 
 
 def render_row(
@@ -41,7 +39,7 @@ def render_row(
     """
     dataset = reader.open(dataset_path)
     task = task_of(dataset, env)
-    table, number = _find(dataset, row, architecture)
+    table, number = pick_row(dataset, row, architecture)
     place = np.array([number])
     params, stored = table.take("params", place)[0], _returns(table, number)
     if not 0 <= episode < len(stored):
@@ -56,28 +54,3 @@ def _returns(table: Table, number: int) -> Float[np.ndarray, "E"]:
     """The row's return of each episode, also where parts differ in their number."""
     part = int(np.searchsorted(table.starts, number, side="right")) - 1
     return part_column(table.parts[part], "returns", np.array([number - int(table.starts[part])]))[0]
-
-
-def _find(dataset: Dataset, row: str, architecture: str | None) -> tuple[Table, int]:
-    """The table and the row's number in it."""
-    if row not in NAMED:
-        if not row.isdecimal():
-            raise ConfigError(f"row {row!r} was asked for; expected {', '.join(NAMED)} or a number.")
-        table = dataset.table(architecture)
-        if int(row) >= table.rows:
-            raise DatasetError(f"row {row} was asked for; there are the rows 0 to {table.rows - 1}.")
-        return table, int(row)
-    if architecture is not None or len(dataset.architectures) < 2:
-        tables = [dataset.table(architecture)]
-    else:
-        tables = [dataset.table(item.id) for item in dataset.architectures]
-    means = [table.mean_returns() for table in tables]
-    every = np.concatenate(means)
-    good = np.flatnonzero(np.isfinite(every))
-    if not good.size:
-        raise DatasetError("no row has a finite return.")
-    order = good[np.argsort(every[good], kind="stable")]
-    chosen = int(order[{"worst": 0, "median": len(order) // 2, "best": -1}[row]])
-    starts = np.cumsum([0, *map(len, means)])
-    place = int(np.searchsorted(starts, chosen, side="right")) - 1
-    return tables[place], chosen - int(starts[place])

@@ -1,0 +1,69 @@
+"""One row's policy as a file of its own, with the few lines of NumPy that run it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from epvf_data.errors import DatasetError, StorageError
+from epvf_data.policies.files import save_policy
+from epvf_data.store import reader
+from epvf_data.store.pick import pick_row
+
+SNIPPET = """\
+import json, numpy as np
+from safetensors import safe_open
+with safe_open({name!r}, framework="numpy") as file:
+    spec, at = json.loads(file.metadata()["spec"]), {{name: file.get_tensor(name) for name in file.keys()}}
+functions = {{"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "swish": lambda x: x / (1 + np.exp(-x)),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), "clip": lambda x: np.clip(x, -1, 1),
+    "identity": lambda x: x}}
+def act(x):  # an observation [{observations}], or many of them, to actions [{actions}]
+    if n := spec["normaliser"]: x = np.clip((x - np.array(n["mean"])) / np.array(n["std"]), -n["clip"], n["clip"])
+    for one in spec["layers"]:
+        x = x @ at[one["name"] + "/kernel"] + at.get(one["name"] + "/bias", 0)
+        x = functions[one["activation"]](x)
+    return x
+"""
+
+
+@dataclass(frozen=True)
+class PolicyReport:
+    """What was written, and which row it is."""
+
+    policy: str
+    snippet: str
+    architecture: str
+    row: int
+    mean_return: float
+
+
+def export_policy(
+    dataset_path: str | os.PathLike[str], out: str | Path, *, row: str = "best", architecture: str | None = None
+) -> PolicyReport:
+    """Writes a row's policy to `out` (safetensors, its specification and environment in the header).
+
+    Beside it lies a `.py` of a dozen lines that runs it with NumPy.
+
+    `row` is `best`, `median`, `worst` or a number. Raises ConfigError or DatasetError where there is no such row, its
+    parameters are withheld, or a file exists; StorageError if the disk refuses.
+    """
+    dataset = reader.open(dataset_path)
+    table, number = pick_row(dataset, row, architecture)
+    params = table.take("params", np.array([number]))[0]
+    policy, snippet = Path(out), Path(out).with_suffix(".py")
+    for path in (policy, snippet):
+        if path.exists():
+            raise DatasetError(f"{path} exists already; choose another name.")
+    spec = table.spec
+    save_policy(policy, spec, params, env=dataset.env.name, horizon=str(dataset.env.horizon))
+    text = SNIPPET.format(name=policy.name, observations=spec.observation_size, actions=spec.action_size)
+    try:
+        snippet.write_text(text)
+    except OSError as error:
+        raise StorageError(f"{snippet} could not be written ({error.strerror}).") from error
+    mean = float(table.mean_returns()[number])
+    return PolicyReport(str(policy), str(snippet), spec.id, number, mean)

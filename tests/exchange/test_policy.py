@@ -1,0 +1,63 @@
+"""A row's policy in a file of its own does what the row says, in this package and in a dozen lines of NumPy."""
+
+from __future__ import annotations
+
+import runpy
+
+import numpy as np
+import pytest
+
+import epvf_data
+from epvf_data.curation.select import withhold
+from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.exchange.policy import export_policy
+from epvf_data.policies.spec import ACTIVATIONS, OUTPUTS, Normaliser, PolicySpec
+from epvf_data.recording.rows import probe_actions
+from epvf_data.store.writer import Writer
+
+NORMALISER = Normaliser((0.1, -0.2, 0.3, 0.0), (1.0, 2.0, 0.5, 1.0), 1.5)
+KINDS = [PolicySpec(4, 2, (5, 3), activation=name) for name in ACTIVATIONS]
+KINDS += [PolicySpec(4, 2, (5,), output=name, bias=False) for name in OUTPUTS]
+KINDS += [PolicySpec(4, 2, (5,), normaliser=NORMALISER), PolicySpec(4, 2, ())]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind}-{kind.activation}-{kind.output}")
+def test_the_snippet_acts_as_the_policy(in_tmp, env, make_rows, kind):
+    with Writer.open("data.zarr", env) as writer:
+        writer.commit(make_rows(20, 0, spec=kind), {})
+    report = export_policy("data.zarr", "chosen.safetensors", row="3")
+    spec, flat = epvf_data.load_policy("chosen.safetensors")
+    assert spec == kind
+    np.testing.assert_array_equal(flat, epvf_data.open("data.zarr").table().column("params")[3])
+    text = (in_tmp / "chosen.py").read_text()
+    assert len(text.splitlines()) <= 13
+    act = runpy.run_path(report.snippet)["act"]
+    states = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    expected = probe_actions(kind, flat[None], states)[0]
+    np.testing.assert_allclose(act(states), expected, atol=1e-5)
+    np.testing.assert_allclose(act(states[0]), expected[0], atol=1e-5)
+
+
+def test_the_best_is_the_best(in_tmp, env, make_rows):
+    with Writer.open("data.zarr", env) as writer:
+        writer.commit([make_rows(30, 0), make_rows(30, 1, spec=PolicySpec(4, 2, (5,)))], {})
+    dataset = epvf_data.open("data.zarr")
+    every = np.concatenate([dataset.table(item.id).mean_returns() for item in dataset.architectures])
+    for row, value in (("best", every.max()), ("worst", every.min()), ("median", np.sort(every)[30])):
+        assert export_policy("data.zarr", f"{row}.safetensors", row=row).mean_return == value
+
+
+def test_refusals(in_tmp, env, make_rows):
+    with Writer.open("data.zarr", env) as writer:
+        writer.commit(make_rows(5, 0, probes=2), {})
+    withhold("data.zarr", "bare.zarr")
+    with pytest.raises(ConfigError, match="expected best, median, worst or a number"):
+        export_policy("data.zarr", "p.safetensors", row="nicest")
+    with pytest.raises(DatasetError, match="rows 0 to 4"):
+        export_policy("data.zarr", "p.safetensors", row="5")
+    with pytest.raises(DatasetError, match="withheld"):
+        export_policy("bare.zarr", "p.safetensors")
+    assert not (in_tmp / "p.safetensors").exists()
+    export_policy("data.zarr", "p.safetensors")
+    with pytest.raises(DatasetError, match="exists already"):
+        export_policy("data.zarr", "p.safetensors")
