@@ -19,6 +19,7 @@ from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
 
 MOST = 5000  # rows that are drawn; of more, as many at random
+_BYTES = 256 << 20  # of probing actions, which fewer rows have to keep where each has many
 _MOST_SOURCES = 8
 
 
@@ -41,7 +42,11 @@ def sit(dataset: Dataset, seed: int = 0) -> Portrait:
         raise DatasetError(f"{dataset.path} holds no rows yet; collect some first.")
     tables = [dataset.table(item.id) for item in dataset.architectures]
     starts = np.cumsum([0, *(table.rows for table in tables)])
-    chosen = np.sort(np.random.default_rng(seed).permutation(dataset.rows)[:MOST])
+    widest = max(
+        part.layout("probe_actions").row_bytes if "probe_actions" in part.names else 1 for part in dataset.parts
+    )
+    most = min(MOST, max(1, _BYTES // widest))
+    chosen = np.sort(np.random.default_rng(seed).permutation(dataset.rows)[:most])
     local = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in itertools.pairwise(starts.tolist())]
     pairs = list(zip(tables, local, strict=True))
     words = [[table.vocabulary("source")[i] for i in table.take("source", rows).tolist()] for table, rows in pairs]
@@ -98,11 +103,12 @@ def _components(actions: Float[np.ndarray, "n D"]) -> tuple[Float64[np.ndarray, 
     total = float(np.square(centred).sum())
     if len(centred) < 3 or not total > 0:
         return place, (0.0, 0.0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors[:, ::-1][:, :2]
-    axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
-    place[good] = centred @ axes
-    shares = [*(values[::-1][:2] / total).tolist(), 0.0]
+    wide = centred.shape[1] > centred.shape[0]
+    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    values, vectors = np.maximum(values[::-1][:2], 0.0), vectors[:, ::-1][:, :2]
+    scores = vectors * np.sqrt(values) if wide else centred @ vectors
+    place[good] = np.pad(scores, ((0, 0), (0, 2 - scores.shape[1])))
+    shares = [*(values / total).tolist(), 0.0]
     return place, (shares[0], shares[1])
 
 

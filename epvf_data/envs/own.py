@@ -52,7 +52,11 @@ def _module(place: str) -> tuple[ModuleType, str]:
     if (known := _files.get(module.__name__)) is not None and known[1] == text:
         return known
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    exec(compile(text, str(path), "exec"), module.__dict__)
+    try:
+        exec(compile(text, str(path), "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
     _files[module.__name__] = (module, text)
     return module, text
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from epvf_data import envs
+from epvf_data.errors import RunError
 from epvf_data.reproduction import runs
 from epvf_data.reproduction.curves import (
     AXES,
@@ -51,8 +52,10 @@ class Measured:
     @property
     def max_return(self) -> float:
         """The return that no policy exceeds: 1 a step in both environments."""
-        env = envs.make(self.config["env"])
-        return float(self.config.get("horizon") or env.horizon)
+        name = self.config["env"]
+        if name not in envs.ENVS:  # a run's file must not load code
+            raise RunError(f"the run is of {str(name)[:80]!r}, which is none of this package's environments.")
+        return float(self.config.get("horizon") or envs.make(name).horizon)
 
     def final(self, key: str = "return_perturbed", steps: float | None = None) -> np.ndarray:
         """Each seed's mean return over the last tenth of the steps before `steps` environment steps (None: its end)."""

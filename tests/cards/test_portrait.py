@@ -43,6 +43,16 @@ def test_the_numbers_are_those_of_the_rows(quick_path, env, make_rows):
     )
 
 
+def test_of_rows_with_many_actions_fewer_are_drawn(quick_path, env, make_rows, monkeypatch):
+    data = write(quick_path / "data", env, make_rows(30, 0, probes=20))  # more actions than rows
+    seen = sit(data)
+    actions = data.table().column("probe_actions").reshape(30, -1).astype(float)
+    scores = np.linalg.svd(actions - actions.mean(0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(seen.map), np.abs(scores[0][:, :2] * scores[1][:2]), atol=1e-6)
+    monkeypatch.setattr(portrait, "_BYTES", 160 * 12)
+    assert len(sit(data).returns) == 12
+
+
 def test_of_many_rows_some_are_drawn(quick_path, env, make_rows, monkeypatch):
     monkeypatch.setattr(portrait, "MOST", 50)
     data = write(quick_path / "data", env, make_rows(300, 0, probes=2))

@@ -19,6 +19,9 @@ from epvf_data.collectors.resimulate import resimulate
 from epvf_data.conformance import check_env
 from epvf_data.envs import template
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.render import render_policy, render_row
+from epvf_data.store.writer import Writer
 
 GOOD = template.make()
 COUNTER = itertools.count()
@@ -187,3 +190,23 @@ def test_from_the_shell(in_tmp):
     code, text = run("check-env", "seesaw.py:make")
     assert code == 1
     assert "problem" in text
+
+
+def test_names_that_strangers_wrote_load_no_code(in_tmp, env, make_rows):
+    write(in_tmp, "open('was_here', 'w').close()", "evil.py")
+    identity = replace(env, name="evil.py:make")
+    with Writer.open("theirs.zarr", identity) as writer:
+        writer.commit(make_rows(12, 0, probes=2), {})
+    dataset = epvf_data.open("theirs.zarr")
+    with pytest.raises(EnvironmentMismatchError, match="none of this package's"):
+        resimulate(dataset, 4)
+    with pytest.raises(EnvironmentMismatchError, match="none of this package's"):
+        render_row("theirs.zarr")
+    spec = PolicySpec(4, 2, ())
+    epvf_data.save_policy("theirs.safetensors", spec, np.zeros(spec.size, np.float32), env="evil.py:make")
+    with pytest.raises(ConfigError, match="none of this package's"):
+        render_policy("theirs.safetensors")
+    assert not (in_tmp / "was_here").exists()
+    with pytest.raises(ConfigError, match="it has no function 'make'"):
+        envs.make("evil.py:make")  # the user's own word does
+    assert (in_tmp / "was_here").exists()

@@ -31,16 +31,21 @@ with scenarios.Writer.open(sys.argv[2], scenarios.ENV) as writer:
 def test_random_kills_of_collect(tmp_path):
     """The script that ran its full number of kills (benchmarks/results/kills.json), with a few of them."""
     pytest.importorskip("jax")
-    command = [sys.executable, str(KILLS), "--kills", "5", "--policies", "80"]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr
-    counts = json.loads(process.stdout)
-    assert counts["kills"] >= 5
-    assert counts["in_commit"] + counts["between_commits"] + counts["in_start_up"] == counts["kills"]
-    assert counts["in_commit"] > 0
-    assert counts["data_sets"] > 0
-    assert counts["rows_read"] > 0
-    assert counts["acknowledged_commits"] + counts["unacknowledged_commits"] == 20 * counts["data_sets"]
+    in_commit = 0
+    for kills in (5, 10, 20):  # moments are random: a few kills may all miss the commits
+        command = [sys.executable, str(KILLS), "--kills", str(kills), "--policies", "80"]
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert process.returncode == 0, process.stderr
+        counts = json.loads(process.stdout)
+        assert counts["kills"] >= kills
+        assert counts["in_commit"] + counts["between_commits"] + counts["in_start_up"] == counts["kills"]
+        assert counts["data_sets"] > 0
+        assert counts["rows_read"] > 0
+        assert counts["acknowledged_commits"] + counts["unacknowledged_commits"] == 20 * counts["data_sets"]
+        in_commit += counts["in_commit"]
+        if in_commit:
+            break
+    assert in_commit > 0
 
 
 def test_the_full_number_of_kills_is_on_record():

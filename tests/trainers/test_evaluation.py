@@ -129,7 +129,9 @@ def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
 
 def test_what_cannot_be_judged_is_said(known, poles, dataset):
     run, _, _ = known
-    with pytest.raises(EnvironmentMismatchError, match="toy, which cannot be rolled out here"):
+    with pytest.raises(
+        EnvironmentMismatchError, match="toy, which is none of this package.s environments.*--no-rollouts"
+    ):
         evaluate(run)
     found = evaluate(run, dataset, rollouts=False)
     assert found["gradient"] is None
