@@ -68,7 +68,7 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, monkeypatch
     for words, sentence in (
         (["--config", "ant-papr"], "did you mean ant-paper"),
         (["--config", "ant-cpu", "--set", "critic.nam=mlp"], "did you mean critic.name"),
-        (["--env", "hopper"], "hopper"),
+        (["--env", "hoper"], "did you mean hopper"),
         (["--config", "ant-cpu", "--algorithm", "ess"], "did you mean es"),
         (["--config", "ant-paper", "--record", "run.zarr", "--warm-start", "none.zarr"], "none.zarr"),
     ):
@@ -77,3 +77,12 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, monkeypatch
         assert sentence in error
         assert error.count("\n") == 1, error
     assert not list(in_tmp.iterdir())
+
+
+def test_other_bodies_have_a_preset_too(in_tmp, monkeypatch, capsys):
+    words = ("--env", "swimmer", "--horizon", "10", "--envs", "8", "--iterations", "4", "--set", "critic.probes=4")
+    code, said, error = told(monkeypatch, capsys, *words, "--quiet")
+    assert code == 0, error
+    assert "body-run: 4 iterations, 320 env steps" in said
+    config = json.loads((in_tmp / "body-run" / "config.json").read_text())["config"]
+    assert (config["env"], config["critic"]["name"]) == ("swimmer", "probing-ridge")

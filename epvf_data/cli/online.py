@@ -76,9 +76,7 @@ def train_online(
         "seed": seed,
         "backend": backend,
     }
-    name = config or DEFAULTS.get(env or "ant")
-    if name is None:
-        raise ConfigError(f"there is no preset for environment {env}; name one with --config.")
+    name = config or DEFAULTS.get(env or "ant", "body")
     given = {key: value for key, value in flags.items() if value is not None}
     changes = configuration.parse_overrides(set_ or [])
     target = out or Path(f"{Path(name).stem}-run")
