@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Float, UInt32
@@ -16,7 +17,7 @@ from jaxtyping import Float, UInt32
 from epvf_data.envs.base import Env, Physics
 from epvf_data.physics import native
 from epvf_data.physics.episode import Episode, account, act
-from epvf_data.physics.slots import start
+from epvf_data.physics.slots import Queue, start
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -79,3 +80,46 @@ def trajectory(
         np.stack([observe(state) for state in states]),
         episode,
     )
+
+
+class _Logged(native._Block):
+    """A block that keeps every state of the one episode that it plays."""
+
+    def _load(self, slots: np.ndarray, items: np.ndarray) -> None:
+        super()._load(slots, items)
+        self.states, self.actions = [self.state[slots[0]].copy()], [np.zeros(self.env.action_size, np.float32)]
+
+    def _physics(self, live: np.ndarray, control: np.ndarray) -> None:
+        super()._physics(live, control)
+        self.states.append(self.state[live[0]].copy())
+        self.actions.append(np.asarray(self.action)[live[0]])
+
+
+def replay(
+    env: Env,
+    spec: PolicySpec,
+    params: Float[np.ndarray, "P"],
+    reset_seed: UInt32[np.ndarray, "2"] | None = None,
+    number: int = 0,
+) -> Trajectory:
+    """As `trajectory`, but to the bit the episode that the native backend plays, where it can.
+
+    `trajectory` rounds otherwise, which a falling ant amplifies into another episode.
+    """
+    if env.xml is None:
+        return trajectory(env, spec, params, reset_seed, number)
+    seed = np.zeros(2, np.uint32) if reset_seed is None else np.asarray(reset_seed, np.uint32)
+    queue = Queue(np.asarray(params, np.float32)[None], seed[None], number + 1)
+    queue.take(number)  # the earlier ones
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        block = _Logged(native.load_model(env), env, native.compiled(env, spec, 1.0), queue, 1)
+        while block.advance():
+            pass
+        seen = np.stack(block.states).astype(np.float32)
+        qpos, qvel = seen[:, block.qpos], seen[:, block.qvel]
+        physics = Physics(*map(jnp.asarray, (qpos, qvel, np.stack(block.actions), np.zeros_like(qpos))))
+        observations = np.asarray(jax.vmap(env.observe)(physics))
+    returns, discounted, length, terminated, truncated, finite, _ = queue.outcomes
+    ended = (jnp.asarray(one[0, number]) for one in (returns, discounted, length, terminated, truncated, finite))
+    last = jax.tree.map(lambda leaf: leaf[-1], physics)
+    return Trajectory(qpos, qvel, observations, Episode(last, *ended, running=jnp.zeros((), bool)))

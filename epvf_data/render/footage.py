@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt32
 
 from epvf_data.envs import ant
 from epvf_data.envs.base import Env, Physics
-from epvf_data.physics.trajectory import Trajectory, trajectory
+from epvf_data.physics.trajectory import Trajectory, replay
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -68,7 +68,7 @@ def play(
     fps: int,
 ) -> Footage:
     """Plays episode `number` of a policy as `rollout` does, for a film of `fps` frames a second."""
-    played = trajectory(env, spec, params, reset_seed, number)
+    played = replay(env, spec, params, reset_seed, number)
     rewards = _rewards(env, spec)(params, played.qpos, played.qvel, played.observations)
     returns = np.concatenate([[0.0], np.cumsum(np.nan_to_num(np.asarray(rewards, np.float64)))])
     returns[-1] = played.episode.returns

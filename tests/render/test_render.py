@@ -301,6 +301,20 @@ def test_a_row_is_shown_as_it_was_rolled_out(poles, row, episode, in_tmp):
     assert (in_tmp / f"poles-{row}.png").exists()
 
 
+def test_a_fall_is_the_stored_fall(in_tmp):
+    """Ants amplify rounding: only the very episode that was stored has the stored return."""
+    config = epvf_data.collect_config("ant", envs=12, horizon=300, backend="native")
+    epvf_data.collect(config, "ants.zarr")
+    table = epvf_data.open("ants.zarr").table()
+    env = envs.make("ant").with_horizon(300)
+    for row in range(12):
+        params, seed = table.column("params")[row], table.column("reset_seed")[row]
+        played = play(env, table.spec, params, seed, 0, 50).played
+        assert float(played.episode.returns) == table.column("returns")[row, 0]
+        assert int(played.episode.length) == table.column("lengths")[row, 0] == len(played.qpos) - 1
+        assert bool(played.episode.terminated) == table.column("terminated")[row, 0]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
