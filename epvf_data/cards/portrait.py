@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from jaxtyping import Float, Float64, Int64
 
 from epvf_data.cards.words import one_line
 from epvf_data.errors import DatasetError
+from epvf_data.store.durable import discard, storage_errors
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
 
@@ -113,9 +115,19 @@ def _components(actions: Float[np.ndarray, "n D"]) -> tuple[Float64[np.ndarray, 
 
 
 def plot_dataset(dataset: Dataset, path: str | Path, seed: int = 0) -> Portrait:
-    """Draws the data set as PNG. Raises DatasetError for one without rows."""
+    """Draws the data set as PNG, which takes the place of an earlier one when it is whole.
+
+    Raises DatasetError for a data set without rows, StorageError if the disk refuses.
+    """
     seen = sit(dataset, seed)
-    Path(path).write_bytes(draw(dataset.env.name, seen))
+    data, final = draw(dataset.env.name, seen), Path(path)
+    draft = final.with_name(f".{final.name}.{os.getpid()}")
+    with storage_errors(final, "the picture"):
+        try:
+            draft.write_bytes(data)
+            draft.replace(final)
+        finally:
+            discard(draft)
     return seen
 
 

@@ -66,14 +66,10 @@ def plot(
 ) -> None:
     """Draw a data set: returns by source, norm against return, and a map of what the policies do."""
     from epvf_data.cards.portrait import plot_dataset
-    from epvf_data.errors import StorageError
     from epvf_data.store import reader
 
     target = out or Path(f"{dataset.resolve().stem}.png")
-    try:
-        seen = plot_dataset(reader.open(dataset), target, seed)
-    except OSError as error:
-        raise StorageError(f"{target} could not be written ({error.strerror}).") from error
+    seen = plot_dataset(reader.open(dataset), target, seed)
     if json:
         print_json({"picture": str(target), "rows_drawn": len(seen.returns), "variance_shown": list(seen.explained)})
         return

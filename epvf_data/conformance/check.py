@@ -15,7 +15,7 @@ from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import EpvfError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.rollout import resolve_backend, rollout
+from epvf_data.rollout import rollout
 
 POLICIES = 32  # that are rolled out, fresh initialisations of scales from 0.3 to 3
 STEPS = 100  # of them at most
@@ -51,7 +51,7 @@ def check_env(env: Env, backends: tuple[str, ...] = ("native", "mjx")) -> list[F
     for rule, check in rules:
         _look(found, rule, check)
     if all(finding.ok for finding in found):
-        outcomes = _look(found, "finite numbers", lambda: _episodes(env, resolve_backend(env)))
+        outcomes = _look(found, "finite numbers", lambda: _episodes(env, backends[0] if env.xml is not None else "mjx"))
         if outcomes is not None:
             _look(found, "episodes", lambda: _lengths(env, outcomes))
             if env.xml is not None and len(backends) > 1:

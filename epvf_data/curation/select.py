@@ -218,7 +218,9 @@ def _row_columns(part: Part, names: Sequence[str] | frozenset[str]) -> Iterator[
         elif name in ("finite", "terminated", "truncated"):
             yield name, np.asarray(part_column(part, name).all(axis=1))
         elif name == "norm" and "params" not in part.names:
-            raise DatasetError("the parameters of some policies were withheld, so that 'norm' is not known.")
+            raise DatasetError(
+                "the parameters of some policies were withheld, so that 'norm' is not known; leave it out."
+            )
         elif name == "norm":
             step = slab_rows(part)
             slabs = (part_column(part, "params", slice(start, start + step)) for start in range(0, rows, step))

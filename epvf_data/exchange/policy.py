@@ -53,7 +53,7 @@ def export_policy(
     """
     dataset = reader.open(dataset_path)
     table, number = pick_row(dataset, row, architecture)
-    params = table.take("params", np.array([number]))[0]
+    params, mean = table.take("params", np.array([number]))[0], float(table.mean_returns()[number])
     policy, snippet = Path(out), Path(out).with_suffix(".py")
     for path in (policy, snippet):
         if path.exists():
@@ -65,5 +65,4 @@ def export_policy(
         snippet.write_text(text)
     except OSError as error:
         raise StorageError(f"{snippet} could not be written ({error.strerror}).") from error
-    mean = float(table.mean_returns()[number])
     return PolicyReport(str(policy), str(snippet), spec.id, number, mean)

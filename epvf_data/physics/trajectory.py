@@ -49,7 +49,10 @@ def trajectory(
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
     number: int = 0,
 ) -> Trajectory:
-    """Rolls out episode `number` of one policy, as `rollout` does it, and keeps every state."""
+    """Rolls out episode `number` of one policy under the rules of `rollout`, and keeps every state.
+
+    It rounds otherwise than the backends, which a falling ant amplifies: `replay` gives the native backend's episode.
+    """
     begin, choose, settle, observe, dynamics = _functions(env, spec)
     episode = begin(np.zeros(2, np.uint32) if reset_seed is None else reset_seed, number)
     states = [episode.physics]
@@ -102,10 +105,7 @@ def replay(
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
     number: int = 0,
 ) -> Trajectory:
-    """As `trajectory`, but to the bit the episode that the native backend plays, where it can.
-
-    `trajectory` rounds otherwise, which a falling ant amplifies into another episode.
-    """
+    """As `trajectory`, but to the bit the episode that the native backend plays, where it can."""
     if env.xml is None:
         return trajectory(env, spec, params, reset_seed, number)
     seed = np.zeros(2, np.uint32) if reset_seed is None else np.asarray(reset_seed, np.uint32)
