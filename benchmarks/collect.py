@@ -25,19 +25,19 @@ def against_rollout(policies: int, horizon: int, repeats: int) -> dict:
     import numpy as np
 
     from epvf_data.collectors.collect import collect, make_rows
-    from epvf_data.collectors.setting import Setting, configure
+    from epvf_data.collectors.setting import configure, lot_of
     from epvf_data.rollout import rollout
     from epvf_data.runtime import prepare
 
     prepare()
     config = configure(None, [], {"env": "ant", "envs": policies, "horizon": horizon})
-    setting = Setting(config)
-    rows = make_rows(setting, np.arange(policies))
+    lot = lot_of(config)
+    rows = make_rows(lot, np.arange(policies))
     times: dict[str, list[float]] = {"rollout": [], "collect": []}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         for repeat in range(repeats):
             begin = time.perf_counter()
-            rollout(setting.env, setting.spec, rows.params, reset_seed=rows.reset_seed, backend=setting.backend)
+            rollout(lot.env, lot.spec, rows.params, reset_seed=rows.reset_seed, backend=lot.backend)
             times["rollout"].append(time.perf_counter() - begin)
             begin = time.perf_counter()
             report = collect(config, Path(folder) / f"{repeat}.zarr")

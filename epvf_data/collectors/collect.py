@@ -1,18 +1,18 @@
-"""Roll out the policies of a recipe, batch by batch, and commit each batch: what `epvf-data collect` does."""
+"""Roll out policies batch by batch and commit each batch: what `epvf-data collect` does."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from epvf_data import config as configuration
-from epvf_data.collectors.recipe import INIT_LAW, Plan, parameters, plan
-from epvf_data.collectors.setting import CollectConfig, Setting
+from epvf_data.collectors.lot import Lot
+from epvf_data.collectors.setting import CollectConfig, lot_of
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
@@ -20,7 +20,7 @@ from epvf_data.recording.rows import make_rows as rows_of
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
 from epvf_data.store.creation import unmade
-from epvf_data.store.schema import Lineage, Rows
+from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
 
 
@@ -62,20 +62,31 @@ def collect(
     full.
     What was committed before stays readable in every case.
     """
+    return gather([lot_of(config)], out, resume=resume, mixed=mixed, progress=progress)
+
+
+def gather(
+    lots: Sequence[Lot],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    mixed: bool = True,
+    progress: Progress | None = None,
+) -> CollectReport:
+    """`collect` for lots of one environment, a batch of each in turn."""
     began = time.perf_counter()
-    setting = Setting(config)
     out = Path(out)
-    missing = _missing_rows(setting, out, resume, mixed)
-    _check_space(setting, out, missing.size)
-    tally = _Tally(progress, missing.size * setting.episodes, began)
+    missing = _missing_rows(lots, out, resume, mixed)
+    _check_space(lots, out, missing)
+    tally = _Tally(progress, sum(rows.size * lot.episodes for lot, rows in zip(lots, missing, strict=True)), began)
     commits = 0
     returns: list[np.ndarray] = []
     not_finite = 0
-    with Writer.open(out, env_identity(setting.env)) as writer:
-        for rows in _batches(missing, config.envs):
+    with Writer.open(out, env_identity(lots[0].env)) as writer:
+        for lot, rows in _batches(lots, missing):
             started = now()
-            batch = make_rows(setting, rows, tally.advance)
-            writer.commit(batch, _record(setting, rows, started))
+            batch = make_rows(lot, rows, tally.advance)
+            writer.commit(batch, _record(lot, rows, started))
             commits += 1
             returns.append(batch.returns.mean(axis=1))
             not_finite += int((~batch.finite.all(axis=1)).sum())
@@ -83,11 +94,11 @@ def collect(
     every = np.concatenate(returns) if returns else np.zeros(0)
     return CollectReport(
         dataset=str(out),
-        rows=int(missing.size),
+        rows=len(every),
         rows_total=reader.open(out).rows,
         commits=commits,
         env_steps=tally.steps,
-        physics_steps=tally.steps * setting.env.substeps,
+        physics_steps=tally.steps * lots[0].env.substeps,
         seconds=round(seconds, 3),
         env_steps_per_second=round(tally.steps / seconds, 1),
         return_mean=float(every.mean()) if every.size else None,
@@ -97,30 +108,28 @@ def collect(
     )
 
 
-def make_rows(setting: Setting, rows: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Rows:
+def make_rows(lot: Lot, rows: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Rows:
     """Draws, probes and rolls out the rows of these numbers."""
-    planned = plan(setting.recipe, len(setting.bases), setting.config.seed, rows)
-    params = parameters(setting.recipe, setting.spec, setting.bases, planned)
-    discount = setting.config.discount
+    drawn = lot.draw(rows)
     outcomes = rollout(
-        setting.env,
-        setting.spec,
-        params,
-        reset_seed=planned.reset_seed,
-        episodes=setting.episodes,
-        backend=setting.backend,
-        discount=discount or 1.0,
+        lot.env,
+        lot.spec,
+        drawn.params,
+        reset_seed=drawn.reset_seed,
+        episodes=lot.episodes,
+        backend=lot.backend,
+        discount=lot.discount or 1.0,
         progress=progress,
     )
     return rows_of(
-        setting.spec,
-        params,
+        lot.spec,
+        drawn.params,
         outcomes,
-        planned.reset_seed,
-        _lineage(setting, planned),
-        setting.probe_states,
-        setting.simulation,
-        discount,
+        drawn.reset_seed,
+        drawn.lineage,
+        lot.probe_states,
+        lot.simulation,
+        lot.discount,
     )
 
 
@@ -139,22 +148,22 @@ class _Tally:
             self.progress(self.episodes, self.total, self.steps)
 
 
-def _missing_rows(setting: Setting, out: Path, resume: bool, mixed: bool) -> np.ndarray:
-    """Numbers of the rows that `out` does not hold yet."""
-    wanted = np.ones(setting.total, bool)
+def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[np.ndarray]:
+    """Numbers of the rows of each lot that `out` does not hold yet."""
+    wanted = [np.ones(lot.rows, bool) for lot in lots]
     if unmade(out):
         if resume:
             raise DatasetError(f"there is no data set {out} to resume; leave --resume out to start one.")
-        return np.flatnonzero(wanted)
-    dataset = reader.open(out)
-    if dataset.env.digest != setting.env.digest:
+        return [np.flatnonzero(rows) for rows in wanted]
+    dataset, env, runs = reader.open(out), lots[0].env, {lot.run for lot in lots}
+    if dataset.env.digest != env.digest:
         raise DatasetError(
             f"{out} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), this collection is of "
-            f"{setting.env.name} (digest {setting.env.digest[:12]}); give another --out."
+            f"{env.name} (digest {env.digest[:12]}); give another --out."
         )
-    mine = [commit.provenance["rows"] for commit in dataset.commits if commit.provenance.get("run") == setting.run]
+    mine = [commit.provenance for commit in dataset.commits if commit.provenance.get("run") in runs]
     if not mine and any(
-        made.get("run") == setting.run for commit in dataset.commits for made in first_hand(commit.provenance)
+        made.get("run") in runs for commit in dataset.commits for made in first_hand(commit.provenance)
     ):
         raise DatasetError(
             f"{out} was made of other data sets, among them rows of exactly this collection, which cannot be told from "
@@ -163,62 +172,56 @@ def _missing_rows(setting: Setting, out: Path, resume: bool, mixed: bool) -> np.
     if resume and not mine and dataset.commits:
         raise DatasetError(f"no row in {out} comes from these settings; resume with the settings of the first call.")
     if mine and not resume:
+        held = sum(made["rows"][1] - made["rows"][0] for made in mine)
         raise DatasetError(
-            f"{out} already holds {sum(stop - start for start, stop in mine)} rows of exactly this collection; "
+            f"{out} already holds {held} rows of exactly this collection; "
             "add --resume to finish or extend it, or give another --seed or --out."
         )
-    others = [architecture for architecture in dataset.architectures if architecture.id != setting.spec.id]
+    ids, spec = {lot.spec.id for lot in lots}, lots[0].spec
+    others = [architecture for architecture in dataset.architectures if architecture.id not in ids]
     if others and len(others) == len(dataset.architectures) and not mixed:
         raise ArchitectureMismatchError(
-            f"{out} holds policies {others[0].spec} ({others[0].id[:8]}), this collection makes {setting.spec} "
-            f"({setting.spec.id[:8]}); give another --out, or --mixed to keep both architectures side by side."
+            f"{out} holds policies {others[0].spec} ({others[0].id[:8]}), this collection makes {spec} "
+            f"({spec.id[:8]}); give another --out, or --mixed to keep both architectures side by side."
         )
-    for start, stop in mine:
-        wanted[start:stop] = False
-    return np.flatnonzero(wanted)
+    for made in mine:
+        for lot, rows in zip(lots, wanted, strict=True):
+            if lot.run == made["run"]:
+                rows[slice(*made["rows"])] = False
+    return [np.flatnonzero(rows) for rows in wanted]
 
 
-def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Runs of consecutive row numbers, at most `size` long and not across a multiple of it."""
-    if rows.size:
-        breaks = np.flatnonzero((np.diff(rows) > 1) | (rows[1:] % size == 0)) + 1
-        yield from np.split(rows, breaks)
+def _batches(lots: Sequence[Lot], missing: Sequence[np.ndarray]) -> Iterator[tuple[Lot, np.ndarray]]:
+    """Runs of consecutive row numbers, at most a batch long and not across a multiple of it; the lots take turns."""
+    pieces = []
+    for lot, rows in zip(lots, missing, strict=True):
+        breaks = np.flatnonzero((np.diff(rows) > 1) | (rows[1:] % lot.batch == 0)) + 1 if rows.size else []
+        pieces.append([(lot, piece) for piece in np.split(rows, breaks) if piece.size])
+    for turn in zip_longest(*pieces):
+        yield from (piece for piece in turn if piece is not None)
 
 
-def _check_space(setting: Setting, out: Path, rows: int) -> None:
-    bytes_a_row = 4 * (setting.spec.size + setting.probe_states.shape[0] * setting.spec.action_size) + 64
-    needed = rows * bytes_a_row
+def _check_space(lots: Sequence[Lot], out: Path, missing: Sequence[np.ndarray]) -> None:
+    needed = sum(
+        rows.size * (4 * (lot.spec.size + len(lot.probe_states) * lot.spec.action_size) + 64)
+        for lot, rows in zip(lots, missing, strict=True)
+    )
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise StorageError(
-            f"{rows} rows need {needed / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; "
-            "free some space or ask for fewer --policies."
+            f"{sum(rows.size for rows in missing)} rows need {needed / 1e9:.2f} GB and {folder} has "
+            f"{free / 1e9:.2f} GB free; free some space or ask for fewer --policies."
         )
 
 
-def _lineage(setting: Setting, planned: Plan) -> Lineage:
-    source = setting.recipe.perturbed
-    details = "".join(f" {name}={value:g}" for name, value in (("floor", source.floor), ("clip", source.clip)) if value)
-    return Lineage.build(
-        len(planned.base),
-        source=["random" if fresh else "perturbed" for fresh in planned.fresh],
-        base=[None if base < 0 else setting.base_ids[base] for base in planned.base],
-        run=setting.run,
-        law=[INIT_LAW if fresh else source.law + details for fresh in planned.fresh],
-        scale=planned.scale,
-        sign=planned.sign,
-        noise_seed=planned.noise_seed,
-    )
-
-
-def _record(setting: Setting, rows: np.ndarray, started: str) -> dict:
+def _record(lot: Lot, rows: np.ndarray, started: str) -> dict:
     return provenance(
-        run=setting.run,
+        run=lot.run,
         rows=[int(rows[0]), int(rows[-1]) + 1],
-        config=configuration.to_dict(setting.config),
-        simulation=setting.simulation,
-        seed=setting.config.seed,
+        config=lot.config,
+        simulation=lot.simulation,
+        seed=lot.seed,
         started=started,
         ended=now(),
     )

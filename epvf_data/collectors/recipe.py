@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from epvf_data.policies import mlp
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.perturb import check_law, clip_weights, perturb
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.store.schema import Lineage
 from epvf_data.streams import stream
 
 INIT_LAW = "init_uniform"  # the law of rows that are fresh initialisations: U(±scale/√fan_in)
@@ -159,3 +161,19 @@ def _maker(spec: PolicySpec, law: str, floor: float, clip: float | None):
         return jnp.where(fresh, mlp.init(key, spec, scale), jnp.where(sign == 0, base, spread))
 
     return jax.jit(jax.vmap(one))
+
+
+def lineage(recipe: Recipe, base_ids: Sequence[str], run: str, plan: Plan) -> Lineage:
+    """Where the planned rows come from."""
+    source = recipe.perturbed
+    details = "".join(f" {name}={value:g}" for name, value in (("floor", source.floor), ("clip", source.clip)) if value)
+    return Lineage.build(
+        len(plan.base),
+        source=["random" if fresh else "perturbed" for fresh in plan.fresh],
+        base=[None if base < 0 else base_ids[base] for base in plan.base],
+        run=run,
+        law=[INIT_LAW if fresh else source.law + details for fresh in plan.fresh],
+        scale=plan.scale,
+        sign=plan.sign,
+        noise_seed=plan.noise_seed,
+    )

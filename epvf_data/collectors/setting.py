@@ -10,10 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from epvf_data import config as configuration
 from epvf_data import envs
-from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases
-from epvf_data.envs import Env
+from epvf_data.collectors.lot import Drawn, Lot
+from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, lineage, load_bases, parameters, plan
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import PolicyConfig
 from epvf_data.recording.probes import probing_states
@@ -76,36 +78,40 @@ def collect_config(env: str, **settings: Any) -> CollectConfig:
     return configure(None, [], configuration.nested({"env": env, **settings}))
 
 
-class Setting:
-    """A configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
+def lot_of(config: CollectConfig) -> Lot:
+    """The configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
+    made = envs.make(config.env)
+    env = made.with_horizon(config.horizon or made.horizon)
+    backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
+    episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
+    bases = load_bases(recipe, env, spec, config.seed)
+    ids = [policy_id(spec, base) for base in bases]
+    states = probing_states(env, config.probes, config.probe_file)
+    settings = configuration.to_dict(config)
+    for name in ("envs", "policies", "backend", "probe_file"):
+        settings.pop(name)
+    settings["perturbed"].pop("bases")  # file names say less than the policies' ids
+    settings |= {"backend": backend, "episodes": episodes, "spec": spec.id, "env": env.digest, "bases": ids}
+    settings["probes"] = hashlib.sha256(states.tobytes()).hexdigest()
+    run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
-    def __init__(self, config: CollectConfig):
-        self.config = config
-        env = envs.make(config.env)
-        self.env: Env = env.with_horizon(config.horizon or env.horizon)
-        self.backend = resolve_backend(self.env, config.backend)
-        self.spec = config.policy.spec(env)
-        self.recipe = config.recipe
-        self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
-        self.total = config.policies or config.envs
-        self.bases = load_bases(self.recipe, self.env, self.spec, config.seed)
-        self.base_ids = [policy_id(self.spec, base) for base in self.bases]
-        self.probe_states = probing_states(self.env, config.probes, config.probe_file)
-        self.simulation = simulation(self.backend)
+    def draw(rows: np.ndarray) -> Drawn:
+        planned = plan(recipe, len(bases), config.seed, rows)
+        params = parameters(recipe, spec, bases, planned)
+        return Drawn(params, planned.reset_seed, lineage(recipe, ids, run, planned))
 
-    @property
-    def run(self) -> str:
-        """Identity of the rows: equal for two calls that would make the same row i, whatever their number."""
-        settings = configuration.to_dict(self.config)
-        for name in ("envs", "policies", "backend", "probe_file"):
-            settings.pop(name)
-        settings.update(
-            backend=self.backend,
-            episodes=self.episodes,
-            spec=self.spec.id,
-            env=self.env.digest,
-            bases=self.base_ids,
-            probes=hashlib.sha256(self.probe_states.tobytes()).hexdigest(),
-        )
-        settings["perturbed"].pop("bases")  # file names say less than the policies' ids
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return Lot(
+        env=env,
+        spec=spec,
+        rows=config.policies or config.envs,
+        batch=config.envs,
+        episodes=episodes,
+        backend=backend,
+        probe_states=states,
+        simulation=simulation(backend),
+        discount=config.discount,
+        run=run,
+        seed=config.seed,
+        config=configuration.to_dict(config),
+        draw=draw,
+    )

@@ -7,7 +7,7 @@ from epvf_data.envs import ant, ant_servo, cartpole, gym, own
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
 
-__all__ = ["ENVS", "Env", "Physics", "check_name", "make"]
+__all__ = ["ENVS", "Env", "Physics", "check_name", "make", "objectives", "ships"]
 
 ENVS = {
     "ant": ant.make,
@@ -22,29 +22,51 @@ ENVS = {
 }
 
 
+OBJECTIVES = {"ant": ant.OBJECTIVES} | dict.fromkeys(
+    ("ant-gym", "halfcheetah", "hopper", "humanoid", "swimmer", "walker2d"), gym.OBJECTIVES
+)
+
+
+def objectives(name: str) -> tuple[str, ...]:
+    """What else the body of an environment can be rewarded for."""
+    return tuple(OBJECTIVES.get(name, ()))
+
+
+def ships(name: str) -> bool:
+    """Whether this package has the environment, so that naming it runs nobody else's code."""
+    body, _, objective = name.partition(".")
+    return name in ENVS or objective in objectives(body)
+
+
 def make(name: str) -> Env:
     """The environment of that name; the same object at each call, so that compiled functions are reused.
 
+    `ant.standing` is the ant with another reward, for teachers of another purpose: see `objectives`.
     `module:function` and `file.py:function` name the user's own one, and run that code: such a name must come from the
     user. Raises ConfigError for an unknown name, or where that function gives no environment of a name of its own.
     """
     check_name(name)
-    if name in ENVS:
+    if ships(name):
         return _given(name)
     env = own.load(name)
-    if env.name in ENVS:
+    if ships(env.name):
         raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
     return env
 
 
 @cache
 def _given(name: str) -> Env:
-    return ENVS[name]()
+    body, _, objective = name.partition(".")
+    return ENVS[body](objective) if objective else ENVS[body]()
 
 
 def check_name(name: str) -> None:
     """Raises ConfigError for a name that can be no environment's."""
-    if name not in ENVS and ":" not in name:
+    if not ships(name) and ":" not in name:
+        body, _, objective = name.partition(".")
+        if body in ENVS and objective:
+            known = ", ".join(f"{body}.{one}" for one in objectives(body)) or body
+            raise ConfigError(f"environment {body} has no objective {objective!r}; choose from {known}.")
         near = difflib.get_close_matches(name, ENVS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ENVS))}"
         raise ConfigError(

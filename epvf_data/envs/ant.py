@@ -6,6 +6,8 @@ velocity 3, projected gravity 3, last action 8. Reward exp(−‖v_xy − (2, 0)
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -14,12 +16,21 @@ from epvf_data.envs.base import Env, Physics, model_xml
 TARGET_VELOCITY = (2.0, 0.0)  # m/s, body frame
 MIN_HEIGHT, MAX_HEIGHT = 0.2, 1.0  # m; outside, the episode ends
 START_HEIGHT = 0.75  # m
+# Other purposes of the same body: velocity (m/s, body frame), and rate of turning (rad/s) or None for any.
+OBJECTIVES: dict[str, tuple[tuple[float, float], float | None]] = {
+    "slow": ((1.0, 0.0), None),
+    "backward": ((-2.0, 0.0), None),
+    "sideways": ((0.0, 1.0), None),
+    "turning": ((0.0, 0.0), 1.5),
+    "standing": ((0.0, 0.0), 0.0),
+}
 
 
-def make() -> Env:
+def make(objective: str | None = None) -> Env:
     """The paper's Ant: eight torque motors, one physics step of 10 ms a control step, no noise at the start."""
+    target, turn = OBJECTIVES.get(objective or "", (TARGET_VELOCITY, None))
     return Env(
-        name="ant",
+        name=f"ant.{objective}" if objective else "ant",
         version="1",
         observation_size=34,
         action_size=8,
@@ -27,7 +38,7 @@ def make() -> Env:
         timestep=0.01,
         reset=_reset,
         observe=observe,
-        reward=lambda before, after: reward(after),
+        reward=lambda before, after: rate(after, target, turn),
         terminated=terminated,
         control=lambda action: action,
         random_start=False,
@@ -68,10 +79,16 @@ def observe(state: Physics) -> Float[Array, "34"]:
     return jnp.clip(jnp.concatenate(parts), -100.0, 100.0)
 
 
-def reward(after: Physics) -> Float[Array, ""]:
-    """exp(−‖v_xy − target‖² / 0.25), at most 1."""
+def rate(after: Physics, target: tuple[float, float], turn: float | None = None) -> Float[Array, ""]:
+    """exp(−‖v_xy − target‖² / 0.25), times exp(−(ω_z − turn)² / 0.25) where a rate of turning is asked for."""
     velocity = (rotation(after.qpos[3:7]).T @ after.qvel[:3])[:2]
-    return jnp.exp(-jnp.sum((velocity - jnp.array(TARGET_VELOCITY)) ** 2) / 0.25)
+    miss = jnp.sum((velocity - jnp.array(target)) ** 2)
+    if turn is not None:
+        miss += (after.qvel[5] - turn) ** 2
+    return jnp.exp(-miss / 0.25)
+
+
+reward = partial(rate, target=TARGET_VELOCITY)  # the paper's, at most 1
 
 
 def terminated(state: Physics) -> Bool[Array, ""]:

@@ -20,9 +20,15 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from epvf_data.envs.base import Env, Physics, model_xml
 
 Ends = Callable[[Physics], Bool[Array, ""]]
+# Other purposes of the same bodies: what the speed along x counts for.
+OBJECTIVES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
+    "backward": lambda speed: -speed,
+    "slow": lambda speed: -jnp.abs(speed - 0.5),
+    "standing": lambda speed: -jnp.abs(speed),
+}
 
 
-def hopper() -> Env:
+def hopper(objective: str | None = None) -> Env:
     """Hopper-v5: hop forward on one leg without falling."""
 
     def ends(state: Physics) -> Bool[Array, ""]:
@@ -31,11 +37,20 @@ def hopper() -> Env:
         return ~(upright & (jnp.abs(rest) < 100).all())
 
     return _body(
-        "hopper", actions=3, timestep=0.002, substeps=4, cost=1e-3, noise=5e-3, alive=1.0, ends=ends, limit=10.0
+        "hopper",
+        objective,
+        actions=3,
+        timestep=0.002,
+        substeps=4,
+        cost=1e-3,
+        noise=5e-3,
+        alive=1.0,
+        ends=ends,
+        limit=10.0,
     )
 
 
-def walker2d() -> Env:
+def walker2d(objective: str | None = None) -> Env:
     """Walker2d-v5: walk forward on two legs without falling."""
 
     def ends(state: Physics) -> Bool[Array, ""]:
@@ -43,21 +58,30 @@ def walker2d() -> Env:
         return ~((height > 0.8) & (height < 2.0) & (jnp.abs(pitch) < 1.0))
 
     return _body(
-        "walker2d", actions=6, timestep=0.002, substeps=4, cost=1e-3, noise=5e-3, alive=1.0, ends=ends, limit=10.0
+        "walker2d",
+        objective,
+        actions=6,
+        timestep=0.002,
+        substeps=4,
+        cost=1e-3,
+        noise=5e-3,
+        alive=1.0,
+        ends=ends,
+        limit=10.0,
     )
 
 
-def halfcheetah() -> Env:
+def halfcheetah(objective: str | None = None) -> Env:
     """HalfCheetah-v5: run forward; the episode never ends early."""
-    return _body("halfcheetah", actions=6, timestep=0.01, substeps=5, cost=0.1, noise=0.1, normal=True)
+    return _body("halfcheetah", objective, actions=6, timestep=0.01, substeps=5, cost=0.1, noise=0.1, normal=True)
 
 
-def swimmer() -> Env:
+def swimmer(objective: str | None = None) -> Env:
     """Swimmer-v5: swim forward in a viscous fluid; the episode never ends early."""
-    return _body("swimmer", actions=2, timestep=0.01, substeps=4, cost=1e-4, noise=0.1, unseen=2)
+    return _body("swimmer", objective, actions=2, timestep=0.01, substeps=4, cost=1e-4, noise=0.1, unseen=2)
 
 
-def ant() -> Env:
+def ant(objective: str | None = None) -> Env:
     """Ant-v5 without contact forces: walk along the world's x axis without jumping or falling."""
 
     def ends(state: Physics) -> Bool[Array, ""]:
@@ -65,6 +89,7 @@ def ant() -> Env:
 
     return _body(
         "ant-gym",
+        objective,
         actions=8,
         timestep=0.01,
         substeps=5,
@@ -77,7 +102,7 @@ def ant() -> Env:
     )
 
 
-def humanoid() -> Env:
+def humanoid(objective: str | None = None) -> Env:
     """Humanoid-v5 of positions and velocities: move the centre of mass along x without falling; torques to ±0.4."""
 
     def ends(state: Physics) -> Bool[Array, ""]:
@@ -91,6 +116,7 @@ def humanoid() -> Env:
 
     return _body(
         "humanoid",
+        objective,
         actions=17,
         timestep=0.003,
         substeps=5,
@@ -115,6 +141,7 @@ def _root(before: Physics, after: Physics) -> Float[Array, ""]:
 
 def _body(
     name: str,
+    objective: str | None,
     *,
     actions: int,
     timestep: float,
@@ -130,7 +157,8 @@ def _body(
     speed: float = 1.0,  # reward for 1 m/s
     travelled: Callable[[Physics, Physics], Float[Array, ""]] = _root,
 ) -> Env:
-    """A body whose reward is speed·ẋ + alive − cost·‖control‖²."""
+    """A body whose reward is speed·ẋ + alive − cost·‖control‖²; an objective has something else in place of ẋ."""
+    worth = OBJECTIVES.get(objective or "", lambda speed: speed)
     file = name.replace("-", "_")
     start, velocities = _rest(file)
 
@@ -145,11 +173,11 @@ def _body(
         return jnp.concatenate([state.qpos[unseen:], qvel])
 
     def reward(before: Physics, after: Physics) -> Float[Array, ""]:
-        forward = speed * travelled(before, after) / (timestep * substeps)
+        forward = speed * worth(travelled(before, after) / (timestep * substeps))
         return forward + alive * ~ends(after) - cost * jnp.sum(jnp.square(gain * after.action))
 
     return Env(
-        name=name,
+        name=f"{name}.{objective}" if objective else name,
         version="1",
         observation_size=len(start) - unseen + velocities,
         action_size=actions,

@@ -34,7 +34,8 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
     if file is not None:
         states = _load(Path(file))
     else:
-        shipped = _FOLDER / f"{env.name}-{env.version}.npy"
+        body = env.name.partition(".")[0] if envs.ships(env.name) else env.name  # other objectives, same states
+        shipped = _FOLDER / f"{body}-{env.version}.npy"
         states = _load(shipped) if shipped.is_file() else draw(env, count)
     if states.ndim != 2 or states.shape[1] != env.observation_size or not np.isfinite(states).all():
         raise ConfigError(

@@ -16,7 +16,7 @@ import epvf_data
 from epvf_data import envs
 from epvf_data.collectors.collect import collect
 from epvf_data.collectors.resimulate import resimulate
-from epvf_data.collectors.setting import Setting, collect_config
+from epvf_data.collectors.setting import collect_config, lot_of
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, StorageError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
@@ -221,10 +221,10 @@ def test_policy_files_are_bases(in_tmp):
 
 
 def test_run_identity_ignores_how_many_and_knows_what():
-    same = Setting(config(policies=64, envs=16)).run
-    assert same == Setting(config()).run
-    assert same != Setting(config(seed=1)).run
-    assert same != Setting(config(**{"perturbed.scales": [0.5]})).run
+    same = lot_of(config(policies=64, envs=16)).run
+    assert same == lot_of(config()).run
+    assert same != lot_of(config(seed=1)).run
+    assert same != lot_of(config(**{"perturbed.scales": [0.5]})).run
 
 
 @pytest.mark.parametrize("name", sorted(envs.ENVS))

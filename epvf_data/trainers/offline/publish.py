@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from epvf_data.critics import CRITICS
-from epvf_data.envs import ENVS, make
+from epvf_data.envs import make, ships
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.trainers import rundir
@@ -53,7 +53,7 @@ def publish(
 
 def random_start(identity: EnvIdentity) -> bool | None:
     """Whether episodes start at random, or None for an environment that this version does not know."""
-    if identity.name not in ENVS:
+    if not ships(identity.name):
         return None
     env = make(identity.name).with_horizon(identity.horizon)
     return env.random_start if env.digest == identity.digest else None

@@ -30,7 +30,7 @@ from epvf_data.trainers.online.warm import warm_up
 
 Progress = Callable[[dict[str, Any]], None]
 CHECKPOINTS, POLICIES, REPORT = "checkpoints", "policies", "report.json"
-_FREE = ("checkpoint_seconds",)  # settings that may change when a run goes on
+_FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a run goes on
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ def train_online(
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K and
-    best-K.safetensors of seed K) and, at the end, report.json. A killed or stopped run goes on with `resume`, to the
-    bits of an uninterrupted one on the same machine. `record` names a data set to which every rollout is committed;
-    `warm_start` one whose rows the critic is fitted on first. `progress` gets a dictionary after every log entry.
+    best-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A killed or stopped run
+    goes on with `resume`, to the bits of an uninterrupted one on the same machine. `record` names a data set to which
+    every rollout is committed; `warm_start` one whose rows the critic is fitted on first. `progress` gets a dictionary
+    after every log entry.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
@@ -88,11 +89,12 @@ def train_online(
     if not resume:
         rundir.create_run(directory, settings)
     journal = Journal(directory, standing.iteration)
-    keeper = _Keeper(directory, config, env, spec, recorder, float(standing.seconds), began)
+    keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
         while (going := active(config, standing)).any():
             chunk = loop.advance(standing.state, going, recorder is not None)
             account(standing, chunk)
+            keeper.snapshot(standing)
             if recorder is not None:
                 recorder.add(chunk.rollouts)
             journal.write(_lines(config, standing, chunk, keeper.elapsed()))
@@ -199,12 +201,13 @@ class _Keeper:
         env: Env,
         spec: PolicySpec,
         recorder: Recorder | None,
-        spent: float,
+        standing: Standing,
         began: float,
     ):
         self.directory, self.config, self.env, self.spec = directory, config, env, spec
-        self.recorder, self.spent, self.began = recorder, spent, began
+        self.recorder, self.spent, self.began = recorder, float(standing.seconds), began
         self.saved = time.perf_counter()
+        self.kept = int(np.asarray(standing.state.fraction).min() * config.snapshots)
 
     def elapsed(self) -> float:
         """Seconds that the run has taken, those before a resume included."""
@@ -214,15 +217,25 @@ class _Keeper:
         if time.perf_counter() - self.saved >= self.config.checkpoint_seconds:
             self.save(standing)
 
+    def snapshot(self, standing: Standing) -> None:
+        """Keeps the policies of this moment where the next snapshot is due. A resumed run writes the same ones."""
+        due = int(np.asarray(standing.state.fraction).min() * self.config.snapshots)
+        if due > self.kept:
+            self.kept = due
+            self._policies(f"at-{standing.iteration:06d}", standing.last)
+
+    def _policies(self, name: str, params: np.ndarray) -> None:
+        for index, seed in enumerate(seeds_of(self.config)):
+            if np.isfinite(params[index]).all():
+                path = self.directory / POLICIES / f"{name}-{seed}.safetensors"
+                save_policy(path, self.spec, params[index], env=self.env.name, horizon=str(self.env.horizon))
+
     def save(self, standing: Standing) -> None:
         if self.recorder is not None:
             self.recorder.flush()
         standing.seconds = np.asarray(self.elapsed())
-        for index, seed in enumerate(seeds_of(self.config)):
-            for name, params in (("last", standing.last), ("best", standing.best)):
-                if np.isfinite(params[index]).all():
-                    path = self.directory / POLICIES / f"{name}-{seed}.safetensors"
-                    save_policy(path, self.spec, params[index], env=self.env.name, horizon=str(self.env.horizon))
+        for name, params in (("last", standing.last), ("best", standing.best)):
+            self._policies(name, params)
         checkpoint.save(self.directory / CHECKPOINTS, standing.iteration, standing.tree())
         self.saved = time.perf_counter()
 

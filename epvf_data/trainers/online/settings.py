@@ -139,6 +139,7 @@ class OnlineConfig:
     init_scale: float = 1.0  # fresh θ: U(±init_scale/√fan_in)
     start: str | None = None  # a policy file to start from in place of a fresh θ
     checkpoint_seconds: float = 60.0  # between checkpoints; results are the same
+    snapshots: int = 0  # policies kept along the run, evenly over its budget; results are the same
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -150,7 +151,7 @@ class OnlineConfig:
         check_one_of("algorithm", self.algorithm, ALGORITHMS)
         _at_least(self, "", 1, "envs", "episodes", "horizon", "iterations", "env_steps", "seeds", "log_every")
         _at_least(self, "", 1, "evaluation_episodes")
-        _at_least(self, "", 0, "seed", "checkpoint_seconds")
+        _at_least(self, "", 0, "seed", "checkpoint_seconds", "snapshots")
         _positive(self, "", "init_scale")
         self._check_together()
 
