@@ -134,6 +134,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         for option in options:
             if option is not type(None):
                 return _convert(option, value, name)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {value!r}; it is a table of settings: set {name}.something.")
+        return value
     if origin is tuple:
         item = typing.get_args(hint)[0]
         sequence = value if isinstance(value, (list, tuple)) else [value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from epvf_data.trainers import rundir
 Progress = Callable[[dict[str, Any]], None]
 RANDOM_STARTS = 16  # episodes of an evaluation where starts are random
 _NO_LOSS = ("training/sps", "training/walltime", "training/learning_rate", "training/buffer_current_size")
+_STEPS = "brax"  # where brax keeps SAC's checkpoints while it trains
 EXACT = 1e-4  # a policy file is written only if its actions are brax's within this
 
 
@@ -58,6 +60,8 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
     A run cannot be resumed: one that was killed is started again from the beginning in the same directory.
     `progress` is called after each evaluation with env_steps, env_steps_total and return_perturbed.
 
+    policies/ also keeps the policy of each evaluation, as at-EVALUATION-SEED.safetensors.
+
     Raises RunError when the directory holds a finished run or anything else, and ConfigError where brax is missing.
     """
     library.load("training")
@@ -82,6 +86,7 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
             **arguments,
         )
         path = log.save(make_policy, params)
+        _keep_sac(log, make_policy)
     report = log.report(path, _roll_out(env, config, params) if path else None)
     rundir.write_json(directory / "report.json", report.to_dict())
     return report
@@ -155,7 +160,7 @@ class _Log:
                 }
             )
 
-    def save(self, make_policy: Callable, params: Any) -> Path | None:
+    def save(self, make_policy: Callable, params: Any, name: str = "last") -> Path | None:
         """Writes the deterministic policy, unless rounding keeps our form of it from giving brax's actions."""
         spec, flat = to_policy(self.env, params, getattr(self.config, self.config.algorithm).activation)
         noise = np.random.default_rng(0).normal(size=(256, self.env.observation_size))
@@ -165,7 +170,7 @@ class _Log:
             ours = jax.vmap(partial(mlp.apply, spec, mlp.unflatten(spec, jnp.asarray(flat))))(seen)
         if not np.abs(np.asarray(theirs - ours)).max() < EXACT:
             return None
-        path = self.directory / "policies" / f"last-{self.config.seed}.safetensors"
+        path = self.directory / "policies" / f"{name}-{self.config.seed}.safetensors"
         notes = {"algorithm": self.config.algorithm, "horizon": str(self.env.horizon)}
         save_policy(path, spec, flat, env=self.env.name, **notes)
         return path
@@ -228,6 +233,7 @@ def _ppo(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
     def keep(env_steps: int, make_policy: Callable, params: Any) -> None:
         if env_steps:
             log.save(make_policy, params)
+            log.save(make_policy, params, f"at-{len(log.lines) + 1:06d}")
 
     return library.load("training.agents.ppo.train"), {
         **arguments,
@@ -245,4 +251,14 @@ def _sac(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
         hidden_layer_sizes=arguments.pop("hidden_layer_sizes"),
         activation=mlp.ACTIVATIONS[arguments.pop("activation")],
     )
+    arguments["checkpoint_logdir"] = str((log.directory / _STEPS).absolute())
     return library.load("training.agents.sac.train"), {**arguments, "network_factory": factory}
+
+
+def _keep_sac(log: _Log, make_policy: Callable) -> None:
+    """SAC's policies of each evaluation, from the checkpoints that brax has written, which go."""
+    folder = log.directory / _STEPS
+    for number, path in enumerate(sorted(folder.glob("*")), 1):
+        params = library.load("training.checkpoint").load(path)
+        log.save(make_policy, params, f"at-{number:06d}")
+    shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +22,10 @@ from epvf_data.cli.app import (
     print_json,
     resume_command,
 )
-from epvf_data.errors import DatasetError, EpvfError
+from epvf_data.errors import ConfigError, DatasetError, EpvfError
+
+if TYPE_CHECKING:
+    from epvf_data.collectors.collect import CollectReport
 
 
 @app.command(rich_help_panel="This machine", epilog="Example: `epvf-data doctor --json`")
@@ -49,13 +53,17 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data collect --env ant --envs 4096` · "
     "`epvf-data collect --env cartpole --policies 1000 --out poles.zarr` · "
-    "`epvf-data collect --base walker.safetensors --set perturbed.scales=[0.01,0.05]`",
+    "`epvf-data collect --base walker.safetensors --set perturbed.scales=[0.01,0.05]` · "
+    "`epvf-data collect --recipe diverse --env hopper --policies 4096`",
 )
 def collect(
     env: Annotated[str | None, typer.Option(help="Environment; see `epvf-data envs`.  [default: ant]")] = None,
     envs: Annotated[int | None, typer.Option(help="Worlds at once, and rows a commit.  [default: 4096]")] = None,
     policies: Annotated[int | None, typer.Option(help="Policies in all.  [default: as many as --envs]")] = None,
     out: Annotated[Path | None, typer.Option(help="The data set's folder.  [default: ENV.zarr]")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A mixture of many sources: diverse, a TOML file, or a data set that has one.")
+    ] = None,
     base: Annotated[list[str] | None, typer.Option(help="Perturb around this policy file; repeat for more.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes a policy.  [default: 1; 8 where starts vary]")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.  [default: the environment's]")] = None,
@@ -71,13 +79,10 @@ def collect(
 ) -> None:
     """Roll out many policies and commit their parameters, probing actions and returns to a data set.
 
-    The rows come from random initialisations and from perturbations around base policies. Every commit is durable:
+    With `--recipe`, policies of several architectures come from many sources, training runs among them. Else they are
+    random initialisations and perturbations around base policies. Every commit is durable:
     Ctrl-C or a crash loses at most the batch in flight, and `--resume` continues.
     """
-    from epvf_data.collectors.collect import collect as run
-    from epvf_data.collectors.setting import configure
-    from epvf_data.envs import make as made
-    from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
 
     prepare()
@@ -90,21 +95,14 @@ def collect(
         "seed": seed,
         "backend": backend,
     }
-    settings = configure(
-        config, set_ or [], {key: value for key, value in flags.items() if value is not None}, base or []
-    )
-    target = out or Path(f"{made(settings.env).name}.zarr")
-    try:
-        with Bar("collect", "episodes", quiet) as bar:
-            report = run(
-                settings,
-                target,
-                resume=resume,
-                mixed=mixed,
-                progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
-            )
-    except KeyboardInterrupt:
-        raise _interrupted(target) from None
+    flags = {key: value for key, value in flags.items() if value is not None}
+    if recipe is not None:
+        for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
+            if given:
+                raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
+        report = _follow(recipe, flags, set_ or [], out, resume, quiet)
+    else:
+        report = _collect(flags, config, set_ or [], base or [], out, resume, mixed, quiet)
     values = asdict(report)
     if json:
         print_json(values)
@@ -120,6 +118,70 @@ def collect(
     print(f"return: {report.return_mean:.2f} on average, {report.return_max:.2f} at most")
     if report.rows_not_finite:
         print(f"{report.rows_not_finite} policies gave NaN or infinity; their episodes ended there and are flagged.")
+
+
+def _collect(
+    flags: dict[str, Any],
+    config: str | None,
+    changes: list[str],
+    bases: list[str],
+    out: Path | None,
+    resume: bool,
+    mixed: bool,
+    quiet: bool,
+) -> CollectReport:
+    from epvf_data.collectors.collect import collect as run
+    from epvf_data.collectors.setting import configure
+    from epvf_data.envs import make as made
+    from epvf_data.progress import Bar
+
+    settings = configure(config, changes, flags, bases)
+    target = out or Path(f"{made(settings.env).name}.zarr")
+    try:
+        with Bar("collect", "episodes", quiet) as bar:
+            return run(
+                settings,
+                target,
+                resume=resume,
+                mixed=mixed,
+                progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
+            )
+    except KeyboardInterrupt:
+        raise _interrupted(target) from None
+
+
+def _follow(
+    recipe: str, flags: dict[str, Any], changes: list[str], out: Path | None, resume: bool, quiet: bool
+) -> CollectReport:
+    """Collects what a recipe says: a bar for each teacher, then one for the rows."""
+    from epvf_data.collectors.collect import gather
+    from epvf_data.config import parse_overrides
+    from epvf_data.envs import make as made
+    from epvf_data.progress import Bar
+    from epvf_data.recipes import build, lots_of, read
+
+    settings = build(read(recipe, flags.get("env")), parse_overrides(changes), flags)
+    target = out or Path(f"{made(settings.env).name}-{Path(recipe).stem}.zarr")
+    bars: list[Bar] = []
+
+    def trained(name: str, steps: int, total: int) -> None:
+        if not bars or bars[-1].name != name:
+            stack.close()
+            bars.append(stack.enter_context(Bar(name, "env steps", quiet)))
+        bars[-1].update(min(steps, total), total, steps, "env steps")
+
+    try:
+        with contextlib.ExitStack() as stack:
+            lots = lots_of(settings, target.with_suffix(".runs"), trained)
+        with Bar("collect", "episodes", quiet) as bar:
+            return gather(
+                lots,
+                target,
+                resume=resume,
+                progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
+            )
+    except KeyboardInterrupt:
+        raise _interrupted(target) from None
 
 
 def _interrupted(target: Path) -> EpvfError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -163,7 +162,7 @@ def _maker(spec: PolicySpec, law: str, floor: float, clip: float | None):
     return jax.jit(jax.vmap(one))
 
 
-def lineage(recipe: Recipe, base_ids: Sequence[str], run: str, plan: Plan) -> Lineage:
+def lineage(recipe: Recipe, base_ids: list[str], run: str, plan: Plan) -> Lineage:
     """Where the planned rows come from."""
     source = recipe.perturbed
     details = "".join(f" {name}={value:g}" for name, value in (("floor", source.floor), ("clip", source.clip)) if value)

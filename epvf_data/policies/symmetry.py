@@ -17,6 +17,11 @@ from epvf_data.policies.spec import PolicySpec
 ODD = ("tanh", "identity")  # activations with f(−x) = −f(x)
 
 
+def flips(spec: PolicySpec) -> bool:
+    """Whether flipping signs leaves policies of this architecture as they are."""
+    return not spec.hidden or spec.activation in ODD
+
+
 def permute(spec: PolicySpec, theta: Float[Array, "P"], key: PRNGKeyArray) -> Float[Array, "P"]:
     """The same policy with the units of every hidden layer in a random order."""
     keys = jax.random.split(key, max(1, len(spec.hidden)))
@@ -29,7 +34,7 @@ def flip(spec: PolicySpec, theta: Float[Array, "P"], key: PRNGKeyArray) -> Float
 
     Raises ConfigError for an activation that is not odd.
     """
-    if spec.hidden and spec.activation not in ODD:
+    if not flips(spec):
         raise ConfigError(
             f"flipping signs changes what a policy with {spec.activation} does; only {' and '.join(ODD)} are odd."
         )

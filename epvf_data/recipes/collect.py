@@ -1,0 +1,83 @@
+"""What `epvf-data collect --recipe` does: train the teachers, then make the rows of every architecture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from epvf_data import envs
+from epvf_data.collectors import collect as collector
+from epvf_data.collectors.collect import CollectReport
+from epvf_data.collectors.lot import Lot
+from epvf_data.collectors.setting import STOCHASTIC_EPISODES
+from epvf_data.errors import ConfigError
+from epvf_data.recipes.rows import Mixture
+from epvf_data.recipes.settings import RecipeConfig, to_dict
+from epvf_data.recipes.teachers import Progress, gather_bases
+from epvf_data.recording.probes import probing_states
+from epvf_data.recording.rows import simulation
+from epvf_data.rollout import resolve_backend
+
+_NUMBERS = ("policies", "envs", "backend")  # settings that rows do not depend on
+
+
+def collect_recipe(
+    config: RecipeConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    trained: Progress | None = None,
+    progress: collector.Progress | None = None,
+) -> CollectReport:
+    """Makes the rows of a recipe that `out` does not hold yet and commits them, `config.envs` rows at a time.
+
+    Teachers' runs lie in a folder beside the data set, OUT.runs, where an interrupted call finds them again. `resume`
+    continues, or extends to more policies; the rows are those that an uninterrupted call would have made. Every commit
+    holds the recipe: `settings.read` of a data set gives it back, and on the same machine and versions it makes the
+    same rows. `trained` is called with (teacher, control steps, control steps in all).
+
+    Raises ConfigError for settings that cannot be, DatasetError and StorageError as `collect` does.
+    """
+    out = Path(out)
+    return collector.gather(
+        lots_of(config, out.with_suffix(".runs"), trained), out, resume=resume, mixed=True, progress=progress
+    )
+
+
+def lots_of(config: RecipeConfig, runs: Path, trained: Progress | None = None) -> list[Lot]:
+    """The rows of each architecture, once its teachers are trained."""
+    made = envs.make(config.env)
+    env = made.with_horizon(config.horizon or made.horizon)
+    backend, states = resolve_backend(env, config.backend), probing_states(env, config.probes)
+    specs = {name: one.spec(env) for name, one in config.architectures.items()}
+    if len({spec.id for spec in specs.values()}) < len(specs):
+        raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
+    plain, counts, lots = to_dict(config), config.counts(), []
+    for name, spec in specs.items():
+        bases = gather_bases(config, name, spec, env, runs, trained)
+        identity: dict[str, Any] = {key: value for key, value in plain.items() if key not in _NUMBERS}
+        identity |= {"architecture": name, "spec": spec.id, "env": env.digest, "backend": backend}
+        identity["bases"] = {source: found.ids for source, found in bases.items()}
+        identity["states"] = hashlib.sha256(states.tobytes()).hexdigest()
+        run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        mixture = Mixture(name, spec, config.of(name), bases, config.seed, run, config.envs)
+        lots.append(
+            Lot(
+                env=env,
+                spec=spec,
+                rows=counts[name],
+                batch=config.envs,
+                episodes=config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1),
+                backend=backend,
+                probe_states=states,
+                simulation=simulation(backend),
+                discount=config.discount,
+                run=run,
+                seed=config.seed,
+                config={"recipe": plain, "architecture": name},
+                draw=mixture.draw,
+            )
+        )
+    return lots

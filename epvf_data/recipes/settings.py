@@ -1,0 +1,283 @@
+"""What a recipe says: architectures and sources by name, each with its weight. Checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epvf_data import config as configuration
+from epvf_data import envs
+from epvf_data.critics.settings import check_one_of
+from epvf_data.errors import ConfigError
+from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.initial import INITS
+from epvf_data.policies.perturb import LAWS
+from epvf_data.store import reader
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+def _positive(item: Any, *names: str) -> None:
+    for name in names:
+        values = got if isinstance(got := getattr(item, name), tuple) else (got,)
+        if not values or any(value is not None and not value > 0 for value in values):
+            raise ConfigError(f"{name} is {list(got) if isinstance(got, tuple) else got}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig(PolicyConfig):
+    """One architecture, and how many of the rows have it."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "weight")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all sources share."""
+
+    weight: float = 1.0  # its share of an architecture's rows, relative to the other sources there
+    architectures: tuple[str, ...] = ()  # names; empty: all
+
+    def __post_init__(self) -> None:
+        _positive(self, "weight")
+
+
+@dataclass(frozen=True)
+class RandomPolicies(Source):
+    """Fresh initialisations, the laws in turn, the scale of each drawn log-uniformly between two numbers."""
+
+    laws: tuple[str, ...] = INITS
+    scale: tuple[float, ...] = (0.3, 3.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"scale is {list(self.scale)}; expected two positive numbers [least, greatest].")
+        for law in self.laws or ("none",):
+            check_one_of("law of initialisation", law, INITS)
+
+
+@dataclass(frozen=True)
+class Spread(Source):
+    """Base policies themselves, then perturbations around each, the radii in turn."""
+
+    law: str = "gaussian"
+    radii: tuple[float, ...] = (0.01, 0.03, 0.1)
+    antithetic: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("perturbation law", self.law, LAWS)
+        _positive(self, "radii")
+
+
+@dataclass(frozen=True)
+class Perturbed(Spread):
+    """Around policies that exist: files, or those that ship with the environment (`bundled`)."""
+
+    bases: tuple[str, ...] = ("bundled",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bases:
+            raise ConfigError("bases is empty; name policy files, or `bundled`.")
+
+
+@dataclass(frozen=True)
+class Teacher(Spread):
+    """Around the policies of a training run, from its beginning to its end."""
+
+    objective: str = ""  # of the training; the rows are judged by the recipe's environment
+    snapshots: int = 10
+    settings: Mapping[str, Any] = field(default_factory=dict)  # changes of the preset, as `--set` has them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "snapshots")
+
+
+@dataclass(frozen=True)
+class OnlineTeacher(Teacher):
+    """A run of `train-online`: EPVF, an evolution strategy or random search, by preset."""
+
+    preset: str = "body"
+
+
+@dataclass(frozen=True)
+class LibraryTeacher(Teacher):
+    """A run of PPO or SAC."""
+
+    preset: str = "ant-ppo-cpu"
+
+
+@dataclass(frozen=True)
+class EvolutionTeacher(Teacher):
+    """Populations of a separable CMA-ES (Ros and Hansen 2008): its mean and some of its members."""
+
+    population: int = 64
+    sigma: float = 0.05
+    env_steps: int = 1_000_000
+    horizon: int | None = None  # of the training; None: the recipe's
+    members: int = 4  # of the population, beside the mean, at each snapshot
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "sigma", "env_steps")
+        if self.population < 4 or not 0 <= self.members <= self.population:
+            raise ConfigError(
+                f"population is {self.population} and members {self.members}; at least 4 policies, and as many members "
+                "at most."
+            )
+
+
+@dataclass(frozen=True)
+class Between(Source):
+    """Points on lines between two policies of other sources."""
+
+    of: tuple[str, ...] = ()
+    pairs: int = 32  # lines an architecture
+
+
+@dataclass(frozen=True)
+class Renumbered(Source):
+    """Policies of other sources with hidden units renumbered and signs flipped: the same behaviour elsewhere in θ."""
+
+    of: tuple[str, ...] = ()
+
+
+KINDS: dict[str, type[Source]] = {
+    "random": RandomPolicies,
+    "perturbed": Perturbed,
+    "online": OnlineTeacher,
+    "library": LibraryTeacher,
+    "evolution": EvolutionTeacher,
+    "between": Between,
+    "renumbered": Renumbered,
+}
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Everything that decides which rows a recipe makes. Raises ConfigError for values that make no sense."""
+
+    env: str = "ant"
+    policies: int = 4096  # rows in all
+    envs: int = 1024  # rows of one commit
+    episodes: int | None = None  # a policy; None: 1 where the return is certain, else 8
+    horizon: int | None = None  # control steps; None: the environment's
+    seed: int = 0
+    backend: str = "auto"
+    discount: float | None = None
+    probes: int = 64
+    architectures: Mapping[str, ArchitectureConfig] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        envs.check_name(self.env)
+        _positive(self, "policies", "envs", "episodes", "horizon", "probes", "discount")
+        for name, table in (("architectures", self.architectures), ("sources", self.sources)):
+            if not table:
+                raise ConfigError(f"the recipe has no {name}; give it at least one table [{name}.NAME].")
+        for name, source in self.sources.items():
+            for one in source.architectures:
+                check_one_of(f"architecture for sources.{name}", one, self.architectures)
+            if isinstance(source, (Between, Renumbered)):
+                self._check_pool(name, source)
+        for name in self.architectures:
+            if not self.of(name):
+                raise ConfigError(f"no source makes rows of architectures.{name}; name it in one, or leave it out.")
+
+    def _check_pool(self, name: str, source: Between | Renumbered) -> None:
+        pools = [one for one, other in self.sources.items() if isinstance(other, Spread)]
+        for one in source.of or ("none",):
+            check_one_of(f"source with policies for sources.{name}", one, pools)
+        for architecture in source.architectures or self.architectures:
+            if not any(architecture in (self.sources[one].architectures or (architecture,)) for one in source.of):
+                raise ConfigError(
+                    f"sources.{name} takes policies of {', '.join(source.of)}, which have none of "
+                    f"architectures.{architecture}; name its architectures."
+                )
+
+    def of(self, architecture: str) -> dict[str, Source]:
+        """The sources that make rows of an architecture."""
+        return {
+            name: source
+            for name, source in self.sources.items()
+            if architecture in (source.architectures or (architecture,))
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each architecture; more rows in all are never fewer of one."""
+        total = sum(one.weight for one in self.architectures.values())
+        counts, passed, before = {}, 0.0, 0
+        for name, one in self.architectures.items():
+            passed += one.weight
+            after = int(self.policies * passed / total + 0.5)
+            counts[name], before = after - before, after
+        return counts
+
+
+def to_dict(config: RecipeConfig) -> dict[str, Any]:
+    """The recipe as plain JSON values, which `build` reads back."""
+    kinds = {cls: kind for kind, cls in KINDS.items()}
+    plain = {one.name: getattr(config, one.name) for one in dataclasses.fields(config)}
+    plain["architectures"] = {name: configuration.to_dict(one) for name, one in config.architectures.items()}
+    plain["sources"] = {
+        name: {"kind": kinds[type(one)], **configuration.to_dict(one)} for name, one in config.sources.items()
+    }
+    return plain
+
+
+def build(*layers: Mapping[str, Any]) -> RecipeConfig:
+    """A recipe of tables, later ones winning. Raises ConfigError for what is unknown, with the nearest known name."""
+    stated = configuration.merge(*layers)
+    tables: dict[str, dict[str, Any]] = {"architectures": {}, "sources": {}}
+    for table, made in tables.items():
+        if not isinstance(given := stated.get(table, {}), Mapping):
+            raise ConfigError(f"{table} is {given!r}; give it tables [{table}.NAME].")
+        for name, settings in given.items():
+            try:
+                made[name] = _build_one(table, settings)
+            except ConfigError as error:
+                raise ConfigError(f"{table}.{name}: {error}") from error
+    return configuration.build(RecipeConfig, stated | tables)
+
+
+def _build_one(table: str, settings: Any) -> ArchitectureConfig | Source:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"got {settings!r}; it is a table of settings.")
+    if table == "architectures":
+        return configuration.build(ArchitectureConfig, settings)
+    kind = settings.get("kind")
+    check_one_of("kind of source", kind, KINDS)
+    return configuration.build(KINDS[str(kind)], {key: value for key, value in settings.items() if key != "kind"})
+
+
+def read(name: str, env: str | None = None) -> dict[str, Any]:
+    """The tables of a recipe that ships with the package, of a TOML file, or of the recipe that made a data set.
+
+    Of a bundled recipe, the one for `env` is taken where there is one. Raises ConfigError where there is no recipe.
+    """
+    shipped = {path.stem: path for path in sorted(BUNDLED.glob("*.toml"))}
+    for stem in (f"{name}-{env}", name):
+        if stem in shipped:
+            return configuration.read_toml(shipped[stem])
+    if Path(name).is_dir():
+        made = [commit.provenance.get("config", {}) for commit in reader.open(name).commits]
+        stored = next((config["recipe"] for config in made if isinstance(config.get("recipe"), Mapping)), None)
+        if stored is None:
+            raise ConfigError(f"the data set {name} was not made with a recipe.")
+        if env is None and not envs.ships(str(stored.get("env"))):  # a data set must not load code
+            raise ConfigError(
+                f"{name} was made with an environment that is none of this package's; name it with --env."
+            )
+        return dict(stored)
+    if Path(name).suffix != ".toml":
+        check_one_of("recipe", name, [stem for stem in shipped if "-" not in stem])
+    return configuration.read_toml(name)

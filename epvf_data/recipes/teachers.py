@@ -1,0 +1,162 @@
+"""Where the policies of a recipe's sources come from: files, and training runs that are kept beside the data set."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epvf_data import config as configuration
+from epvf_data import envs
+from epvf_data.baselines import BaselineConfig, baseline_config, train_baseline
+from epvf_data.collectors.bundled import bundled_files
+from epvf_data.envs import Env
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.files import load_policy
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.recipes.evolution import evolve
+from epvf_data.recipes.rows import Bases
+from epvf_data.recipes.settings import (
+    ArchitectureConfig,
+    Between,
+    EvolutionTeacher,
+    LibraryTeacher,
+    OnlineTeacher,
+    Perturbed,
+    RecipeConfig,
+    Renumbered,
+    Teacher,
+)
+from epvf_data.store.schema import policy_id
+from epvf_data.trainers import rundir
+from epvf_data.trainers.online import online_config, train_online
+
+Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
+
+
+def gather_bases(
+    config: RecipeConfig, architecture: str, spec: PolicySpec, env: Env, runs: Path, progress: Progress | None = None
+) -> dict[str, Bases]:
+    """The policies that each source of an architecture starts from. Training runs that are finished in `runs` are
+    taken from there; one that was interrupted goes on.
+
+    Raises ConfigError for presets and settings that no run can have, ArchitectureMismatchError for policy files of
+    another architecture.
+    """
+    found: dict[str, Bases] = {}
+    sources = config.of(architecture)
+    for name, source in sources.items():
+        if isinstance(source, Perturbed):
+            found[name] = _files(name, source, spec, env)
+        elif isinstance(source, Teacher):
+            folder = runs / f"{name}-{architecture}"
+            seed = (config.seed + zlib.crc32(f"{name}/{architecture}".encode())) % 2**31
+            tell = (lambda *_: None) if progress is None else _named(progress, folder.name)
+            try:
+                _train(source, config, config.architectures[architecture], spec, folder, seed, tell)
+            except ConfigError as error:
+                raise ConfigError(f"sources.{name}: {error}") from error
+            found[name] = _snapshots(folder, spec)
+    for name, source in sources.items():
+        if isinstance(source, (Between, Renumbered)):
+            found[name] = Bases.join([found[one] for one in source.of if one in found])
+    return found
+
+
+def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda steps, total: progress(name, steps, total)
+
+
+def _files(name: str, source: Perturbed, spec: PolicySpec, env: Env) -> Bases:
+    files = [file for base in source.bases for file in (bundled_files(env) if base == "bundled" else [base])]
+    loaded = [load_policy(file) for file in files]
+    for file, (found, _) in zip(files, loaded, strict=True):
+        if found != spec:
+            raise ArchitectureMismatchError(
+                f"sources.{name}: the policy in {file} is {found} ({found.id[:8]}), not {spec} ({spec.id[:8]}); "
+                "name the architectures that this source is for."
+            )
+    params = np.stack([flat for _, flat in loaded])
+    return Bases(params, tuple(policy_id(spec, one) for one in params), None, np.full(len(params), -1))
+
+
+def _snapshots(folder: Path, spec: PolicySpec) -> Bases:
+    """The policies that a run has kept, in the order of its iterations."""
+    paths = sorted((folder / "policies").glob("at-*.safetensors"))
+    loaded = [load_policy(path) for path in paths]
+    if not loaded:
+        raise ConfigError(f"the run {folder} has kept no policy; ask for more snapshots or env_steps.")
+    if any(found != spec for found, _ in loaded):
+        raise ArchitectureMismatchError(
+            f"the run {folder} has policies {loaded[0][0]} ({loaded[0][0].id[:8]}), the recipe wants {spec} "
+            f"({spec.id[:8]}): delete that folder, or give another --out."
+        )
+    params = np.stack([flat for _, flat in loaded])
+    run = rundir.read_run(folder)
+    name = run.get("run") or zlib.crc32(json.dumps(run, sort_keys=True).encode())
+    ids = tuple(policy_id(spec, one) for one in params)
+    return Bases(params, ids, f"{folder.name}/{str(name)[:16]}", np.array([int(path.name[3:9]) for path in paths]))
+
+
+def _train(
+    source: Teacher,
+    config: RecipeConfig,
+    architecture: ArchitectureConfig,
+    spec: PolicySpec,
+    folder: Path,
+    seed: int,
+    tell: Callable[[int, int], None],
+) -> None:
+    """Leaves a finished run of exactly these settings in `folder`."""
+    task = f"{config.env}.{source.objective}" if source.objective else config.env
+    policy = {name: value for name, value in configuration.to_dict(architecture).items() if name != "weight"}
+    changes = configuration.flatten(source.settings)
+    if isinstance(source, OnlineTeacher):
+        own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}
+        own |= configuration.flatten({"policy": policy})
+        settings = online_config(source.preset, **{**changes, **own})
+        if not _finished(folder, configuration.to_dict(settings)):
+            total, resume = settings.env_steps or 0, (folder / "config.json").is_file()
+            train_online(settings, folder, resume=resume, progress=lambda event: tell(event["env_steps"], total))
+    elif isinstance(source, LibraryTeacher):
+        settings = _library(source, task, policy, changes, seed)
+        if not _finished(folder, configuration.to_dict(settings)):
+            train_baseline(settings, folder, progress=lambda event: tell(event["env_steps"], settings.env_steps))
+    elif isinstance(source, EvolutionTeacher):
+        env = envs.make(task)
+        own = {**configuration.to_dict(source), "backend": config.backend, "env": env.digest, "spec": spec.id}
+        if not _finished(folder, own | {"seed": seed}):
+            horizon = source.horizon or config.horizon or env.horizon
+            evolve(source, env.with_horizon(horizon), spec, folder, own | {"seed": seed}, tell)
+
+
+def _finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run of these settings lies there and is at its end. Raises RunError for other settings."""
+    if not (folder / "config.json").is_file():
+        return False
+    plain = json.loads(json.dumps(settings))
+    rundir.check_same(folder, {"config": rundir.read_run(folder)["config"]}, {"config": plain})
+    return (folder / "report.json").is_file()
+
+
+def _library(
+    source: LibraryTeacher, task: str, policy: Mapping[str, Any], changes: Mapping[str, Any], seed: int
+) -> BaselineConfig:
+    """PPO or SAC with this architecture, which must be one that brax has."""
+    algorithm = baseline_config(source.preset).algorithm
+    widths = "policy_hidden_layer_sizes" if algorithm == "ppo" else "hidden_layer_sizes"
+    own = {f"{algorithm}.{widths}": policy["hidden"], f"{algorithm}.activation": policy["activation"]}
+    plain = configuration.to_dict(PolicyConfig())
+    for name in set(plain) - {"hidden", "activation"}:
+        if policy[name] != plain[name]:
+            raise ConfigError(
+                f"{algorithm} trains policies with {name}={plain[name]}, not {policy[name]}; name the architectures "
+                "that this source is for."
+            )
+    own |= {"env": task, "seed": seed, "evaluations": source.snapshots}
+    return baseline_config(source.preset, **{**changes, **own})
