@@ -21,7 +21,7 @@ from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
 from epvf_data.store.schema import policy_id
 
-STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random
+STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random or actions are sampled
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CollectConfig:
     env: str = "ant"
     envs: int = 4096  # worlds at once, which is also the rows of one commit
     policies: int | None = None  # rows in all; None: as many as envs
-    episodes: int | None = None  # a policy; None: 1 where the start is fixed, else 8
+    episodes: int | None = None  # a policy; None: 1 where nothing is random, else 8
     horizon: int | None = None  # control steps; None: the environment's
     seed: int = 0
     backend: str = "auto"
@@ -86,7 +86,7 @@ class Setting:
         self.backend = resolve_backend(self.env, config.backend)
         self.spec = config.policy.spec(env)
         self.recipe = config.recipe
-        self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
+        self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or self.spec.sampled else 1)
         self.total = config.policies or config.envs
         self.bases = load_bases(self.recipe, self.env, self.spec, config.seed)
         self.base_ids = [policy_id(self.spec, base) for base in self.bases]
@@ -99,6 +99,9 @@ class Setting:
         settings = configuration.to_dict(self.config)
         for name in ("envs", "policies", "backend", "probe_file"):
             settings.pop(name)
+        for name in ("layer_norm", "gaussian"):  # collections from before these settings go on
+            if not settings["policy"][name]:
+                settings["policy"].pop(name)
         settings.update(
             backend=self.backend,
             episodes=self.episodes,
