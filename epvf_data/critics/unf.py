@@ -125,9 +125,8 @@ def unf(
     pooled features. `remat` computes layers again in the backward pass in place of keeping them: less memory, more
     time. `dtype` is that of the layers' features; "bfloat16" halves memory where the device multiplies it quickly.
 
-    It reads θ unscaled, and itself puts each tensor in units of 1/√fan_in, the spread of fresh policies: units of its
-    own for every parameter would tell the hidden units apart. Raises ConfigError for impossible sizes and for other
-    policies.
+    It reads θ unscaled, and itself puts tensors in units of 1/√fan_in, the spread of fresh policies: units of its own
+    for every parameter would tell the hidden units apart. Raises ConfigError for impossible sizes and other policies.
     """
     _check_sizes(channels, layers, fixed)
     axes = axes_of(spec, fixed == "fold")
