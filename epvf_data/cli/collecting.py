@@ -65,7 +65,7 @@ def collect(
         str | None, typer.Option(help="A mixture of many sources: diverse, a TOML file, or a data set that has one.")
     ] = None,
     base: Annotated[list[str] | None, typer.Option(help="Perturb around this policy file; repeat for more.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Episodes a policy.  [default: 1; 8 where starts vary]")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes a policy.  [default: 1; 8 where returns vary]")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.  [default: the environment's]")] = None,
     seed: Seed = None,
     backend: Backend = None,

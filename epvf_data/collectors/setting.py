@@ -23,7 +23,7 @@ from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
 from epvf_data.store.schema import policy_id
 
-STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random
+STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random or actions are sampled
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CollectConfig:
     env: str = "ant"
     envs: int = 4096  # worlds at once, which is also the rows of one commit
     policies: int | None = None  # rows in all; None: as many as envs
-    episodes: int | None = None  # a policy; None: 1 where the start is fixed, else 8
+    episodes: int | None = None  # a policy; None: 1 where nothing is random, else 8
     horizon: int | None = None  # control steps; None: the environment's
     seed: int = 0
     backend: str = "auto"
@@ -83,7 +83,7 @@ def lot_of(config: CollectConfig) -> Lot:
     made = envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
     backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
-    episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
+    episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or spec.sampled else 1)
     bases = load_bases(recipe, env, spec, config.seed)
     ids = [policy_id(spec, base) for base in bases]
     states = probing_states(env, config.probes, config.probe_file)

@@ -32,7 +32,7 @@ def statistics(spec: PolicySpec, head: Network) -> Critic:
 
 def describe(spec: PolicySpec, theta: Float[Array, "P"]) -> Float[Array, "F"]:
     """Seven numbers a tensor, in the order of the spec."""
-    tensors = policy.unflatten(spec, theta / policy.bounds(spec))
+    tensors = policy.unflatten(spec, policy.relative(spec, theta))
     quantiles = jnp.asarray(_QUANTILES)
     each = [
         jnp.concatenate([jnp.stack([tensor.mean(), _deviation(tensor)]), jnp.quantile(tensor, quantiles)])

@@ -2,11 +2,12 @@
 
 The hidden units of a policy can be renumbered without changing what it does; its inputs and outputs cannot. A layer of
 a UNF maps the policy's tensors, each with c channels, to tensors with the same axes in the most general linear way that
-commutes with renumbering. Where every axis has a label (kernel l lies between axes l and l + 1, bias l along l + 1),
-that is: for every pair of tensors and every subset of the axes that they share, the source is averaged over its other
-axes, multiplied by a matrix of its own, and spread out along the target's. For L layers with biases these are
-4L² + 10L - 4 matrices. Averages come before the products and spreading after them, so that only one product in each
-kernel has the kernel's size, and a layer costs about 2 P c² operations for P parameters, however many terms there are.
+commutes with renumbering. Where every axis has a label (kernel l lies between axes l and l + 1, bias l along l + 1,
+LayerNorm's scales and biases like it, log_std along the last axis), that is: for every pair of tensors and every subset
+of the axes that they share, the source is averaged over its other axes, multiplied by a matrix of its own, and spread
+out along the target's. For L layers of kernels and biases these are 4L² + 10L - 4 matrices. Averages come before the
+products and spreading after them, so that only one product in each kernel has the kernel's size, and a layer costs
+about 2 P c² operations for P parameters, however many terms there are.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def axes_of(spec: PolicySpec, fold: bool = False) -> dict[str, tuple[int, ...]]:
     ends = {0, len(spec.sizes) - 1}
     found = {}
     for name in spec.tensors:
-        layer = int(name.split("/")[0].removeprefix("layer_"))
+        layer = len(spec.hidden) if name == "log_std" else int(name.split("/")[0].removeprefix("layer_"))
         labels = (layer, layer + 1) if name.endswith("/kernel") else (layer + 1,)
         found[name] = tuple(label for label in labels if not (fold and label in ends))
     return found
@@ -124,8 +125,8 @@ def unf(
     pooled features. `remat` computes layers again in the backward pass in place of keeping them: less memory, more
     time. `dtype` is that of the layers' features; "bfloat16" halves memory where the device multiplies it quickly.
 
-    It reads θ unscaled, and itself divides each tensor by 1/√fan_in, the spread of fresh policies: units of its own for
-    every parameter would tell the hidden units apart. Raises ConfigError for impossible sizes and other policies.
+    It reads θ unscaled, and itself puts tensors in units of 1/√fan_in, the spread of fresh policies: units of its own
+    for every parameter would tell the hidden units apart. Raises ConfigError for impossible sizes and other policies.
     """
     _check_sizes(channels, layers, fixed)
     axes = axes_of(spec, fixed == "fold")
@@ -142,7 +143,7 @@ def unf(
     def read(params: Params, theta: Float[Array, "P"]) -> Float[Array, "F"]:
         features = {
             name: cast(lift(name, params["lift"][name], tensor))
-            for name, tensor in policy.unflatten(spec, theta / policy.bounds(spec)).items()
+            for name, tensor in policy.unflatten(spec, policy.relative(spec, theta)).items()
         }
         for matrices in params["layers"]:
             features = step(features, jax.tree.map(cast, matrices))

@@ -18,13 +18,15 @@ import json, numpy as np
 from safetensors import safe_open
 with safe_open({name!r}, framework="numpy") as file:
     spec, at = json.loads(file.metadata()["spec"]), {{name: file.get_tensor(name) for name in file.keys()}}
-functions = {{"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "swish": lambda x: x / (1 + np.exp(-x)),
-    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), "clip": lambda x: np.clip(x, -1, 1),
-    "identity": lambda x: x}}
-def act(x):  # an observation [{observations}], or many of them, to actions [{actions}]
+functions = {{"tanh": np.tanh, "relu": lambda x: x.clip(0), "swish": lambda x: x / (1 + np.exp(-x)),
+    "elu": lambda x: x.clip(0) + np.expm1(x.clip(max=0)), "clip": lambda x: x.clip(-1, 1), "identity": lambda x: x}}
+def act(x, noise=0):  # observations [{observations}] to actions [{actions}]; noise: standard normal (Gaussian policies)
     if n := spec["normaliser"]: x = np.clip((x - np.array(n["mean"])) / np.array(n["std"]), -n["clip"], n["clip"])
     for one in spec["layers"]:
         x = x @ at[one["name"] + "/kernel"] + at.get(one["name"] + "/bias", 0)
+        if n := one.get("norm"): x = (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + n["epsilon"]) ** 0.5
+        x = x * at.get(one["name"] + "/norm_scale", 1) + at.get(one["name"] + "/norm_bias", 0)
+        if one is spec["layers"][-1]: x = x + np.exp(at.get("log_std", -np.inf)) * noise
         x = functions[one["activation"]](x)
     return x
 """
@@ -46,7 +48,7 @@ def export_policy(
 ) -> PolicyReport:
     """Writes a row's policy to `out` (safetensors, its specification and environment in the header).
 
-    Beside it lies a `.py` of a dozen lines that runs it with NumPy.
+    Beside it lies a `.py` of a dozen lines that runs it with NumPy, a Gaussian policy with the noise that it is given.
 
     `row` is `best`, `median`, `worst` or a number. Raises ConfigError or DatasetError where there is no such row, its
     parameters are withheld, or a file exists; StorageError if the disk refuses.

@@ -13,6 +13,7 @@ from epvf_data.envs.base import Env, Physics
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
+_NOISE = 2**32 - 1  # folded into an episode's key for its actions' noise: no `reset` that splits the key gets so far
 MAX_STATE = 1e10  # beyond it MuJoCo C calls a state diverged (mjMAXVAL); MJX follows here
 
 
@@ -60,15 +61,21 @@ class Episode(NamedTuple):
     finite: Bool[Array, ""]  # False: the policy or the physics gave NaN or infinity, and the episode ended there
     running: Bool[Array, ""]
     sample: Sample | None = None
+    noise: UInt32[Array, "2"] | None = None  # raw key data of the actions' noise; None where there is none
 
 
-def begin(env: Env, key: PRNGKeyArray, sample: bool = False) -> Episode:
-    """A fresh episode from the environment's start; with `sample`, it keeps one of its observations."""
+def begin(env: Env, key: PRNGKeyArray, sample: bool = False, noise: bool = False) -> Episode:
+    """A fresh episode from the environment's start; with `sample`, it keeps one of its observations.
+
+    `noise` is for policies whose actions are sampled.
+    """
     zero, no, yes = jnp.zeros(()), jnp.zeros((), bool), jnp.ones((), bool)
     kept = Sample(jnp.zeros(env.observation_size), jax.random.key_data(jax.random.fold_in(key, 1))) if sample else None
     physics = env.reset(key)
     physics = physics._replace(moved=jnp.zeros_like(physics.qpos))
-    return Episode(physics, zero, zero, jnp.zeros((), jnp.int32), no, no, finite=yes, running=yes, sample=kept)
+    drawn = jax.random.key_data(jax.random.fold_in(key, _NOISE)) if noise else None
+    length = jnp.zeros((), jnp.int32)
+    return Episode(physics, zero, zero, length, no, no, finite=yes, running=yes, sample=kept, noise=drawn)
 
 
 def act(
@@ -79,7 +86,7 @@ def act(
     A policy that answers NaN or infinity ends its episode here, before the physics sees the control.
     """
     observation = env.observe(episode.physics)
-    action = mlp.apply(spec, tensors, observation)
+    action = _decide(spec, tensors, episode, observation)
     finite = jnp.isfinite(action).all()
     action = jnp.where(finite, action, 0.0)
     episode = episode._replace(
@@ -89,6 +96,17 @@ def act(
         sample=None if episode.sample is None else _draw(episode, episode.sample, observation, finite),
     )
     return episode, action, env.control(action)
+
+
+def _decide(
+    spec: PolicySpec, tensors: mlp.Tensors, episode: Episode, observation: Float[Array, "O"]
+) -> Float[Array, "A"]:
+    """The action; the noise of a sampled one depends on the episode's start key and the control step alone."""
+    if not spec.sampled:
+        return mlp.apply(spec, tensors, observation)
+    assert episode.noise is not None  # begun with `noise`
+    key = jax.random.wrap_key_data(episode.noise, impl="threefry2x32")
+    return mlp.sample(spec, tensors, observation, jax.random.fold_in(key, episode.length))
 
 
 def _draw(episode: Episode, sample: Sample, observation: Float[Array, "O"], finite: Bool[Array, ""]) -> Sample:
@@ -121,4 +139,5 @@ def account(env: Env, discount: float, episode: Episode, after: Physics) -> Epis
         finite=episode.finite & (finite | ~episode.running),
         running=episode.running & ~ended & ~over_time,
         sample=episode.sample,
+        noise=episode.noise,
     )

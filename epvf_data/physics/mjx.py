@@ -110,7 +110,7 @@ def episode_fn(
         def some_steps(world: World) -> World:
             return jax.lax.scan(lambda world, _: (step(tensors, world), None), world, length=segment_length(env))[0]
 
-        world = World(begin(env, key, sample), start_warm)
+        world = World(begin(env, key, sample, spec.sampled), start_warm)
         return jax.lax.while_loop(lambda world: world.episode.running, some_steps, world).episode
 
     return episode
@@ -221,7 +221,7 @@ def _compiled(env: Env, spec: PolicySpec, discount: float, lanes: int, on_cpu: b
 
     def load(tensors, world, slots, flat, seeds, numbers):
         new = jax.vmap(lambda row: mlp.unflatten(spec, row))(flat)
-        episode = jax.vmap(lambda seed, number: start(env, seed, number, sample))(seeds, numbers)
+        episode = jax.vmap(lambda seed, number: start(env, spec, seed, number, sample))(seeds, numbers)
         fresh = World(episode, jnp.zeros((len(flat), length)))
         return jax.tree.map(lambda old, value: put(old, slots, value), (tensors, world), (new, fresh))
 

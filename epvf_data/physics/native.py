@@ -98,7 +98,7 @@ def compiled(env: Env, spec: PolicySpec, discount: float, sample: bool = False) 
     def load(tensors, episode, slots, flat, seeds, numbers):
         """Puts new policies and fresh episodes into `slots`."""
         new = jax.vmap(partial(mlp.unflatten, spec))(flat)
-        fresh = jax.vmap(partial(start, env, sample=sample))(seeds, numbers)
+        fresh = jax.vmap(partial(start, env, spec, sample=sample))(seeds, numbers)
         place = lambda old, value: put(old, slots, value)  # noqa: E731
         return jax.tree.map(place, tensors, new), jax.tree.map(place, episode, fresh), fresh.physics
 

@@ -76,13 +76,16 @@ class Queue:
 def blank(env: Env, spec: PolicySpec, slots: int, sample: bool = False) -> tuple[mlp.Tensors, Episode]:
     """A block in which no episode runs."""
     tensors = {name: jnp.zeros((slots, *slot.shape)) for name, slot in spec.tensors.items()}
-    episode = jax.vmap(lambda key: begin(env, key, sample))(jax.random.split(jax.random.key(0), slots))
+    keys = jax.random.split(jax.random.key(0), slots)
+    episode = jax.vmap(lambda key: begin(env, key, sample, spec.sampled))(keys)
     return tensors, episode._replace(running=jnp.zeros(slots, bool))
 
 
-def start(env: Env, seed: UInt32[Array, "2"], number: Int[Array, ""], sample: bool = False) -> Episode:
-    """A fresh episode `number` of a row."""
-    return begin(env, start_key(seed, number), sample)
+def start(
+    env: Env, spec: PolicySpec, seed: UInt32[Array, "2"], number: Int[Array, ""], sample: bool = False
+) -> Episode:
+    """A fresh episode `number` of a row whose policy is of `spec`."""
+    return begin(env, start_key(seed, number), sample, spec.sampled)
 
 
 def start_key(seed: UInt32[Array, "2"], number: Int[Array, ""]) -> PRNGKeyArray:

@@ -28,13 +28,14 @@ class Trajectory(NamedTuple):
     qpos: Float[np.ndarray, "T+1 nq"]
     qvel: Float[np.ndarray, "T+1 nv"]
     observations: Float[np.ndarray, "T+1 O"]
+    actions: Float[np.ndarray, "T+1 A"]  # that led to each state: zeros to the first
     episode: Episode  # how it ended
 
 
 @lru_cache(maxsize=16)
 def _functions(env: Env, spec: PolicySpec):
     return (
-        jax.jit(partial(start, env)),
+        jax.jit(partial(start, env, spec)),
         jax.jit(lambda flat, episode: act(env, spec, mlp.unflatten(spec, flat), episode)),
         jax.jit(lambda episode, after: account(env, 1.0, episode, after)),
         jax.jit(env.observe),
@@ -81,6 +82,7 @@ def trajectory(
         np.stack([state.qpos for state in states]),
         np.stack([state.qvel for state in states]),
         np.stack([observe(state) for state in states]),
+        np.stack([state.action for state in states]),
         episode,
     )
 
@@ -117,9 +119,10 @@ def replay(
             pass
         seen = np.stack(block.states).astype(np.float32)
         qpos, qvel = seen[:, block.qpos], seen[:, block.qvel]
-        physics = Physics(*map(jnp.asarray, (qpos, qvel, np.stack(block.actions), np.zeros_like(qpos))))
+        actions = np.stack(block.actions)
+        physics = Physics(*map(jnp.asarray, (qpos, qvel, actions, np.zeros_like(qpos))))
         observations = np.asarray(jax.vmap(env.observe)(physics))
     returns, discounted, length, terminated, truncated, finite, _ = queue.outcomes
     ended = (jnp.asarray(one[0, number]) for one in (returns, discounted, length, terminated, truncated, finite))
     last = jax.tree.map(lambda leaf: leaf[-1], physics)
-    return Trajectory(qpos, qvel, observations, Episode(last, *ended, running=jnp.zeros((), bool)))
+    return Trajectory(qpos, qvel, observations, actions, Episode(last, *ended, running=jnp.zeros((), bool)))

@@ -16,7 +16,18 @@ class PolicyConfig:
     activation: str = "tanh"
     output: str = "tanh"
     bias: bool = True
+    layer_norm: bool = False  # in every hidden layer, before the activation
+    gaussian: str | None = None  # with a log_std: evaluated at the "mean", or with actions "sampled"; None: without
 
     def spec(self, env: Env) -> PolicySpec:
         """The specification that fits the environment."""
-        return PolicySpec(env.observation_size, env.action_size, self.hidden, self.activation, self.output, self.bias)
+        return PolicySpec(
+            env.observation_size,
+            env.action_size,
+            self.hidden,
+            self.activation,
+            self.output,
+            self.bias,
+            layer_norm=self.layer_norm,
+            gaussian=self.gaussian,
+        )

@@ -10,6 +10,6 @@ from epvf_data.policies.spec import PolicySpec
 
 
 def probe(spec: PolicySpec, flat: Float[Array, "P"], states: Float[Array, "K O"]) -> Float[Array, "K A"]:
-    """The action of one policy in each of K observations (Harb et al. 2020; Faccio et al. 2022)."""
+    """The action of one policy in each of K observations (Harb et al. 2020; Faccio et al. 2022), without noise."""
     tensors = mlp.unflatten(spec, flat)
     return jax.vmap(lambda state: mlp.apply(spec, tensors, state))(states)

@@ -14,6 +14,8 @@ from epvf_data.errors import ConfigError
 
 ACTIVATIONS = ("tanh", "relu", "elu", "swish", "identity")
 OUTPUTS = ("tanh", "clip", "identity")
+GAUSSIAN = ("mean", "sampled")
+EPSILON = 1e-6  # of LayerNorm, added to the variance: flax's
 _KEYS = {"kind", "observation_size", "action_size", "dtype", "flatten_order", "normaliser", "layers", "size"}
 
 
@@ -43,10 +45,15 @@ class Normaliser:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """A deterministic multilayer perceptron: observation → action, the action in [−1, 1] unless `output` is identity.
+    """A multilayer perceptron: observation → action, the action in [−1, 1] unless `output` is identity.
 
     Layer l computes `activation(x @ kernel_l + bias_l)` with kernel_l of shape [inputs, outputs]; the last layer uses
     `output` in place of `activation`. The flat vector holds kernel_0, bias_0, kernel_1, … each in C order.
+
+    With `layer_norm` (Ba et al. 2016), hidden layers normalise over their units before the activation; norm_scale_l and
+    norm_bias_l follow bias_l in the vector. `gaussian` policies end it with log_std [actions], the same in all states:
+    they act as `output(x + exp(log_std) · noise)` with standard normal noise ("sampled"), or leave the noise out
+    ("mean"). The two are different specifications, so that every row tells how it was evaluated.
     """
 
     observation_size: int
@@ -56,6 +63,8 @@ class PolicySpec:
     output: str = "tanh"
     bias: bool = True
     normaliser: Normaliser | None = None
+    layer_norm: bool = False
+    gaussian: str | None = None  # "mean" or "sampled"; None: the output is the action
 
     def __post_init__(self) -> None:
         for name, size in (("observation_size", self.observation_size), ("action_size", self.action_size)):
@@ -66,6 +75,10 @@ class PolicySpec:
         for name, got, known in (("activation", self.activation, ACTIVATIONS), ("output", self.output, OUTPUTS)):
             if got not in known:
                 raise ConfigError(f"{name} is {repr(got)[:80]}; choose one of {', '.join(known)}.")
+        if self.gaussian is not None and self.gaussian not in GAUSSIAN:
+            raise ConfigError(f"gaussian is {repr(self.gaussian)[:80]}; choose one of {', '.join(GAUSSIAN)}, or none.")
+        if self.layer_norm and not self.hidden:
+            raise ConfigError("layer_norm normalises hidden layers, and this policy has none; leave it out.")
         if self.normaliser is not None:
             sizes = {len(self.normaliser.mean), len(self.normaliser.std)}
             if sizes != {self.observation_size}:
@@ -81,6 +94,11 @@ class PolicySpec:
         """Observation size, hidden widths, action size."""
         return (self.observation_size, *self.hidden, self.action_size)
 
+    @property
+    def sampled(self) -> bool:
+        """Whether actions are drawn, so that returns vary from a fixed start too."""
+        return self.gaussian == "sampled"
+
     @cached_property
     def tensors(self) -> Mapping[str, Slot]:
         """Tensor name → its place in the flat vector, in the vector's order."""
@@ -90,9 +108,13 @@ class PolicySpec:
             shapes: list[tuple[str, tuple[int, ...]]] = [("kernel", (inputs, outputs))]
             if self.bias:
                 shapes.append(("bias", (outputs,)))
+            if self.layer_norm and layer < len(self.hidden):
+                shapes += [("norm_scale", (outputs,)), ("norm_bias", (outputs,))]
             for name, shape in shapes:
                 slots[f"layer_{layer}/{name}"] = slot = Slot(offset, shape)
                 offset += slot.size
+        if self.gaussian is not None:
+            slots["log_std"] = Slot(offset, (self.action_size,))
         return slots
 
     @cached_property
@@ -103,16 +125,20 @@ class PolicySpec:
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain JSON values: all a stranger needs to unflatten and run the policy."""
         last = len(self.sizes) - 2
+        places = {name: {"offset": slot.offset, "shape": list(slot.shape)} for name, slot in self.tensors.items()}
+        # What a policy does not have is not there, also not as null: ids of older specifications stay what they are.
+        gaussian = {} if self.gaussian is None else {"evaluated": self.gaussian, "log_std": places.pop("log_std")}
         tensors: dict[str, dict[str, Any]] = {f"layer_{layer}": {} for layer in range(last + 1)}
-        for name, slot in self.tensors.items():
+        for name, place in places.items():
             layer, tensor = name.split("/")
-            tensors[layer][tensor] = {"offset": slot.offset, "shape": list(slot.shape)}
+            tensors[layer][tensor] = place
         layers = [
             {
                 "name": f"layer_{layer}",
                 "activation": self.output if layer == last else self.activation,
                 "tensors": tensors[f"layer_{layer}"],
             }
+            | ({"norm": {"epsilon": EPSILON}} if self.layer_norm and layer < last else {})
             for layer in range(last + 1)
         ]
         return {
@@ -124,7 +150,7 @@ class PolicySpec:
             "normaliser": None if self.normaliser is None else self.normaliser.to_dict(),
             "layers": layers,
             "size": self.size,
-        }
+        } | ({"gaussian": gaussian} if gaussian else {})
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> PolicySpec:
@@ -143,6 +169,8 @@ class PolicySpec:
                 normaliser=None
                 if normaliser is None
                 else Normaliser(tuple(normaliser["mean"]), tuple(normaliser["std"]), normaliser["clip"]),
+                layer_norm="norm" in layers[0],
+                gaussian=value["gaussian"]["evaluated"] if "gaussian" in value else None,
             )
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ConfigError(
@@ -174,4 +202,5 @@ class PolicySpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def __str__(self) -> str:
-        return "-".join(map(str, self.sizes))
+        kinds = ["+layernorm"] * self.layer_norm + [f"+gaussian-{self.gaussian}"] * (self.gaussian is not None)
+        return "-".join(map(str, self.sizes)) + "".join(kinds)

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int, UInt32
 from epvf_data.envs import ant
 from epvf_data.envs.base import Env, Physics
 from epvf_data.physics.trajectory import Trajectory, replay
-from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
 ANT_SPEED = 17  # place of the body-frame velocity's x in the Ant's observation
@@ -69,7 +68,7 @@ def play(
 ) -> Footage:
     """Plays episode `number` of a policy as `rollout` does, for a film of `fps` frames a second."""
     played = replay(env, spec, params, reset_seed, number)
-    rewards = _rewards(env, spec)(params, played.qpos, played.qvel, played.observations)
+    rewards = _rewards(env)(played.qpos, played.qvel, played.actions)
     returns = np.concatenate([[0.0], np.cumsum(np.nan_to_num(np.asarray(rewards, np.float64)))])
     returns[-1] = played.episode.returns
     return Footage(env, played, returns, _shown(env, played, fps))
@@ -88,14 +87,11 @@ def _shown(env: Env, played: Trajectory, fps: int) -> Int[np.ndarray, "F"]:
 
 
 @lru_cache(maxsize=16)
-def _rewards(env: Env, spec: PolicySpec) -> Callable:
-    """(params [P], qpos [T+1, nq], qvel [T+1, nv], observations [T+1, O]) → the reward of each step [T], compiled."""
+def _rewards(env: Env) -> Callable:
+    """(qpos [T+1, nq], qvel [T+1, nv], actions [T+1, A]) → the reward of each step [T], compiled."""
 
-    def rewards(params, qpos, qvel, observations):
-        tensors = mlp.unflatten(spec, params)
-        actions = jax.vmap(lambda seen: mlp.apply(spec, tensors, seen))(observations[:-1])
-        led_here = jnp.concatenate([jnp.zeros((1, env.action_size)), actions])
-        states = Physics(qpos, qvel, led_here, jnp.diff(qpos, axis=0, prepend=qpos[:1]))
+    def rewards(qpos, qvel, actions):
+        states = Physics(qpos, qvel, actions, jnp.diff(qpos, axis=0, prepend=qpos[:1]))
         before, after = (
             jax.tree.map(lambda leaf, part=part: leaf[part], states) for part in (slice(-1), slice(1, None))
         )

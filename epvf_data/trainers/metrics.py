@@ -93,8 +93,8 @@ def noise_ceiling(labels: Vector, variances: Vector, random_start: bool | None) 
     """The highest R² that any critic can reach on labels that are means of E episodes, and what it rests on.
 
     1 − σ²_within / (E σ²_total): `variances` (from `label_variances`) estimate σ²_within / E, and σ²_total is the
-    variance between the labels. In a task whose start is fixed (`random_start` False) it is 1; with one episode a
-    policy and a random or unknown start it cannot be known (None).
+    variance between the labels. Where nothing is random (`random_start` False: a fixed start, and no policy samples its
+    actions) it is 1; with one episode a policy and a random or unknown start it cannot be known (None).
     """
     if random_start is False:
         return 1.0, "The start is fixed, so one episode gives a policy's return exactly."

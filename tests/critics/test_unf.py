@@ -21,6 +21,9 @@ from epvf_data.policies.spec import PolicySpec
 WIDTHS = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
 
 
+RICH = {"layer_norm": True, "gaussian": "sampled"}
+
+
 def made(spec, widths=(16,), **changes):
     return unf(spec, network(widths), **changes)
 
@@ -60,9 +63,9 @@ def test_the_number_of_terms_is_that_of_the_paper(hidden, count):
 
 
 @settings(max_examples=5)
-@given(WIDTHS, st.integers(0, 2**16), st.booleans())
-def test_a_layer_commutes_with_renumbering(hidden, seed, bias):
-    spec = PolicySpec(3, 2, hidden, bias=bias)
+@given(WIDTHS, st.integers(0, 2**16), st.booleans(), st.booleans())
+def test_a_layer_commutes_with_renumbering(hidden, seed, bias, more):
+    spec = PolicySpec(3, 2, hidden, bias=bias, layer_norm=more, gaussian="mean" if more else None)
     axes = axes_of(spec)
     params = init_layer(jax.random.key(seed), axes, 4)
     features = random_features(spec, 4, seed)
@@ -134,9 +137,9 @@ def test_the_factored_layer_is_the_sum_of_its_terms(hidden):
 
 
 @pytest.mark.parametrize("fixed", FIXED)
-@pytest.mark.parametrize("hidden", [(6,), (6, 5)])
-def test_the_value_knows_inputs_and_outputs_apart_and_hidden_units_not(fixed, hidden):
-    spec = PolicySpec(3, 2, hidden)
+@pytest.mark.parametrize(("hidden", "more"), [((6,), {}), ((6, 5), {}), ((6,), RICH), ((6, 5), RICH)])
+def test_the_value_knows_inputs_and_outputs_apart_and_hidden_units_not(fixed, hidden, more):
+    spec = PolicySpec(3, 2, hidden, **more)
     critic = made(spec, channels=8, layers=2, fixed=fixed)
     params = jax.jit(critic.init)(jax.random.key(0))
     theta = mlp.init(jax.random.key(1), spec)
@@ -145,8 +148,20 @@ def test_the_value_knows_inputs_and_outputs_apart_and_hidden_units_not(fixed, hi
     )
     for seed in range(5):
         assert value(hidden_orders(spec, seed)) == pytest.approx(value({}), abs=1e-5)
-    assert abs(value({0: np.array([1, 2, 0])}) - value({})) > 1e-3
-    assert abs(value({len(hidden) + 1: np.array([1, 0])}) - value({})) > 1e-3
+    assert abs(value({0: np.array([1, 2, 0])}) - value({})) > 1e-4
+    assert abs(value({len(hidden) + 1: np.array([1, 0])}) - value({})) > 1e-4
+
+
+@pytest.mark.parametrize("fixed", FIXED)
+@pytest.mark.parametrize("name", ["layer_0/norm_scale", "layer_1/norm_bias", "log_std"])
+def test_the_value_reads_scales_and_noise(fixed, name):
+    spec = PolicySpec(3, 2, (6, 5), **RICH)
+    critic = made(spec, channels=8, layers=2, fixed=fixed)
+    params = jax.jit(critic.init)(jax.random.key(0))
+    tensors = mlp.unflatten(spec, mlp.init(jax.random.key(1), spec))
+    moved = {**tensors, name: tensors[name].at[1].add(0.5)}
+    one, other = (float(value_of(critic, params, mlp.flatten(spec, each))) for each in (tensors, moved))
+    assert abs(one - other) > 1e-4
 
 
 def test_beside_raw_parameters_it_is_not_symmetric():

@@ -96,6 +96,20 @@ def test_who_reads_the_policy_sees_no_change_that_leaves_it_as_it_is(name, chang
         assert abs(after - before) > 1e-4
 
 
+@pytest.mark.parametrize("name", READS_THETA)
+def test_all_take_policies_with_layer_norm_and_a_gaussian_output(name):
+    spec = PolicySpec(3, 2, (6, 4), layer_norm=True, gaussian="sampled")
+    critic, theta = make_critic(name, SMALL, spec), mlp.init(jax.random.key(1), spec)
+    read = lambda params, vector: critic.apply(params, Row(vector, vector, spec))[0]  # noqa: E731
+    params = jax.jit(lambda key: moved(critic.init(key)))(jax.random.key(0))
+    slope = np.asarray(jax.jit(jax.grad(read, argnums=1))(params, theta))
+    assert np.isfinite(slope).all()
+    for tensor in ("layer_1/norm_scale", "layer_0/norm_bias"):
+        slot = spec.tensors[tensor]
+        assert np.abs(slope[slot.offset : slot.offset + slot.size]).max() > 0
+    assert (np.abs(slope[-2:]).max() > 0) == (name != "probing")  # actions without noise do not tell its size
+
+
 def test_probing_reads_policies_of_other_widths_and_depths():
     critic = make_critic("probing", SMALL, SPEC)
     params = critic.init(jax.random.key(0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import runpy
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ import epvf_data
 from epvf_data.curation.select import withhold
 from epvf_data.errors import ConfigError, DatasetError
 from epvf_data.exchange.policy import export_policy
+from epvf_data.policies import mlp
 from epvf_data.policies.spec import ACTIVATIONS, OUTPUTS, Normaliser, PolicySpec
 from epvf_data.recording.rows import probe_actions
 from epvf_data.store.writer import Writer
@@ -19,6 +22,7 @@ NORMALISER = Normaliser((0.1, -0.2, 0.3, 0.0), (1.0, 2.0, 0.5, 1.0), 1.5)
 KINDS = [PolicySpec(4, 2, (5, 3), activation=name) for name in ACTIVATIONS]
 KINDS += [PolicySpec(4, 2, (5,), output=name, bias=False) for name in OUTPUTS]
 KINDS += [PolicySpec(4, 2, (5,), normaliser=NORMALISER), PolicySpec(4, 2, ())]
+KINDS += [PolicySpec(4, 2, (5, 3), bias=bias, layer_norm=True, gaussian="mean") for bias in (True, False)]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind}-{kind.activation}-{kind.output}")
@@ -30,12 +34,25 @@ def test_the_snippet_acts_as_the_policy(in_tmp, env, make_rows, kind):
     assert spec == kind
     np.testing.assert_array_equal(flat, epvf_data.open("data.zarr").table().column("params")[3])
     text = (in_tmp / "chosen.py").read_text()
-    assert len(text.splitlines()) <= 13
+    assert len(text.splitlines()) <= 15
     act = runpy.run_path(report.snippet)["act"]
     states = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     expected = probe_actions(kind, flat[None], states)[0]
     np.testing.assert_allclose(act(states), expected, atol=1e-5)
     np.testing.assert_allclose(act(states[0]), expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_the_snippet_takes_the_noise_of_a_sampled_policy(in_tmp, env, make_rows, output):
+    kind = PolicySpec(4, 2, (5,), output=output, gaussian="sampled")
+    with Writer.open("data.zarr", env) as writer:
+        writer.commit(make_rows(20, 0, spec=kind), {})
+    report = export_policy("data.zarr", "chosen.safetensors", row="3")
+    spec, flat = epvf_data.load_policy("chosen.safetensors")
+    act, state, key = runpy.run_path(report.snippet)["act"], np.full(4, 0.03, np.float32), jax.random.key(1)
+    expected = mlp.sample(spec, mlp.unflatten(spec, jnp.asarray(flat)), jnp.asarray(state), key)
+    np.testing.assert_allclose(act(state, np.asarray(jax.random.normal(key, (2,)))), expected, atol=1e-5)
+    assert np.abs(act(state) - expected).max() > 1e-3
 
 
 def test_the_best_is_the_best(in_tmp, env, make_rows):

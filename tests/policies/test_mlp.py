@@ -1,14 +1,15 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epvf_data.policies import mlp
 from epvf_data.policies.perturb import LAWS, clip_weights, noise, perturb
 from epvf_data.policies.probe import probe
-from epvf_data.policies.spec import Normaliser, PolicySpec
+from epvf_data.policies.spec import ACTIVATIONS, OUTPUTS, Normaliser, PolicySpec
 
 SPEC = PolicySpec(5, 3, (7, 6))
 
@@ -32,7 +33,10 @@ def by_hand(spec: PolicySpec, flat: np.ndarray, x: np.ndarray) -> np.ndarray:
             name: flat[t["offset"] : t["offset"] + int(np.prod(t["shape"]))].reshape(t["shape"])
             for name, t in layer["tensors"].items()
         }
-        x = functions[layer["activation"]](x @ get["kernel"] + get.get("bias", 0.0))
+        x = x @ get["kernel"] + get.get("bias", 0.0)
+        if "norm" in layer:
+            x = (x - x.mean()) / np.sqrt(x.var() + layer["norm"]["epsilon"]) * get["norm_scale"] + get["norm_bias"]
+        x = functions[layer["activation"]](x)
     return x
 
 
@@ -43,6 +47,8 @@ def by_hand(spec: PolicySpec, flat: np.ndarray, x: np.ndarray) -> np.ndarray:
         PolicySpec(5, 3, ()),
         PolicySpec(5, 3, (4,), "relu", "clip"),
         PolicySpec(5, 3, (4, 4, 4), "elu", "identity", bias=False),
+        PolicySpec(5, 3, (4, 6), "relu", layer_norm=True, gaussian="sampled"),
+        PolicySpec(5, 3, (4, 6), "elu", bias=False, layer_norm=True, gaussian="mean"),
         PolicySpec(5, 3, (9,), "swish", normaliser=Normaliser((0.5,) * 5, (2.0,) * 5, clip=1.0)),
     ],
     ids=str,
@@ -52,6 +58,43 @@ def test_apply_agrees_with_numpy_from_the_specification(spec):
     x = np.random.default_rng(0).normal(size=5)
     got = mlp.apply(spec, mlp.unflatten(spec, flat), jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(got, by_hand(spec, np.asarray(flat, float), x), atol=2e-6)
+
+
+class Flax(nn.Module):
+    """The same policy in another library's words; its Dense and LayerNorm are numbered from 0."""
+
+    spec: PolicySpec
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.spec.hidden:
+            x = nn.Dense(width, use_bias=self.spec.bias)(x)
+            x = nn.LayerNorm(use_fast_variance=False)(x)
+            x = mlp.ACTIVATIONS[self.spec.activation](x)
+        return mlp.ACTIVATIONS[self.spec.output](nn.Dense(self.spec.action_size, use_bias=self.spec.bias)(x))
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
+    st.sampled_from(ACTIVATIONS),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_layer_norm_is_flaxs(hidden, activation, bias, seed):
+    spec = PolicySpec(5, 3, hidden, activation, bias=bias, layer_norm=True)
+    tensors = mlp.unflatten(spec, mlp.init(jax.random.key(seed), spec, 2.0))
+    params = {}
+    for layer in range(len(hidden) + 1):
+        names = {"kernel": "kernel"} | ({"bias": "bias"} if bias else {})
+        params[f"Dense_{layer}"] = {name: tensors[f"layer_{layer}/{name}"] for name in names}
+        if layer < len(hidden):
+            params[f"LayerNorm_{layer}"] = {
+                "scale": tensors[f"layer_{layer}/norm_scale"],
+                "bias": tensors[f"layer_{layer}/norm_bias"],
+            }
+    x = jax.random.normal(jax.random.key(seed + 1), (5,))
+    np.testing.assert_allclose(mlp.apply(spec, tensors, x), Flax(spec).apply({"params": params}, x), atol=1e-5)
 
 
 @given(st.integers(0, 2**31))
@@ -70,6 +113,42 @@ def test_init_fills_the_uniform_law_of_each_layer_biases_too():
         assert np.abs(values).max() <= bound
         assert np.abs(values).max() > 0.98 * bound
         assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.03)
+
+
+def test_scales_start_around_one_and_the_noise_around_its_size():
+    spec = PolicySpec(34, 8, (64, 25), layer_norm=True, gaussian="sampled")
+    keys = jax.random.split(jax.random.key(0), 500)
+    flats = np.asarray(jax.vmap(lambda key: mlp.init(key, spec, 2.0))(keys))
+    for name, centre, fan_in in (
+        ("layer_0/norm_scale", 1.0, 34),
+        ("layer_1/norm_bias", 0.0, 64),
+        ("layer_2/bias", 0.0, 25),
+        ("log_std", -0.5, 25),
+    ):
+        slot = spec.tensors[name]
+        values = flats[:, slot.offset : slot.offset + slot.size] - centre
+        bound = 2.0 / np.sqrt(fan_in)
+        assert 0.98 * bound < np.abs(values).max() <= bound + 1e-6
+        assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.03)
+    unit = np.asarray(jax.vmap(lambda flat: mlp.relative(spec, flat))(jnp.asarray(flats)))
+    assert np.abs(unit).max() <= 2.0 + 1e-4
+    assert unit.std() == pytest.approx(2 / np.sqrt(3), rel=0.01)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_sampled_actions_have_the_deviation_that_log_std_says(output):
+    spec = PolicySpec(5, 2, (7,), output=output, gaussian="sampled")
+    tensors = mlp.unflatten(spec, mlp.init(jax.random.key(1), spec, 0.1))
+    tensors["log_std"] = jnp.log(jnp.array([0.05, 0.2]))
+    x = jax.random.normal(jax.random.key(2), (5,))
+    drawn = jax.vmap(lambda key: mlp.sample(spec, tensors, x, key))(jax.random.split(jax.random.key(3), 20_000))
+    mean = mlp.apply(spec, tensors, x)
+    raw, centre = (jnp.arctanh(drawn), jnp.arctanh(mean)) if output == "tanh" else (drawn, mean)
+    np.testing.assert_allclose(raw.std(axis=0), [0.05, 0.2], rtol=0.03)
+    np.testing.assert_allclose(raw.mean(axis=0), centre, atol=0.01)
+    assert abs(np.corrcoef(np.asarray(raw).T)[0, 1]) < 0.03
+    twin = PolicySpec(5, 2, (7,), output=output, gaussian="mean")
+    np.testing.assert_array_equal(mlp.apply(twin, tensors, x), mean)
 
 
 @pytest.mark.parametrize("law", LAWS)

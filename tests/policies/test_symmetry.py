@@ -16,13 +16,17 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.policies.symmetry import flip, permute
 
 SPECS = st.builds(
-    lambda hidden, bias: PolicySpec(3, 2, tuple(hidden), bias=bias),
+    lambda hidden, bias, norm, gaussian: PolicySpec(
+        3, 2, tuple(hidden), bias=bias, layer_norm=norm and bool(hidden), gaussian=gaussian
+    ),
     st.lists(st.integers(1, 6), max_size=3),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, "sampled"]),
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=30)
 @given(SPECS, st.integers(0, 2**16), st.sampled_from([permute, flip]))
 def test_the_policy_stays_what_it_was(spec, seed, change):
     keys = jax.random.split(jax.random.key(seed), 3)
@@ -33,9 +37,10 @@ def test_the_policy_stays_what_it_was(spec, seed, change):
     np.testing.assert_allclose(jnp.sort(jnp.abs(other)), jnp.sort(jnp.abs(theta)))
 
 
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("change", [permute, flip])
-def test_the_parameters_do_change(change):
-    spec = PolicySpec(3, 2, (8, 8))
+def test_the_parameters_do_change(change, norm):
+    spec = PolicySpec(3, 2, (8, 8), layer_norm=norm)
     theta = mlp.init(jax.random.key(0), spec)
     assert (change(spec, theta, jax.random.key(1)) != theta).mean() > 0.3
 

@@ -21,7 +21,7 @@ class EvaluationConfig:
     starts: int = 128  # the best training rows, from which V is climbed; 0: no climb
     steps: tuple[int, ...] = (1, 2, 5, 10, 20, 50)  # after so many steps of the climb policies are rolled out
     step: float = 0.01  # length of a step, times √P
-    episodes: int | None = None  # a policy; None: 1 where the start is fixed, else 8
+    episodes: int | None = None  # a policy; None: 1 where nothing is random, else 8
     seed: int = 0
     backend: str = "auto"
     env: str | None = None  # file.py:function, where the data set is of an environment of your own

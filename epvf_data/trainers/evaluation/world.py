@@ -21,15 +21,16 @@ class World:
     """Mean returns of policies, all from the same start states."""
 
     env: Env
-    episodes: int
+    episodes: int | None  # None: 1 where nothing is random, else 8
     backend: str
     seed: int
 
     def returns(self, spec: PolicySpec, theta: Float[np.ndarray, "n P"]) -> Float[np.ndarray, "n"]:
         """Mean undiscounted return of each policy over the episodes."""
+        episodes = self.episodes or (8 if self.env.random_start or spec.sampled else 1)
         key = np.asarray(jax.random.key_data(jax.random.key(self.seed)))
         seeds = np.tile(key, (len(theta), 1))
-        found = rollout(self.env, spec, theta, reset_seed=seeds, episodes=self.episodes, backend=self.backend)
+        found = rollout(self.env, spec, theta, reset_seed=seeds, episodes=episodes, backend=self.backend)
         return np.asarray(found.returns, np.float64).mean(1)
 
 
@@ -39,4 +40,4 @@ def open_world(dataset: Dataset, env: str | None, episodes: int | None, backend:
         task = task_of(dataset, env)
     except EnvironmentMismatchError as error:
         raise EnvironmentMismatchError(f"{error} Without rollouts (--no-rollouts) the rest can be judged.") from error
-    return World(task, episodes or (8 if task.random_start else 1), backend, seed)
+    return World(task, episodes, backend, seed)

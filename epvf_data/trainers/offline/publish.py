@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from epvf_data.critics import CRITICS
 from epvf_data.envs import make, ships
@@ -59,6 +60,19 @@ def random_start(identity: EnvIdentity) -> bool | None:
     return env.random_start if env.digest == identity.digest else None
 
 
+def chance(opened: Dataset, source: Source) -> tuple[bool | None, Float[np.ndarray, "n"]]:
+    """Whether returns vary from episode to episode (None: unknown), and the variance of each label, NaN where unknown.
+
+    From a fixed start only those of sampled policies do.
+    """
+    starts, sampled = random_start(opened.env), np.array([spec.sampled for spec in source.specs])
+    if starts is not False or not sampled.any():
+        return starts, source.variances
+    noisy = sampled[source.places(np.arange(len(source.labels)))]
+    known = ~np.isnan(source.variances[noisy]).all()
+    return True, np.where(noisy, source.variances, 0.0 if known else np.nan)
+
+
 def _judge(
     name: str, opened: Dataset, source: Source, config: OfflineConfig, found: FittedSplit
 ) -> tuple[dict, plot.Panel]:
@@ -70,13 +84,14 @@ def _judge(
         "ridge": found.ridge(test),
         "mean": np.full((1, len(test)), float(found.ground.scales[0].return_mean)),
     }
+    vary, variances = chance(opened, source)
     judged = judge(
         name,
         predictions,
         source.labels[test],
-        source.variances[test],
+        variances[test],
         source.families[test],
-        random_start(opened.env),
+        vary,
         config.resamples,
         config.seed,
     )

@@ -74,7 +74,8 @@ def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) ->
 
 def episodes_of(config: OnlineConfig, env: Env) -> int:
     """Episodes in which θ is judged."""
-    return config.evaluation_episodes or (8 if env.random_start else 1)
+    random = env.random_start or config.policy.gaussian == "sampled"
+    return config.evaluation_episodes or (8 if random else 1)
 
 
 def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:

@@ -134,7 +134,7 @@ class OnlineConfig:
     seeds: int = 1  # runs side by side with seeds seed, seed + 1, …
     backend: str = "auto"
     log_every: int = 1  # iterations between two log entries and evaluations of θ
-    evaluation_episodes: int | None = None  # of θ; None: 1 where the start is fixed, else 8
+    evaluation_episodes: int | None = None  # of θ; None: 1 where nothing is random, else 8
     normalise_observations: bool = False  # running mean and deviation, folded into the first layer
     init_scale: float = 1.0  # fresh θ: U(±init_scale/√fan_in)
     start: str | None = None  # a policy file to start from in place of a fresh θ

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -146,11 +147,12 @@ def test_the_running_normaliser_is_numpys():
     np.testing.assert_allclose(deviation(normaliser), seen.std(0), rtol=1e-4)
 
 
-def test_folding_the_normaliser_in_changes_no_action():
-    theta, states = mlp.init(jax.random.key(0), SPEC), jax.random.normal(jax.random.key(1), (20, 3)) * 4 + 2
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, layer_norm=True, gaussian="sampled")], ids=str)
+def test_folding_the_normaliser_in_changes_no_action(spec):
+    theta, states = mlp.init(jax.random.key(0), spec), jax.random.normal(jax.random.key(1), (20, 3)) * 4 + 2
     normaliser = observe(make_normaliser(3), states)
-    folded = fold(SPEC, normaliser, theta)
-    act = lambda flat, rows: jax.vmap(lambda row: mlp.apply(SPEC, mlp.unflatten(SPEC, flat), row))(rows)  # noqa: E731
+    folded = fold(spec, normaliser, theta)
+    act = lambda flat, rows: jax.vmap(lambda row: mlp.apply(spec, mlp.unflatten(spec, flat), row))(rows)  # noqa: E731
     inputs = (states - normaliser.mean[None]) / deviation(normaliser)[None]
     np.testing.assert_allclose(act(folded, states), act(theta, inputs), atol=2e-6)
 

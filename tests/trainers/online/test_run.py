@@ -107,6 +107,25 @@ def test_recorded_rows_say_where_a_normaliser_is_folded_in(tmp_path, compile_onc
     assert resimulate(epvf_data.open(tmp_path / "rows.zarr"), 10).max_error == 0
 
 
+@pytest.mark.parametrize("task", ["cartpole", "ant"])
+def test_sampled_policies_with_layer_norm_are_trained_and_their_rows_rolled_out_again(
+    request, tmp_path, compile_once, task
+):
+    """On the Ant θ is judged in eight episodes, for its start is fixed and its actions are not."""
+    kind = {"policy.layer_norm": True, "policy.gaussian": "sampled", "policy.bias": True}
+    config = request.getfixturevalue(task)(iterations=2, normalise_observations=True, **kind)
+    train_online(config, tmp_path / "run", record=tmp_path / "rows.zarr")
+    dataset = epvf_data.open(tmp_path / "rows.zarr")
+    assert dataset.table().spec.sampled
+    assert resimulate(dataset, 10).max_error == 0
+    env, spec, backend = resolve(config)
+    loaded, params = load_policy(tmp_path / "run" / "policies" / "last-0.safetensors")
+    assert loaded == spec
+    judged = rollout(env, spec, params[None], reset_seed=evaluation_seeds(1), episodes=8, backend=backend).returns
+    assert len(np.unique(judged)) > 1
+    np.testing.assert_allclose(judged.mean(), lines(tmp_path / "run")[-1]["return_unperturbed"], rtol=1e-5)
+
+
 def test_policies_and_report_of_a_finished_run(tmp_path, compile_once, ant):
     config = ant(seeds=2)
     events = []
