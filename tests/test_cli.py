@@ -35,7 +35,7 @@ def test_the_main_job_from_the_shell(in_tmp):
     keys = {"dataset", "rows", "commits", "env_steps", "physics_steps", "seconds", "env_steps_per_second"}
     assert keys | {"return_mean", "return_max"} <= set(made)
     info = json.loads(run("info", "ant.zarr", "--json", "--plot", "returns.png").stdout)
-    assert set(info) == {"format_version", "rows", "commits", "env", "architectures", "sources", "returns"}
+    assert set(info) == {"format_version", "rows", "commits", "env", "architectures", "sources", "coverage", "returns"}
     assert (info["rows"], info["env"]["name"], sum(info["sources"].values())) == (256, "ant", 256)
     assert (in_tmp / "returns.png").read_bytes().startswith(b"\x89PNG")
     checked = json.loads(run("validate", "ant.zarr", "--deep", "--json").stdout)

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Dataset, Debug, Json, OwnEnv, Quiet, app, plural, print_json, visible, working
+from epvf_data.cli.app import (
+    Backend,
+    Dataset,
+    Debug,
+    Json,
+    OwnEnv,
+    Quiet,
+    app,
+    plural,
+    print_json,
+    print_table,
+    visible,
+    working,
+)
 
 
 @app.command(
@@ -47,13 +60,31 @@ def info(
         if found["withheld"]:
             size += f", withheld in {found['withheld']:,} rows"
         print(f"policies {architecture.spec} ({found['id'][:8]}): {size}")
-    print("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
+    _print_coverage(summary)
     returns = summary["returns"]
     if returns["mean"] is not None:
         print(f"returns {returns['min']:.2f} to {returns['max']:.2f}, {returns['mean']:.2f} on average")
         _print_histogram(opened)
     if plot is not None:
         print(f"histogram written to {plot}")
+
+
+def _print_coverage(summary: dict[str, Any]) -> None:
+    """Rows of each source in each architecture, and the sources' returns."""
+    if len(summary["architectures"]) == 1 or len(summary["sources"]) == 1:
+        print("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
+        return
+    found = {(line["source"], line["architecture"]): line for line in summary["coverage"]}
+    ids = [architecture["id"] for architecture in summary["architectures"]]
+    rows = []
+    for name, count in sorted(summary["sources"].items(), key=lambda item: -item[1]):
+        lines = [found.get((name, one)) for one in ids]
+        known = [line for line in lines if line and line["return_mean"] is not None]
+        mean = sum(line["rows"] * line["return_mean"] for line in known) / max(1, sum(line["rows"] for line in known))
+        top = max((line["return_max"] for line in known), default=float("nan"))
+        cells = [f"{line['rows']:,}" if line else "" for line in lines]
+        rows.append([visible(name), *cells, f"{count:,}", f"{mean:.1f}", f"{top:.1f}"])
+    print_table(["rows by source", *(one[:8] for one in ids), "all", "mean return", "best"], rows)
 
 
 @app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data plot ant.zarr --out ant.png`")

@@ -15,7 +15,7 @@ from epvf_data.collectors.setting import STOCHASTIC_EPISODES
 from epvf_data.errors import ConfigError
 from epvf_data.recipes.rows import Mixture
 from epvf_data.recipes.settings import RecipeConfig, to_dict
-from epvf_data.recipes.teachers import Progress, gather_bases
+from epvf_data.recipes.teachers import Progress, gather_bases, prepare
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
@@ -55,8 +55,9 @@ def lots_of(config: RecipeConfig, runs: Path, trained: Progress | None = None) -
     if len({spec.id for spec in specs.values()}) < len(specs):
         raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
     plain, counts, lots = to_dict(config), config.counts(), []
+    prepared = {name: prepare(config, name, spec, env, runs) for name, spec in specs.items()}  # all, before any trains
     for name, spec in specs.items():
-        bases = gather_bases(config, name, spec, env, runs, trained)
+        bases = gather_bases(config, name, spec, runs, prepared[name], trained)
         identity: dict[str, Any] = {key: value for key, value in plain.items() if key not in _NUMBERS}
         identity |= {"architecture": name, "spec": spec.id, "env": env.digest, "backend": backend}
         identity["bases"] = {source: found.ids for source, found in bases.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.recipes.evolution import evolve
 from epvf_data.recipes.rows import Bases
 from epvf_data.recipes.settings import (
-    ArchitectureConfig,
     Between,
     EvolutionTeacher,
     LibraryTeacher,
@@ -37,48 +37,60 @@ from epvf_data.trainers import rundir
 from epvf_data.trainers.online import online_config, train_online
 
 Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
+Tell = Callable[[int, int], None]
+Train = Callable[[Tell], None]
+
+
+def prepare(
+    config: RecipeConfig, architecture: str, spec: PolicySpec, env: Env, runs: Path
+) -> tuple[dict[str, Bases], dict[str, Train]]:
+    """The policies of an architecture's sources that are files, and what trains the others, `runs`/SOURCE-ARCHITECTURE.
+
+    Nothing is trained or written yet. Raises ConfigError for presets and settings that no run can have, RunError for
+    runs of other settings in `runs`, ArchitectureMismatchError for policy files of another architecture.
+    """
+    files: dict[str, Bases] = {}
+    training: dict[str, Train] = {}
+    for name, source in config.of(architecture).items():
+        try:
+            if isinstance(source, Perturbed):
+                files[name] = _files(source, spec, env)
+            elif isinstance(source, Teacher):
+                seed = (config.seed + zlib.crc32(f"{name}/{architecture}".encode())) % 2**31
+                training[name] = _training(source, config, architecture, spec, runs / f"{name}-{architecture}", seed)
+        except (ConfigError, ArchitectureMismatchError) as error:
+            raise type(error)(f"sources.{name}: {error}") from error
+    return files, training
 
 
 def gather_bases(
-    config: RecipeConfig, architecture: str, spec: PolicySpec, env: Env, runs: Path, progress: Progress | None = None
+    config: RecipeConfig,
+    architecture: str,
+    spec: PolicySpec,
+    runs: Path,
+    prepared: tuple[dict[str, Bases], dict[str, Train]],
+    progress: Progress | None = None,
 ) -> dict[str, Bases]:
-    """The policies that each source of an architecture starts from. Training runs that are finished in `runs` are
-    taken from there; one that was interrupted goes on.
-
-    Raises ConfigError for presets and settings that no run can have, ArchitectureMismatchError for policy files of
-    another architecture.
-    """
-    found: dict[str, Bases] = {}
-    sources = config.of(architecture)
-    for name, source in sources.items():
-        if isinstance(source, Perturbed):
-            found[name] = _files(name, source, spec, env)
-        elif isinstance(source, Teacher):
-            folder = runs / f"{name}-{architecture}"
-            seed = (config.seed + zlib.crc32(f"{name}/{architecture}".encode())) % 2**31
-            tell = (lambda *_: None) if progress is None else _named(progress, folder.name)
-            try:
-                _train(source, config, config.architectures[architecture], spec, folder, seed, tell)
-            except ConfigError as error:
-                raise ConfigError(f"sources.{name}: {error}") from error
-            found[name] = _snapshots(folder, spec)
-    for name, source in sources.items():
+    """The policies that each source of an architecture starts from, once they are trained. Training runs that are
+    finished in `runs` are taken from there; one that was interrupted goes on."""
+    found, training = dict(prepared[0]), prepared[1]
+    for name, train in training.items():
+        folder = runs / f"{name}-{architecture}"
+        train(partial(progress or (lambda *_: None), folder.name))
+        found[name] = _snapshots(folder, spec)
+    for name, source in config.of(architecture).items():
         if isinstance(source, (Between, Renumbered)):
             found[name] = Bases.join([found[one] for one in source.of if one in found])
     return found
 
 
-def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda steps, total: progress(name, steps, total)
-
-
-def _files(name: str, source: Perturbed, spec: PolicySpec, env: Env) -> Bases:
+def _files(source: Perturbed, spec: PolicySpec, env: Env) -> Bases:
     files = [file for base in source.bases for file in (bundled_files(env) if base == "bundled" else [base])]
     loaded = [load_policy(file) for file in files]
     for file, (found, _) in zip(files, loaded, strict=True):
         if found != spec:
             raise ArchitectureMismatchError(
-                f"sources.{name}: the policy in {file} is {found} ({found.id[:8]}), not {spec} ({spec.id[:8]}); "
+                f"the policy in {file} is {found} ({found.id[:8]}), not {spec} ({spec.id[:8]}); "
                 "name the architectures that this source is for."
             )
     params = np.stack([flat for _, flat in loaded])
@@ -103,36 +115,43 @@ def _snapshots(folder: Path, spec: PolicySpec) -> Bases:
     return Bases(params, ids, f"{folder.name}/{str(name)[:16]}", np.array([int(path.name[3:9]) for path in paths]))
 
 
-def _train(
-    source: Teacher,
-    config: RecipeConfig,
-    architecture: ArchitectureConfig,
-    spec: PolicySpec,
-    folder: Path,
-    seed: int,
-    tell: Callable[[int, int], None],
-) -> None:
-    """Leaves a finished run of exactly these settings in `folder`."""
+def _training(
+    source: Teacher, config: RecipeConfig, architecture: str, spec: PolicySpec, folder: Path, seed: int
+) -> Train:
+    """What leaves a finished run of exactly these settings in `folder`."""
     task = f"{config.env}.{source.objective}" if source.objective else config.env
-    policy = {name: value for name, value in configuration.to_dict(architecture).items() if name != "weight"}
+    env = envs.make(task)
+    policy = configuration.to_dict(config.architectures[architecture])
+    policy.pop("weight")
     changes = configuration.flatten(source.settings)
     if isinstance(source, OnlineTeacher):
         own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}
         own |= configuration.flatten({"policy": policy})
-        settings = online_config(source.preset, **{**changes, **own})
-        if not _finished(folder, configuration.to_dict(settings)):
-            total, resume = settings.env_steps or 0, (folder / "config.json").is_file()
-            train_online(settings, folder, resume=resume, progress=lambda event: tell(event["env_steps"], total))
+        online = online_config(source.preset, **{**changes, **own})
+        finished, total = _finished(folder, configuration.to_dict(online)), online.env_steps or 0
+
+        def train(tell: Tell) -> None:
+            resume = (folder / "config.json").is_file()
+            train_online(online, folder, resume=resume, progress=lambda event: tell(event["env_steps"], total))
+
     elif isinstance(source, LibraryTeacher):
-        settings = _library(source, task, policy, changes, seed)
-        if not _finished(folder, configuration.to_dict(settings)):
-            train_baseline(settings, folder, progress=lambda event: tell(event["env_steps"], settings.env_steps))
-    elif isinstance(source, EvolutionTeacher):
-        env = envs.make(task)
+        library = _library(source, task, policy, changes, seed)
+        finished = _finished(folder, configuration.to_dict(library))
+
+        def train(tell: Tell) -> None:
+            train_baseline(library, folder, progress=lambda event: tell(event["env_steps"], library.env_steps))
+
+    else:
+        assert isinstance(source, EvolutionTeacher)
         own = {**configuration.to_dict(source), "backend": config.backend, "env": env.digest, "spec": spec.id}
-        if not _finished(folder, own | {"seed": seed}):
-            horizon = source.horizon or config.horizon or env.horizon
-            evolve(source, env.with_horizon(horizon), spec, folder, own | {"seed": seed}, tell)
+        own["seed"] = seed
+        finished = _finished(folder, own)
+        env = env.with_horizon(source.horizon or config.horizon or env.horizon)
+
+        def train(tell: Tell) -> None:
+            evolve(source, env, spec, folder, own, tell)
+
+    return (lambda _: None) if finished else train
 
 
 def _finished(folder: Path, settings: Mapping[str, Any]) -> bool:

@@ -56,7 +56,7 @@ def probe_actions(
     actions = np.empty((len(params), len(states), spec.action_size), np.float32)
     for start in range(0, len(params), PROBE_BATCH):
         batch = params[start : start + PROBE_BATCH]
-        padded = np.pad(batch, ((0, PROBE_BATCH - len(batch)), (0, 0))) if len(params) > PROBE_BATCH else batch
+        padded = np.pad(batch, ((0, PROBE_BATCH - len(batch)), (0, 0)))  # the size decides how sums are rounded
         actions[start : start + len(batch)] = np.asarray(run(padded, states))[: len(batch)]
     return actions
 

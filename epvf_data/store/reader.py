@@ -145,11 +145,13 @@ class Dataset:
     def summary(self) -> dict[str, Any]:
         """What `info` prints: plain JSON values. Non-finite returns are left out of `returns`."""
         sources: Counter[str] = Counter()
+        coverage: list[dict[str, Any]] = []
         low, high, total, count = np.inf, -np.inf, 0.0, 0
         for item in self.architectures:
             table = self.table(item.id)
             counts = np.bincount(table.column("source"), minlength=len(table.vocabulary("source")))
             sources.update(dict(zip(table.vocabulary("source"), counts.tolist(), strict=True)))
+            coverage += _coverage(table)
             for values in table.pieces("returns"):
                 finite = values[np.isfinite(values)]
                 low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
@@ -165,6 +167,7 @@ class Dataset:
                 for a in self.architectures
             ],
             "sources": dict(sources),
+            "coverage": coverage,
             "returns": {
                 "min": float(low) if known else None,
                 "mean": total / count if known else None,
@@ -183,3 +186,16 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {self.env.name}, {self.rows} rows in {len(self.commits)} commits)"
+
+
+def _coverage(table: Table) -> list[dict[str, Any]]:
+    """Rows and finite mean returns of each source of an architecture."""
+    source, means, found = table.column("source"), table.mean_returns(), []
+    for index, name in enumerate(table.vocabulary("source")):
+        some = means[source == index]
+        finite = some[np.isfinite(some)]
+        mean, top = (float(finite.mean()), float(finite.max())) if finite.size else (None, None)
+        found.append(
+            {"source": name, "architecture": table.spec.id, "rows": len(some), "return_mean": mean, "return_max": top}
+        )
+    return [line for line in found if line["rows"]]

@@ -9,7 +9,7 @@ import pytest
 
 import epvf_data
 from epvf_data.collectors.collect import collect
-from epvf_data.collectors.setting import Setting, collect_config
+from epvf_data.collectors.setting import collect_config, lot_of
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers.offline.publish import chance
 from epvf_data.trainers.offline.source import open_source
@@ -103,11 +103,11 @@ def test_one_episode_of_a_sampled_policy_leaves_the_ceiling_unknown(tmp_path):
 
 @pytest.mark.parametrize(("policy", "episodes"), [({}, 1), ({"gaussian": "mean"}, 1), ({"gaussian": "sampled"}, 8)])
 def test_default_episodes(policy, episodes):
-    assert Setting(config(**policy)).episodes == episodes
+    assert lot_of(config(**policy)).episodes == episodes
 
 
 def test_collections_from_before_these_settings_go_on():
     """The run's identity of a plain policy says nothing of them; those of the new kinds differ."""
-    runs = [Setting(config("cartpole", **kind)).run for kind in ({}, {"layer_norm": False}, *list(KINDS.values())[1:])]
+    runs = [lot_of(config("cartpole", **kind)).run for kind in ({}, {"layer_norm": False}, *list(KINDS.values())[1:])]
     assert runs[0] == runs[1]
     assert len(set(runs)) == 3
