@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, l
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.files import load_policy
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
@@ -58,14 +61,28 @@ class CollectConfig:
 def configure(
     file: str | None, overrides: Sequence[str], flags: Mapping[str, Any], bases: Sequence[str] = ()
 ) -> CollectConfig:
-    """The configuration of a command: the environment's default recipe, the file, `--set`, then the flags."""
+    """The configuration of a command: the environment's default recipe, the file, `--set`, then the flags.
+
+    Where bases are files, the architecture is the first one's unless it is stated.
+    """
     stated = configuration.read_toml(file) if file else {}
     changes = configuration.parse_overrides(overrides)
     name = flags.get("env", changes.get("env", stated.get("env", CollectConfig.env)))
     recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{name}.toml"
     default = configuration.read_toml(recipe) if name in envs.ENVS and recipe.is_file() else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
-    return configuration.build(CollectConfig, default, stated, changes, flags, base_layer)
+    layers = (default, stated, changes, flags, base_layer)
+    found = _policy_of(configuration.build(CollectConfig, *layers))
+    if found is None:
+        return configuration.build(CollectConfig, *layers)
+    fields = [item.name for item in dataclasses.fields(PolicyConfig)]
+    return configuration.build(CollectConfig, {"policy": {name: getattr(found, name) for name in fields}}, *layers)
+
+
+def _policy_of(config: CollectConfig) -> PolicySpec | None:
+    """The specification of the first base that is a file, None where none is."""
+    files = [name for name in config.perturbed.bases if name not in ("random", "bundled")]
+    return load_policy(files[0])[0] if files else None
 
 
 def collect_config(env: str, **settings: Any) -> CollectConfig:
@@ -85,6 +102,8 @@ class Setting:
         self.env: Env = env.with_horizon(config.horizon or env.horizon)
         self.backend = resolve_backend(self.env, config.backend)
         self.spec = config.policy.spec(env)
+        if (found := _policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
+            self.spec = replace(self.spec, normaliser=found.normaliser)
         self.recipe = config.recipe
         self.episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start else 1)
         self.total = config.policies or config.envs
