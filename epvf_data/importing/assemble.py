@@ -67,12 +67,10 @@ def actions(layers: Layers, chosen: ImportSettings, layout: str, notes: list[str
                 "means, then widths."
             )
         layers = keep_outputs(layers, size)
-    if chosen.action_low is None or chosen.action_high is None:
+    bounds = (chosen.action_low, chosen.action_high)
+    if bounds == (None, None):
         return layers
-    low, high = (
-        np.asarray(bound * (layers.sizes[-1] if len(bound) == 1 else 1))
-        for bound in (chosen.action_low, chosen.action_high)
-    )
+    low, high = (np.asarray((bound or ()) * (layers.sizes[-1] if bound and len(bound) == 1 else 1)) for bound in bounds)
     if low.shape != high.shape or low.size != layers.sizes[-1] or not (np.isfinite(high - low) & (low < high)).all():
         raise ConfigError(f"action_low and action_high need {layers.sizes[-1]} finite numbers each, low below high.")
     if (low == -1).all() and (high == 1).all():

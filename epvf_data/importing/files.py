@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,12 @@ def _safetensors(data: bytes, where: str) -> Tensors:
     from safetensors.numpy import load
 
     try:
+        if "spec" in json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}):
+            raise ConfigError(
+                f"{where} is a policy file of this package already; `collect --base` and `render` take it."
+            )
         return flatten(load(data), where)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{where} is not a file of safetensors that NumPy can hold ({error}).") from error
 
 

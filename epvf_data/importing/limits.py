@@ -70,7 +70,9 @@ def flatten(tree: Any, where: str, array: Callable[[Any], np.ndarray | None] | N
 def _floating(leaf: Any) -> np.ndarray | None:
     if not isinstance(leaf, np.ndarray | np.floating):
         return None
-    return np.asarray(leaf) if leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16" else None
+    if leaf.dtype.name == "bfloat16":
+        return np.asarray(leaf, np.float32)
+    return np.asarray(leaf) if leaf.dtype.kind == "f" else None
 
 
 def listing(names: Mapping[str, Any] | list[str], most: int = 4) -> str:

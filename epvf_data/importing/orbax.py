@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from safetensors.numpy import load
 
+import epvf_data
 from epvf_data.errors import ConfigError, UnsafeDatasetError
-from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, flatten, read_bytes
+from epvf_data.importing import orbax_child
+from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, read_bytes
+from epvf_data.store.guard import printable
 
 TREE = "_METADATA"  # what orbax keeps beside the arrays of a tree
+_PATIENCE = 300  # seconds
 _BRAX = ("ppo_network_config.json", "sac_network_config.json")
 
 
@@ -25,9 +29,11 @@ def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
     UnsafeDatasetError for links, special files and sizes that no policy has.
     """
     folder = _only(folder, _checked(folder))
-    with _quiet():
-        tree = _restore(folder)
-    return flatten(tree, str(folder)), _facts(folder)
+    try:
+        tensors = load(_restored(folder))
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{folder} could not be read within {_PATIENCE} s; save the policy alone.") from error
+    return tensors, _facts(folder)
 
 
 def _checked(folder: Path) -> list[Path]:
@@ -56,38 +62,30 @@ def _only(folder: Path, files: list[Path]) -> Path:
     return inside[0]
 
 
-def _restore(folder: Path) -> Any:
-    """The checkpoint's tree with NumPy arrays at the leaves."""
-    import jax
-    import orbax.checkpoint as ocp
+def _restored(folder: Path) -> bytes:
+    """The checkpoint's tensors in the format of safetensors, from a process of its own (orbax_child.py).
 
-    try:
-        checkpointer = ocp.PyTreeCheckpointer()
-        item = checkpointer.metadata(folder.absolute()).item_metadata
-        if item is None:
-            raise ValueError("no description of its tree")
-        leaves = jax.tree.leaves(item.tree)
-        sizes = [_size(leaf) for leaf in leaves]
-        if len(sizes) > MAX_TENSORS or 4 * sum(sizes) > MAX_BYTES:
-            raise UnsafeDatasetError(
-                f"{folder} unpacks to over {MAX_TENSORS:,} tensors or {MAX_BYTES >> 20} MiB; save the policy alone."
-            )
-        kinds = jax.tree.map(
-            lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray if hasattr(leaf, "shape") else str), item.tree
+    The libraries that read a damaged checkpoint print pages and may crash, and they would take an accelerator.
+    """
+    package = str(Path(epvf_data.__file__).parent.parent)
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", orbax_child.__name__, str(folder.absolute())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        timeout=_PATIENCE,
+        check=False,
+    )
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode == orbax_child.TOO_LARGE:
+        raise UnsafeDatasetError(
+            f"{folder} unpacks to over {MAX_TENSORS:,} tensors or {MAX_BYTES >> 20} MiB; save the policy alone."
         )
-        return checkpointer.restore(folder.absolute(), ocp.args.PyTreeRestore(restore_args=kinds))
-    except UnsafeDatasetError:
-        raise
-    except Exception as error:  # orbax and tensorstore raise all kinds on damaged files
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise ConfigError(f"{folder} is a damaged checkpoint of orbax, or of another version ({reason}).") from error
-
-
-def _size(leaf: Any) -> int:
-    """Numbers in an array, or in one of its stored pieces where that is more: pieces are unpacked whole."""
-    storage = getattr(leaf, "storage", None)
-    shapes = (getattr(leaf, "shape", None), getattr(storage, "chunk_shape", None))
-    return max(math.prod(shape) if shape else 1 for shape in shapes)
+    reason = printable(done.stdout.decode(errors="replace"), 200) if done.returncode == orbax_child.DAMAGED else "crash"
+    raise ConfigError(f"{folder} is a damaged checkpoint of orbax, or of another version ({reason}).")
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -109,14 +107,3 @@ def _facts(folder: Path) -> dict[str, Any]:
                 raise ConfigError(f"{path} is not a description of a network by brax ({error!r:.80}).") from error
             return {**facts, "policy_obs_key": network.get("policy_obs_key", "state")}
     return {}
-
-
-class _quiet:
-    """Orbax warns about every part of a checkpoint that is optional."""
-
-    def __enter__(self) -> None:
-        self.level = logging.getLogger("absl").level
-        logging.getLogger("absl").setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("absl").setLevel(self.level)

@@ -16,6 +16,7 @@ from brax.training.agents.sac import checkpoint as sac_checkpoint
 from brax.training.agents.sac import networks as sac
 from flax.serialization import to_bytes
 
+from epvf_data.baselines import library
 from epvf_data.importing import import_policy
 
 
@@ -28,13 +29,14 @@ def test_acts_as_at_home(tmp_path, acts, name, normalise):
     networks = make(5, 2, preprocess_observations_fn=preprocess)
     draw = np.random.default_rng(0)
     states = jnp.asarray(draw.normal(1, 2, (64, 5)), jnp.float32)
-    statistics = running_statistics.init_state(jnp.zeros(5))
-    statistics = running_statistics.update(statistics, jnp.asarray(draw.normal(2, 3, (100, 5)), jnp.float32))
+    seen = jnp.asarray(draw.normal(2, 3, (100, 5)), jnp.float32)
     parts = [networks.policy_network] + ([networks.value_network] if name == "ppo" else [])
-    params = (statistics, *(part.init(jax.random.key(1)) for part in parts))
-    home = module.make_inference_fn(networks)(params, deterministic=True)(states, jax.random.key(0))[0]
-    config = checkpoint.network_config(5, 2, normalise, make)
-    checkpoint.save(tmp_path / "run", 7, params, config)
+    with library.ready():
+        statistics = running_statistics.update(running_statistics.init_state(jnp.zeros(5)), seen)
+        params = (statistics, *(part.init(jax.random.PRNGKey(1)) for part in parts))
+        act = module.make_inference_fn(networks)(params, deterministic=True)
+        home = act(states, jax.random.PRNGKey(0))[0]
+        checkpoint.save(tmp_path / "run", 7, params, checkpoint.network_config(5, 2, normalise, make))
     report = import_policy(tmp_path / "run", tmp_path / "p")
     assert report.layout == f"brax {name.upper()}"
     assert report.normaliser == normalise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import flax.linen as nn
@@ -23,6 +25,7 @@ from epvf_data.collectors.collect import collect
 from epvf_data.collectors.setting import Setting, collect_config
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError
 from epvf_data.importing import import_policy
+from epvf_data.importing.settings import ImportSettings, NormaliserSettings, Place, build
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 
@@ -60,8 +63,7 @@ class TestFlax:
         states = 3 * jax.random.normal(jax.random.key(1), (16, sizes[0]))
         np.testing.assert_allclose(acts(folder / "p", states), module.apply(params, states), atol=1e-5)
 
-    @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "swish"])
-    def test_orbax_of_flax(self, tmp_path, acts, activation):
+    def test_orbax_of_flax(self, tmp_path, acts, capfd, activation="elu"):
         module = Mlp((7, 5, 2), activation)
         params = module.init(jax.random.key(0), jnp.zeros(3))
         with ocp.StandardCheckpointer() as checkpointer:
@@ -74,6 +76,13 @@ class TestFlax:
             states = 3 * jax.random.normal(jax.random.key(1), (64, 3))
             actions = acts(tmp_path / f"{number}", states)
             np.testing.assert_allclose(actions, module.apply(params, states), atol=1e-5)
+        manifest = tmp_path / "run" / "7" / "default" / "manifest.ocdbt"
+        manifest.write_bytes(manifest.read_bytes()[:-5])
+        capfd.readouterr()
+        with pytest.raises(ConfigError, match="a damaged checkpoint of orbax") as caught:
+            import_policy(tmp_path / "run", tmp_path / "q", settings=TANH)
+        assert "\n" not in str(caught.value)
+        assert capfd.readouterr() == ("", "")
 
     def test_a_train_state_with_its_optimizer(self, tmp_path, net, acts):
         made = net((4, 8, 2))
@@ -297,6 +306,7 @@ def test_what_a_policy_here_cannot_do_is_refused(tmp_path, net):
     refused("4 numbers", plain, normaliser={"mean": [1.0], "std": [1.0]})
     refused("positive standard deviations", plain, normaliser={"mean": [1.0] * 4, "std": [0.0] * 4})
     refused("low below high", plain, action_low=[1.0], action_high=[-1.0])
+    refused("low below high", plain, action_low=[-2.0])
     save_file(plain, tmp_path / "a")
     for lost in ("activation", "output"):
         rest = {key: value for key, value in TANH.items() if key != lost}
@@ -313,6 +323,8 @@ def test_the_environment_must_fit(tmp_path, net):
     import_policy(tmp_path / "a", tmp_path / "p", settings=TANH, env="ant")
     with pytest.raises(DatasetError, match="exists already"):
         import_policy(tmp_path / "a", tmp_path / "p", settings=TANH)
+    with pytest.raises(ConfigError, match="a policy file of this package already"):
+        import_policy(tmp_path / "p", tmp_path / "q")
 
 
 def test_imported_policies_become_rows(in_tmp, net):
@@ -331,6 +343,17 @@ def test_imported_policies_become_rows(in_tmp, net):
     with pytest.raises(ArchitectureMismatchError, match="this collection makes 4-6-1"):
         Setting(stated)
     assert PolicySpec(4, 1) == Setting(collect_config("cartpole")).spec
+
+
+def test_the_documents_example_states_every_setting():
+    page = (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+    example = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+    stated, places = build(example)
+    assert stated.normaliser is not None
+    assert places["layer_1/kernel"] == Place("pi.last.w", transpose=True)
+    for kind, table in ((ImportSettings, example), (NormaliserSettings, example["normaliser"])):
+        named = {field.name for field in dataclasses.fields(kind)} - {"bias", "std"}  # in comments
+        assert named <= {*table}
 
 
 def test_the_command_line(in_tmp, net):

@@ -229,13 +229,20 @@ def test_damaged_files_are_one_sentence(tmp_path_factory, net, data):
         "0": {"mean": np.zeros(3, np.float32)},
         "params": {name.replace(".", "/"): x for name, x in tensors.items()},
     }
-    whole = data.draw(st.sampled_from([forge.state_dict(tensors), save(tensors), msgpack_serialize(tree)]))
-    bytes_ = bytearray(whole)
+    items = {
+        "0.weight": forge.tensor("0", FLOAT, 6, 0, (2, 3), (3, 1)),
+        "0.bias": forge.tensor("0", FLOAT, 6, 1, (2,), (1,)),
+    }
+    pickled = forge.dictionary(items)
+    whole = [forge.state_dict(tensors), save(tensors), msgpack_serialize(tree), pickled]
+    bytes_ = bytearray(data.draw(st.sampled_from(whole)))
+    in_archive = bytes(bytes_) == pickled  # an archive's checksums would catch the change
     for _ in range(data.draw(st.integers(0, 4))):
         bytes_[data.draw(st.integers(0, len(bytes_) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.sampled_from([len(bytes_), data.draw(st.integers(0, len(bytes_)))]))
     folder = tmp_path_factory.mktemp("damaged")
-    (folder / "a").write_bytes(bytes_[:end])
+    changed = bytes(bytes_[:end])
+    (folder / "a").write_bytes(forge.archive(changed, {"0": bytes(24)}) if in_archive else changed)
     told = None
     try:
         import_policy(folder / "a", folder / "p", settings={**TANH, "ignore": ["0/*"]})
