@@ -63,14 +63,14 @@ class TestFlax:
         states = 3 * jax.random.normal(jax.random.key(1), (16, sizes[0]))
         np.testing.assert_allclose(acts(folder / "p", states), module.apply(params, states), atol=1e-5)
 
-    def test_orbax_of_flax(self, tmp_path, acts, capfd, activation="elu"):
-        module = Mlp((7, 5, 2), activation)
+    def test_orbax_of_flax(self, tmp_path, acts, capfd):
+        module = Mlp((7, 5, 2), "elu")
         params = module.init(jax.random.key(0), jnp.zeros(3))
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(tmp_path / "run" / "7" / "default", params)
         for number, folder in enumerate(("run/7/default", "run")):  # a manager's folder with one checkpoint
             report = import_policy(
-                tmp_path / folder, tmp_path / f"{number}", settings={"activation": activation, "output": "tanh"}
+                tmp_path / folder, tmp_path / f"{number}", settings={"activation": "elu", "output": "tanh"}
             )
             assert (report.sizes, report.format) == ((3, 7, 5, 2), "orbax")
             states = 3 * jax.random.normal(jax.random.key(1), (64, 3))
