@@ -17,6 +17,7 @@ _PUBLIC = {
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "evaluate_run": "epvf_data.trainers.offline",
+    "import_policy": "epvf_data.importing",
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
@@ -37,6 +38,7 @@ __all__ = [
     "collect",
     "collect_config",
     "evaluate_run",
+    "import_policy",
     "load_policy",
     "online_config",
     "open",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from epvf_data.collectors.collect import collect as collect
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
+    from epvf_data.importing import import_policy as import_policy
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec

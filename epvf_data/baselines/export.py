@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from epvf_data.envs import Env
+from epvf_data.importing.layers import checked, fold, keep_outputs
 from epvf_data.policies.spec import PolicySpec
 
 
@@ -20,16 +20,9 @@ def to_policy(env: Env, params: tuple[Any, ...], activation: str) -> tuple[Polic
     the same specification. The last layer's second half, the exploration's width, is left out.
     """
     normaliser, network = params[0], params[1]["params"]
-    layers = [_layer(network[f"hidden_{number}"]) for number in range(len(network))]
+    names = [f"hidden_{number}" for number in range(len(network))]
+    kernels, biases = ([np.asarray(network[name][part]) for name in names] for part in ("kernel", "bias"))
     mean, std = np.asarray(normaliser.mean, np.float64), np.asarray(normaliser.std, np.float64)
-    kernel, bias = layers[0]
-    layers[0] = kernel / std[:, None], bias - (mean / std) @ kernel
-    kernel, bias = layers[-1]
-    layers[-1] = kernel[:, : env.action_size], bias[: env.action_size]
-    hidden = tuple(int(kernel.shape[1]) for kernel, _ in layers[:-1])
-    spec = PolicySpec(env.observation_size, env.action_size, hidden=hidden, activation=activation)
-    return spec, np.concatenate([np.ravel(part) for layer in layers for part in layer]).astype(np.float32)
-
-
-def _layer(dense: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(dense["kernel"], np.float64), np.asarray(dense["bias"], np.float64)
+    layers = keep_outputs(fold(checked(names, kernels, biases), mean, std), env.action_size)
+    spec = PolicySpec(env.observation_size, env.action_size, hidden=layers.sizes[1:-1], activation=activation)
+    return spec, layers.flat()

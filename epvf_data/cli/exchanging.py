@@ -1,4 +1,4 @@
-"""export-hdf5, import-hdf5, export-npz, export-policy, card: data sets for other programs and other people."""
+"""export-hdf5, import-hdf5, export-npz, export-policy, import-policy, card: for other programs and other people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, working
+from epvf_data.cli.app import Dataset, Debug, Json, Quiet, Set, app, plural, print_json, visible, working
 
 
 @app.command(
@@ -78,6 +78,50 @@ def export_policy(
         print_json(asdict(report))
     else:
         print(f"{report.policy}: row {report.row}, mean return {report.mean_return:.2f}; {report.snippet} runs it.")
+
+
+@app.command(
+    "import-policy",
+    rich_help_panel="For other programs and people",
+    epilog="Examples: `epvf-data import-policy ppo.zip --env halfcheetah` · "
+    "`epvf-data import-policy actor.pth --set activation=relu --set output=tanh` · "
+    "`epvf-data import-policy agent.msgpack --spec spec.toml --out mine.safetensors`",
+)
+def import_policy(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="safetensors, flax's msgpack, orbax's folder, a PyTorch state dict, a Stable-Baselines3 model.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The new file.  [default: FILE-policy.safetensors]")] = None,
+    spec: Annotated[Path | None, typer.Option(help="A TOML file with what FILE does not say.")] = None,
+    set_: Set = None,
+    env: Annotated[str | None, typer.Option(help="The environment that it must fit, noted in the new file.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="safetensors, msgpack, orbax, torch or sb3.  [default: by its contents]")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a policy file, as `collect --base` takes it, of a trained policy of another framework. No pickle is run."""
+    from epvf_data.importing import import_policy as run
+    from epvf_data.importing.settings import read_settings
+    from epvf_data.runtime import prepare
+
+    prepare()
+    settings = read_settings(str(spec) if spec else None, set_ or [])
+    target = out or Path(f"{file.resolve().stem}-policy.safetensors")
+    report = run(file, target, settings=settings, env=env, format=format)
+    if json:
+        print_json(asdict(report))
+        return
+    sizes = "-".join(map(str, report.sizes))
+    kind = f"{report.activation}, {report.output}{', normalised' if report.normaliser else ''}"
+    print(f"{report.policy}: {sizes} ({kind}), {report.parameters:,} parameters, from {visible(report.layout)}")
+    for note in report.notes:
+        print(f"note: {visible(note, 400)}")
 
 
 @app.command(

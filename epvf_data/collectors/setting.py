@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from epvf_data.collectors.lot import Drawn, Lot
 from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, lineage, load_bases, parameters, plan
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.files import load_policy
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
@@ -60,14 +63,28 @@ class CollectConfig:
 def configure(
     file: str | None, overrides: Sequence[str], flags: Mapping[str, Any], bases: Sequence[str] = ()
 ) -> CollectConfig:
-    """The configuration of a command: the environment's default recipe, the file, `--set`, then the flags."""
+    """The configuration of a command: the environment's default recipe, the file, `--set`, then the flags.
+
+    Where bases are files, the architecture is the first one's unless it is stated.
+    """
     stated = configuration.read_toml(file) if file else {}
     changes = configuration.parse_overrides(overrides)
     name = flags.get("env", changes.get("env", stated.get("env", CollectConfig.env)))
     recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{name}.toml"
     default = configuration.read_toml(recipe) if name in envs.ENVS and recipe.is_file() else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
-    return configuration.build(CollectConfig, default, stated, changes, flags, base_layer)
+    layers = (default, stated, changes, flags, base_layer)
+    found = _policy_of(configuration.build(CollectConfig, *layers))
+    if found is None:
+        return configuration.build(CollectConfig, *layers)
+    fields = [item.name for item in dataclasses.fields(PolicyConfig)]
+    return configuration.build(CollectConfig, {"policy": {name: getattr(found, name) for name in fields}}, *layers)
+
+
+def _policy_of(config: CollectConfig) -> PolicySpec | None:
+    """The specification of the first base that is a file, None where none is."""
+    files = [name for name in config.perturbed.bases if name not in ("random", "bundled")]
+    return load_policy(files[0])[0] if files else None
 
 
 def collect_config(env: str, **settings: Any) -> CollectConfig:
@@ -83,6 +100,8 @@ def lot_of(config: CollectConfig) -> Lot:
     made = envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
     backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
+    if (found := _policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
+        spec = replace(spec, normaliser=found.normaliser)
     episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or spec.sampled else 1)
     bases = load_bases(recipe, env, spec, config.seed)
     ids = [policy_id(spec, base) for base in bases]

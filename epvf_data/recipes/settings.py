@@ -11,10 +11,13 @@ from typing import Any
 from epvf_data import config as configuration
 from epvf_data import envs
 from epvf_data.critics.settings import check_one_of
-from epvf_data.errors import ConfigError
+from epvf_data.envs import Env
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.files import load_policy
 from epvf_data.policies.initial import INITS
 from epvf_data.policies.perturb import LAWS
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -32,9 +35,22 @@ class ArchitectureConfig(PolicyConfig):
     """One architecture, and how many of the rows have it."""
 
     weight: float = 1.0
+    like: str | None = None  # a policy file that has this architecture, its normaliser included; the rest is not read
 
     def __post_init__(self) -> None:
         _positive(self, "weight")
+
+    def spec(self, env: Env) -> PolicySpec:
+        """The specification that fits the environment, or the file's."""
+        if self.like is None:
+            return super().spec(env)
+        found = load_policy(self.like)[0]
+        if (found.observation_size, found.action_size) != (env.observation_size, env.action_size):
+            raise ArchitectureMismatchError(
+                f"the policy in {self.like} is {found}; environment {env.name} has {env.observation_size} observations "
+                f"and {env.action_size} actions."
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 from collections.abc import Callable, Mapping
@@ -121,8 +122,12 @@ def _training(
     """What leaves a finished run of exactly these settings in `folder`."""
     task = f"{config.env}.{source.objective}" if source.objective else config.env
     env = envs.make(task)
-    policy = configuration.to_dict(config.architectures[architecture])
-    policy.pop("weight")
+    if spec.normaliser is not None:
+        raise ConfigError(
+            f"no teacher trains policies with a normaliser as architectures.{architecture} has; name others."
+        )
+    policy = {one.name: getattr(spec, one.name) for one in dataclasses.fields(PolicyConfig)}
+    policy["hidden"] = list(spec.hidden)
     changes = configuration.flatten(source.settings)
     if isinstance(source, OnlineTeacher):
         own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}

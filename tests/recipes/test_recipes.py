@@ -245,6 +245,10 @@ def test_files_are_bases_too(tmp_path):
     recipe = {**RECIPE, "sources": {"mine": source, "random": {"kind": "random"}}}
     drawn = lots_of(build(recipe), tmp_path / "runs")[0].draw(np.arange(8))
     assert any(np.array_equal(row, flat) for row in drawn.params)
+    as_it_is = {**recipe, "architectures": {"plain": {"like": str(tmp_path / "mine.safetensors")}}}
+    assert lots_of(build(as_it_is), tmp_path / "runs")[0].spec == spec
+    with pytest.raises(ArchitectureMismatchError, match="environment hopper has 11 observations"):
+        lots_of(build({**as_it_is, "env": "hopper"}), tmp_path / "runs")
     recipe["sources"] = {"mine": source | {"architectures": []}}
     with pytest.raises(ArchitectureMismatchError, match=r"sources.mine: the policy in .* is 34-8-8"):
         lots_of(build(recipe), tmp_path / "runs")

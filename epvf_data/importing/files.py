@@ -1,0 +1,94 @@
+"""A file of any known kind, as tensors with names. Nothing in a file is executed, and pickles are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epvf_data.errors import ConfigError, UnsafeDatasetError
+from epvf_data.importing import orbax, sb3, torch_file
+from epvf_data.importing.limits import Tensors, flatten, read_bytes
+
+FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before PyTorch 1.6
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found in a file."""
+
+    format: str
+    tensors: Tensors
+    facts: dict[str, Any] = field(default_factory=dict)  # what the file says itself, as settings of an import
+
+
+def read(path: Path, format: str | None = None) -> Contents:
+    """The tensors of a file or folder, of the kind `format` or of the one that its first bytes show.
+
+    Raises ConfigError for what is none of `FORMATS` or damaged, UnsafeDatasetError for pickles and absurd sizes.
+    """
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}.")
+    if path.is_dir() or format == "orbax":
+        if not path.is_dir() or format not in (None, "orbax"):
+            raise ConfigError(
+                f"{path} is {'a folder' if path.is_dir() else 'a file'}; only orbax's format is a folder."
+            )
+        return Contents("orbax", *orbax.read(path))
+    data = read_bytes(path)
+    found = _format_of(data, path)
+    if format not in (None, found):
+        raise ConfigError(f"{path} is of the format {found}, not {format}; leave --format out.")
+    if found == "sb3":
+        return Contents(found, *sb3.read(data, str(path)))
+    readers = {"safetensors": _safetensors, "msgpack": _msgpack, "torch": torch_file.read}
+    return Contents(found, readers[found](data, str(path)))
+
+
+def _format_of(data: bytes, path: Path) -> str:
+    if data.startswith(b"PK"):
+        return "sb3" if sb3.STATE in torch_file.Archive(data, str(path)).names else "torch"
+    if data.startswith(_OLD_TORCH):
+        raise UnsafeDatasetError(
+            f"{path} is a pickle of PyTorch before 1.6, which may run code; load it in PyTorch and save it again: "
+            "torch.save(model.state_dict(), …)."
+        )
+    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise UnsafeDatasetError(
+            f"{path} is a pickle, which may run code, and is not read; save the parameters as safetensors, with "
+            "flax.serialization.to_bytes or orbax (in brax: ppo.checkpoint.save in place of model.save_params)."
+        )
+    if data[8:9] == b"{" and 8 + int.from_bytes(data[:8], "little") <= len(data):
+        return "safetensors"
+    if data and (0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):  # a map
+        return "msgpack"
+    raise ConfigError(f"{path} is of no known kind; expected one of {', '.join(FORMATS)}.")
+
+
+def _safetensors(data: bytes, where: str) -> Tensors:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        if "spec" in json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}):
+            raise ConfigError(
+                f"{where} is a policy file of this package already; `collect --base` and `render` take it."
+            )
+        return flatten(load(data), where)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{where} is not a file of safetensors that NumPy can hold ({error}).") from error
+
+
+def _msgpack(data: bytes, where: str) -> Tensors:
+    from flax.serialization import msgpack_restore
+
+    try:
+        return flatten(msgpack_restore(data), where)
+    except UnsafeDatasetError:
+        raise
+    except Exception as error:  # a damaged file makes it raise all kinds
+        raise ConfigError(
+            f"{where} is not a file of flax.serialization.to_bytes ({type(error).__name__}: {error})."
+        ) from error

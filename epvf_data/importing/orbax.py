@@ -1,0 +1,109 @@
+"""Policies in checkpoints of orbax: folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load
+
+import epvf_data
+from epvf_data.errors import ConfigError, UnsafeDatasetError
+from epvf_data.importing import orbax_child
+from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, read_bytes
+from epvf_data.store.guard import printable
+
+TREE = "_METADATA"  # what orbax keeps beside the arrays of a tree
+_PATIENCE = 300  # seconds
+_BRAX = ("ppo_network_config.json", "sac_network_config.json")
+
+
+def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
+    """(tensors, what brax wrote about its policy beside them, as settings of an import).
+
+    A folder of checkpoints is accepted where it holds a single one. Raises ConfigError for other folders, and
+    UnsafeDatasetError for links, special files and sizes that no policy has.
+    """
+    folder = _only(folder, _checked(folder))
+    try:
+        tensors = load(_restored(folder))
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{folder} could not be read within {_PATIENCE} s; save the policy alone.") from error
+    return tensors, _facts(folder)
+
+
+def _checked(folder: Path) -> list[Path]:
+    """The files of a folder, in which there are no links and not too many bytes."""
+    files, size = [], 0
+    for parent, names, plain in os.walk(folder):
+        for path in (Path(parent, name) for name in (*names, *plain)):
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise UnsafeDatasetError(f"{path} is a link or a special file; a checkpoint holds plain files.")
+        files += [Path(parent, name) for name in plain]
+        size += sum(Path(parent, name).stat().st_size for name in plain)
+        if len(files) > MAX_TENSORS or size > MAX_BYTES:
+            raise UnsafeDatasetError(
+                f"{folder} holds over {MAX_TENSORS:,} files or {MAX_BYTES >> 20} MiB; name one checkpoint of a policy."
+            )
+    return files
+
+
+def _only(folder: Path, files: list[Path]) -> Path:
+    if (folder / TREE) in files:
+        return folder
+    inside = sorted(file.parent for file in files if file.name == TREE)
+    if len(inside) != 1:
+        hint = f"name one of the {len(inside)} inside, such as {inside[0]}" if inside else f"there is no {TREE} in it"
+        raise ConfigError(f"{folder} is no checkpoint of orbax; {hint}.")
+    return inside[0]
+
+
+def _restored(folder: Path) -> bytes:
+    """The checkpoint's tensors in the format of safetensors, from a process of its own (orbax_child.py).
+
+    The libraries that read a damaged checkpoint print pages and may crash, and they would take an accelerator.
+    """
+    package = str(Path(epvf_data.__file__).parent.parent)
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", orbax_child.__name__, str(folder.absolute())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        timeout=_PATIENCE,
+        check=False,
+    )
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode == orbax_child.TOO_LARGE:
+        raise UnsafeDatasetError(
+            f"{folder} unpacks to over {MAX_TENSORS:,} tensors or {MAX_BYTES >> 20} MiB; save the policy alone."
+        )
+    reason = printable(done.stdout.decode(errors="replace"), 200) if done.returncode == orbax_child.DAMAGED else "crash"
+    raise ConfigError(f"{folder} is a damaged checkpoint of orbax, or of another version ({reason}).")
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What brax's own description of its network says, where there is one."""
+    for path in (folder / name for name in _BRAX):
+        if path.is_file():
+            try:
+                said = json.loads(read_bytes(path, 1 << 20))
+                network = said["network_factory_kwargs"]
+                facts = {"activation": network["activation"], "action_size": said["action_size"]}
+                if said["normalize_observations"] is False:
+                    facts["normaliser"] = "none"
+                if network.get("distribution_type", "tanh_normal") != "tanh_normal":
+                    raise ConfigError(
+                        f"{path} describes actions of the kind {network['distribution_type']!r:.40}; only brax's "
+                        "tanh_normal can be imported: its mode is tanh(mean)."
+                    )
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ConfigError(f"{path} is not a description of a network by brax ({error!r:.80}).") from error
+            return {**facts, "policy_obs_key": network.get("policy_obs_key", "state")}
+    return {}

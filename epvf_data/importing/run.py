@@ -1,0 +1,151 @@
+"""A trained policy of another framework, written as a policy file: what `epvf-data import-policy` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from epvf_data import config as configuration
+from epvf_data import envs
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError
+from epvf_data.importing import assemble, files, layouts
+from epvf_data.importing.limits import Tensors, listing
+from epvf_data.importing.settings import ImportSettings, Place, build, read_settings
+from epvf_data.policies.files import save_policy
+
+TRAINING = ("opt_state/*", "optimizer/*", "optimizer_state/*", "optimizer_state_dict/*")  # no part of any policy
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was written, and what it was made of."""
+
+    policy: str
+    architecture: str
+    sizes: tuple[int, ...]  # observation size, hidden widths, action size
+    parameters: int
+    activation: str
+    output: str
+    normaliser: bool  # whether the specification has one
+    format: str
+    layout: str
+    notes: tuple[str, ...]  # sentences about what was assumed or left out
+
+
+def import_policy(
+    file: str | Path,
+    out: str | Path,
+    *,
+    spec: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    env: str | None = None,
+    format: str | None = None,
+) -> ImportReport:
+    """Writes the policy in `file` to `out` (safetensors, its specification in the header).
+
+    `file` is of the kind `format`: safetensors, flax's msgpack, a folder of orbax, a state dict of PyTorch, or a model
+    of Stable-Baselines3; None tells by its contents. What the file does not say is stated in the TOML file `spec`, or
+    in `settings` with dotted names; these win. A Gaussian policy is imported at its mean.
+
+    Raises ConfigError for files and settings that make no policy, ArchitectureMismatchError for shapes that do not fit
+    each other or the environment `env`, UnsafeDatasetError for files that would run code or are absurdly large,
+    DatasetError where `out` exists.
+    """
+    target = Path(out)
+    if target.exists():
+        raise DatasetError(f"{target} exists already; choose another name.")
+    stated = configuration.merge(read_settings(None if spec is None else str(spec), []), _nested(settings or {}))
+    world = None if env is None else envs.make(env)
+    contents = files.read(Path(file), format)
+    chosen, places, layout, notes = _resolve(contents, stated)
+    layers = assemble.layers(contents.tensors, chosen, places)
+    _check_extras(contents.tensors, chosen, places, layout)
+    layers = assemble.actions(layers, chosen, layout.name, notes)
+    made, flat = assemble.policy(layers, chosen, assemble.normaliser(contents.tensors, chosen, places))
+    if world is not None and (made.observation_size, made.action_size) != (world.observation_size, world.action_size):
+        raise ArchitectureMismatchError(
+            f"the policy maps {made.observation_size} observations to {made.action_size} actions; environment "
+            f"{world.name} has {world.observation_size} and {world.action_size}: name another with --env."
+        )
+    remarks = {"source": layout.name} | ({} if world is None else {"env": world.name})
+    save_policy(target, made, flat, **remarks)
+    return ImportReport(
+        policy=str(target),
+        architecture=made.id,
+        sizes=made.sizes,
+        parameters=made.size,
+        activation=made.activation,
+        output=made.output,
+        normaliser=made.normaliser is not None,
+        format=contents.format,
+        layout=layout.name,
+        notes=tuple(notes),
+    )
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as tables; names of tensors keep their dots."""
+    tensors = settings.get("tensors")
+    rest = configuration.nested({key: value for key, value in settings.items() if key != "tensors"})
+    return rest if tensors is None else {**rest, "tensors": tensors}
+
+
+def _resolve(
+    contents: files.Contents, stated: Mapping[str, Any]
+) -> tuple[ImportSettings, dict[str, Place], layouts.Layout, list[str]]:
+    """(settings, places, layout, notes): what names tell, over it what the file says, over it what is stated."""
+    chosen, places = build(stated)
+    facts = dict(contents.facts)
+    key = facts.pop("policy_obs_key", "state")
+    certain = "activation" in facts
+    if facts.get("activation") == "default":  # of the framework
+        facts.pop("activation")
+    if any(ours.startswith("layer_") for ours in places):
+        layout, found = layouts.Layout("named tensors", {}), {}
+    else:
+        layout = layouts.recognise(_candidates(contents.tensors, chosen), str(key))
+        prefix = chosen.prefix or ""
+        found = {ours: prefix + theirs for ours, theirs in layout.tensors.items()}
+    table = configuration.merge({"tensors": found}, layout.settings, facts, stated)
+    chosen, places = build(table)
+    notes = [f"it is a Gaussian policy, imported at its mean ({layout.name})"] if layout.gaussian else []
+    if not certain and "activation" in layout.settings and "activation" not in stated:
+        notes.append(
+            f"activation {chosen.activation} is assumed, the default of {layout.name}; state another in --spec"
+        )
+    if layout.name.startswith("stable-baselines3") and "normaliser" not in stated:
+        notes.append("if it was trained with VecNormalize, state that normaliser in --spec: it lies in another file")
+    return chosen, places, layout, notes
+
+
+def _candidates(tensors: Tensors, chosen: ImportSettings) -> Tensors:
+    """The tensors that may be the policy's, without the stated prefix."""
+    prefix, ignored = chosen.prefix or "", (*TRAINING, *chosen.ignore)
+    found = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix) and not any(fnmatchcase(name, pattern) for pattern in ignored)
+    }
+    if prefix and not found:
+        raise ConfigError(f"no tensor's name begins with {prefix!r}; they are {listing(tensors)}.")
+    return found
+
+
+def _check_extras(
+    tensors: Tensors, chosen: ImportSettings, places: Mapping[str, Place], layout: layouts.Layout
+) -> None:
+    """Raises ConfigError for tensors that the imported policy would lose."""
+    used = {place.name.removeprefix(chosen.prefix or "") for place in places.values()}
+    extras = [
+        (chosen.prefix or "") + name
+        for name in _candidates(tensors, chosen)
+        if name not in used and not any(fnmatchcase(name, pattern) for pattern in layout.ignore)
+    ]
+    if extras:
+        raise ConfigError(
+            f"{listing(extras)} would be lost: a policy here is fully connected layers alone, without normalisation, "
+            f"convolution or memory; if the policy does not need them, say so: --set 'ignore=[\"{min(extras)[:60]}\"]'."
+        )
