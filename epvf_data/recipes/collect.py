@@ -51,7 +51,7 @@ def lots_of(config: RecipeConfig, runs: Path, trained: Progress | None = None) -
     made = envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
     backend, states = resolve_backend(env, config.backend), probing_states(env, config.probes)
-    specs = {name: one.spec(env) for name, one in config.architectures.items()}
+    specs = {name: one.spec(env) for name, one in sorted(config.architectures.items())}
     if len({spec.id for spec in specs.values()}) < len(specs):
         raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
     plain, counts, lots = to_dict(config), config.counts(), []

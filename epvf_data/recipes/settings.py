@@ -221,10 +221,10 @@ class RecipeConfig:
                 )
 
     def of(self, architecture: str) -> dict[str, Source]:
-        """The sources that make rows of an architecture."""
+        """The sources that make rows of an architecture, by name: rows do not depend on the order of tables."""
         return {
             name: source
-            for name, source in self.sources.items()
+            for name, source in sorted(self.sources.items())
             if architecture in (source.architectures or (architecture,))
         }
 
@@ -232,7 +232,7 @@ class RecipeConfig:
         """Rows of each architecture; more rows in all are never fewer of one."""
         total = sum(one.weight for one in self.architectures.values())
         counts, passed, before = {}, 0.0, 0
-        for name, one in self.architectures.items():
+        for name, one in sorted(self.architectures.items()):
             passed += one.weight
             after = int(self.policies * passed / total + 0.5)
             counts[name], before = after - before, after
