@@ -175,9 +175,9 @@ class Mixture:
 
 
 def _title(name: str, source: Source) -> str:
-    """What lineage calls a source: `es`, or `es for standing` where its teachers had another objective."""
+    """What lineage calls a source: `es`, or `es for standing` where its teachers had an objective of another name."""
     objective = getattr(source, "objective", "")
-    return f"{name} for {objective}" if objective else name
+    return name if objective in ("", name) else f"{name} for {objective}"
 
 
 def _ends(policies: int, name: str, line: int) -> tuple[int, int]:

@@ -327,3 +327,24 @@ def test_names_of_recipes(tmp_path, made):
         read("none.toml")
     stored = epvf_data.open(made / "ant.zarr").commits[0].provenance["config"]["recipe"]
     assert stored["sources"]["random"]["kind"] == "random"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_policies_along_a_library_run(tmp_path, algorithm):
+    pytest.importorskip("brax")
+    quick = {"envs": 8, "horizon": 20, "env_steps": 1500, "ppo.unroll_length": 5, "ppo.batch_size": 8}
+    quick |= {
+        "ppo.num_minibatches": 2,
+        "ppo.num_updates_per_batch": 1,
+        "sac.min_replay_size": 256,
+        "sac.batch_size": 16,
+    }
+    source = {"kind": "library", "preset": f"ant-{algorithm}-cpu", "snapshots": 3, "settings": quick}
+    recipe = {**RECIPE, "sources": {"lib": source}, "architectures": {"plain": {"hidden": [8]}}, "policies": 12}
+    report = collect_recipe(build(recipe), tmp_path / "ant.zarr")
+    assert report.rows == 12
+    table = epvf_data.open(tmp_path / "ant.zarr").table()
+    assert set(table.column("iteration")) == {1, 2, 3}
+    assert {path.name for path in (tmp_path / "ant.runs" / "lib-plain").iterdir()} >= {"report.json", "policies"}
+    assert not (tmp_path / "ant.runs" / "lib-plain" / "brax").exists()
