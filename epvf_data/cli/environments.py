@@ -19,11 +19,16 @@ def list_envs(json: Json = False, debug: Debug = False) -> None:
     keys = ("name", "observation_size", "action_size", "horizon", "digest")
     found = [{key: getattr(envs.make(name), key) for key in keys} for name in sorted(envs.ENVS)]
     if json:
-        print_json(found)
+        print_json(
+            [{**env, "objectives": [f"{env['name']}.{one}" for one in envs.objectives(env["name"])]} for env in found]
+        )
         return
     print_table(
-        ["environment", "observations", "actions", "horizon", "digest"],
-        [[*(str(env[key]) for key in keys[:-1]), env["digest"][:12]] for env in found],
+        ["environment", "observations", "actions", "horizon", "digest", "other objectives"],
+        [
+            [*(str(env[key]) for key in keys[:-1]), env["digest"][:12], " ".join(envs.objectives(env["name"]))]
+            for env in found
+        ],
     )
 
 
