@@ -51,7 +51,7 @@ def test_the_main_job_from_the_shell(in_tmp):
 def test_envs_and_doctor(in_tmp):
     listed = json.loads(run("envs", "--json").stdout)
     assert set(ENVS) == {env["name"] for env in listed}
-    assert set(listed[0]) == {"name", "observation_size", "action_size", "horizon", "digest"}
+    assert set(listed[0]) == {"name", "observation_size", "action_size", "horizon", "digest", "objectives"}
     assert "cartpole" in run("envs").stdout
     found = json.loads(run("doctor", "--json").stdout)
     assert set(found) == {"versions", "devices", "backends", "problems"}
