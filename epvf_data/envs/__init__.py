@@ -3,11 +3,11 @@
 import difflib
 from functools import cache
 
-from epvf_data.envs import ant, ant_servo, cartpole, gym, own
+from epvf_data.envs import ant, ant_servo, cartpole, gym, own, playground
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
 
-__all__ = ["ENVS", "Env", "Physics", "check_name", "make"]
+__all__ = ["ENVS", "Env", "Physics", "check_name", "known", "make"]
 
 ENVS = {
     "ant": ant.make,
@@ -25,26 +25,34 @@ ENVS = {
 def make(name: str) -> Env:
     """The environment of that name; the same object at each call, so that compiled functions are reused.
 
-    `module:function` and `file.py:function` name the user's own one, and run that code: such a name must come from the
-    user. Raises ConfigError for an unknown name, or where that function gives no environment of a name of its own.
+    `playground:NAME` is one of MuJoCo Playground. `module:function` and `file.py:function` name the user's own one, and
+    run that code: such a name must come from the user. Raises ConfigError for an unknown name, where Playground is not
+    installed, or where that function gives no environment of a name of its own.
     """
     check_name(name)
-    if name in ENVS:
-        return _given(name)
+    if known(name):
+        return _given(name.replace(":", "-"))
     env = own.load(name)
-    if env.name in ENVS:
+    if known(env.name):
         raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
     return env
 
 
 @cache
 def _given(name: str) -> Env:
-    return ENVS[name]()
+    return ENVS[name]() if name in ENVS else playground.make(name.removeprefix(playground.PREFIX))
+
+
+def known(name: str) -> bool:
+    """Whether `make` gives this environment without code of a stranger, so that data sets and files may name it."""
+    return name in ENVS or playground.known(name)
 
 
 def check_name(name: str) -> None:
     """Raises ConfigError for a name that can be no environment's."""
-    if name not in ENVS and ":" not in name:
+    if name.startswith("playground:"):
+        playground.check_name(name)
+    elif not known(name) and ":" not in name:
         near = difflib.get_close_matches(name, ENVS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ENVS))}"
         raise ConfigError(
