@@ -25,6 +25,7 @@ def list_envs(json: Json = False, debug: Debug = False) -> None:
         ["environment", "observations", "actions", "horizon", "digest"],
         [[*(str(env[key]) for key in keys[:-1]), env["digest"][:12]] for env in found],
     )
+    print(f"With epvf-data[playground] also playground: and one of {', '.join(envs.playground.NAMES)}.")
 
 
 @app.command("new-env", rich_help_panel="This machine", epilog="Example: `epvf-data new-env cartwheel`")
