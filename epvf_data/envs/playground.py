@@ -141,8 +141,9 @@ def _never(state: Physics) -> Bool[Array, ""]:
 
 
 def _as_playground(function: Callable) -> Callable:
-    """The function with arrays of unequal ranks allowed, which Playground and MJX need."""
+    """The function compiled, since step by step it takes seconds, and with arrays of unequal ranks allowed."""
 
+    @jax.jit
     @wraps(function)
     def allowing(*parts: Any) -> Any:
         with jax.numpy_rank_promotion("allow"):
