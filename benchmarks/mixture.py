@@ -3,8 +3,8 @@
 python benchmarks/mixture.py                 # minutes on two cores; writes to a temporary folder here
 python benchmarks/mixture.py --policies 512  # a look
 
-The same number of random Ant policies, of 1, 2, 4 and 8 architectures. `first`: a new process with an empty compile cache;
-`again` the same collection once more in that process. `over_one` divides by the mean of the architectures one by one,
+The same number of random Ant policies, of 1, 2, 4 and 8 architectures. `first` is a new process with an empty compile
+cache, `again` the same collection once more in that process. `over_one` divides by the mean of the architectures alone,
 since wide policies cost more than narrow ones.
 """
 

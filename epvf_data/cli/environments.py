@@ -30,6 +30,7 @@ def list_envs(json: Json = False, debug: Debug = False) -> None:
             for env in found
         ],
     )
+    print(f"With epvf-data[playground] also playground: and one of {', '.join(envs.playground.NAMES)}.")
 
 
 @app.command("new-env", rich_help_panel="This machine", epilog="Example: `epvf-data new-env cartwheel`")

@@ -3,11 +3,11 @@
 import difflib
 from functools import cache
 
-from epvf_data.envs import ant, ant_servo, cartpole, gym, own
+from epvf_data.envs import ant, ant_servo, cartpole, gym, own, playground
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
 
-__all__ = ["ENVS", "Env", "Physics", "check_name", "make", "objectives", "ships"]
+__all__ = ["ENVS", "Env", "Physics", "check_name", "known", "make", "objectives", "ships"]
 
 ENVS = {
     "ant": ant.make,
@@ -33,7 +33,7 @@ def objectives(name: str) -> tuple[str, ...]:
 
 
 def ships(name: str) -> bool:
-    """Whether this package has the environment, so that naming it runs nobody else's code."""
+    """Whether the environment is one of this package's own, or its body with another objective."""
     body, _, objective = name.partition(".")
     return name in ENVS or objective in objectives(body)
 
@@ -41,32 +41,42 @@ def ships(name: str) -> bool:
 def make(name: str) -> Env:
     """The environment of that name; the same object at each call, so that compiled functions are reused.
 
-    `ant.standing` is the ant with another reward, for teachers of another purpose: see `objectives`.
-    `module:function` and `file.py:function` name the user's own one, and run that code: such a name must come from the
-    user. Raises ConfigError for an unknown name, or where that function gives no environment of a name of its own.
+    `ant.standing` is the ant with another reward, for teachers of another purpose: see `objectives`. `playground:NAME`
+    is one of MuJoCo Playground. `module:function` and `file.py:function` name the user's own one, and run that code:
+    such a name must come from the user. Raises ConfigError for an unknown name, where Playground is not installed, or
+    where that function gives no environment of a name of its own.
     """
     check_name(name)
-    if ships(name):
-        return _given(name)
+    if known(name):
+        return _given(name.replace(":", "-"))
     env = own.load(name)
-    if ships(env.name):
+    if known(env.name):
         raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
     return env
 
 
 @cache
 def _given(name: str) -> Env:
+    if not ships(name):
+        return playground.make(name.removeprefix(playground.PREFIX))
     body, _, objective = name.partition(".")
     return ENVS[body](objective) if objective else ENVS[body]()
 
 
+def known(name: str) -> bool:
+    """Whether `make` gives this environment without code of a stranger, so that data sets and files may name it."""
+    return ships(name) or playground.known(name)
+
+
 def check_name(name: str) -> None:
     """Raises ConfigError for a name that can be no environment's."""
-    if not ships(name) and ":" not in name:
+    if name.startswith("playground:"):
+        playground.check_name(name)
+    elif not known(name) and ":" not in name:
         body, _, objective = name.partition(".")
         if body in ENVS and objective:
-            known = ", ".join(f"{body}.{one}" for one in objectives(body)) or body
-            raise ConfigError(f"environment {body} has no objective {objective!r}; choose from {known}.")
+            choice = ", ".join(f"{body}.{one}" for one in objectives(body)) or body
+            raise ConfigError(f"environment {body} has no objective {objective!r}; choose from {choice}.")
         near = difflib.get_close_matches(name, ENVS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ENVS))}"
         raise ConfigError(

@@ -15,7 +15,7 @@ def task_of(dataset: Dataset, env: str | None = None) -> Env:
     another one.
     """
     found = dataset.env
-    if env is None and not envs.ships(found.name):
+    if env is None and not envs.known(found.name):
         raise EnvironmentMismatchError(
             f"{dataset.path} is of {found.name}, which is none of this package's environments "
             f"({', '.join(envs.ENVS)}); name your own one, as in --env my_env.py:make."

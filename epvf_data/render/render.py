@@ -182,7 +182,7 @@ def _environment_of(policy: Path, spec: PolicySpec) -> str:
     """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
     with safe_open(str(policy), framework="numpy") as file:
         name = (file.metadata() or {}).get("env")
-    if name is not None and envs.ships(name):
+    if name is not None and envs.known(name):
         return name
     if name is not None:  # a stranger's note must not load code
         raise ConfigError(f"{policy} is of {name[:80]!r}, which is none of this package's; name yours with --env.")

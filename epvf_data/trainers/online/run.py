@@ -67,8 +67,8 @@ def train_online(
     `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K and
     best-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A killed or stopped run
     goes on with `resume`, to the bits of an uninterrupted one on the same machine. `record` names a data set to which
-    every rollout is committed; `warm_start` one whose rows the critic is fitted on first. `progress` gets a dictionary
-    after every log entry.
+    every rollout is committed; `warm_start` one whose rows the critic is fitted on first.
+    `progress` gets a dictionary after every log entry.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
@@ -94,13 +94,12 @@ def train_online(
         while (going := active(config, standing)).any():
             chunk = loop.advance(standing.state, going, recorder is not None)
             account(standing, chunk)
-            keeper.snapshot(standing)
             if recorder is not None:
                 recorder.add(chunk.rollouts)
             journal.write(_lines(config, standing, chunk, keeper.elapsed()))
             if progress is not None:
                 progress(_event(config, standing, chunk, keeper.elapsed()))
-            keeper.maybe_save(standing)
+            keeper.keep(standing)
             if max_seconds is not None and time.perf_counter() - began > max_seconds:
                 break
         keeper.save(standing)
@@ -213,11 +212,13 @@ class _Keeper:
         """Seconds that the run has taken, those before a resume included."""
         return self.spent + time.perf_counter() - self.began
 
-    def maybe_save(self, standing: Standing) -> None:
+    def keep(self, standing: Standing) -> None:
+        """A snapshot where one is due, and a checkpoint now and then."""
+        self._snapshot(standing)
         if time.perf_counter() - self.saved >= self.config.checkpoint_seconds:
             self.save(standing)
 
-    def snapshot(self, standing: Standing) -> None:
+    def _snapshot(self, standing: Standing) -> None:
         """Keeps the policies of this moment where the next snapshot is due. A resumed run writes the same ones."""
         due = int(np.asarray(standing.state.fraction).min() * self.config.snapshots)
         if due > self.kept:
