@@ -120,6 +120,21 @@ def test_stored_actions_have_to_be_there(dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_source_or_architecture_that_is_held_out_can_be_named(mixed):
+    opened = epvf_data.open(mixed)
+    source = open_source([opened.table(item.id) for item in opened.architectures], 0)
+    for place, item in enumerate(opened.architectures):
+        test = make_split(source, "architecture", 0.1, 0.1, 0, item.id[:6]).test
+        assert set(source.places(test)) == {place}
+        assert len(test) == item.rows
+    kinds = np.array(source.kinds)
+    for name in set(source.kinds):
+        assert set(kinds[make_split(source, "source", 0.1, 0.1, 0, name).test]) == {name}
+    for split in ("source", "architecture"):
+        with pytest.raises(DatasetError, match="held_out is 'none', and these"):
+            make_split(source, split, 0.1, 0.1, 0, "none")
+
+
 @pytest.mark.parametrize("name", SPLITS)
 def test_splits_hold_out_what_they_say(name, mixed):
     opened = epvf_data.open(mixed)

@@ -120,7 +120,7 @@ def _source(opened: Dataset, config: OfflineConfig) -> Source:
 def _split(source: Source, name: str, config: OfflineConfig) -> Any:
     """The split, or why it is not available; when it is the only one asked for, DatasetError says so instead."""
     try:
-        return make_split(source, name, config.test_fraction, config.validation_fraction, config.seed)
+        return make_split(source, name, config.test_fraction, config.validation_fraction, config.seed, config.held_out)
     except DatasetError as error:
         if len(config.splits) == 1:
             raise

@@ -28,6 +28,7 @@ class OfflineConfig(CriticSettings):
     weight_decay: float = 3.0  # P parameters outnumber the rows, so decay is strong
     clip: float = 1.0  # limit on the norm of a gradient
     test_fraction: float = 0.1
+    held_out: str | None = None  # source or (the beginning of the) id of the architecture that those splits hold out
     validation_fraction: float = 0.1  # of the training rows; they choose the epoch and the ridge's penalty
     seed: int = 0  # of the splits, the order of the batches and the first critic
     architecture: str | None = None  # id of the policies to learn from; None: all that the critic can read together

@@ -45,14 +45,23 @@ def parse_splits(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def make_split(source: Source, name: str, test_fraction: float, validation_fraction: float, seed: int) -> Split:
+def make_split(
+    source: Source,
+    name: str,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+    held_out: str | None = None,
+) -> Split:
     """Test rows held out by `name`, and validation rows held out of the rest.
 
     By lineage whole families are validation rows as well, and of the highest returns the highest that are left, so that
     choosing by them is choosing for the test; where the training rows are one family, validation rows are drawn singly.
-    The smallest source or architecture is held out. Raises DatasetError where there is nothing to hold out.
+    Of sources and architectures the one called `held_out` is held out, else the smallest.
+
+    Raises DatasetError where there is nothing to hold out.
     """
-    train, test = _hold_out(source, name, test_fraction, seed)
+    train, test = _hold_out(source, name, test_fraction, seed, held_out)
     fit, validation = _hold_out_again(source, name, train, validation_fraction, seed + 1)
     split = Split(np.sort(train[fit]), np.sort(train[validation]), np.sort(test))
     if not all(len(part) for part in split):
@@ -63,7 +72,7 @@ def make_split(source: Source, name: str, test_fraction: float, validation_fract
     return split
 
 
-def _hold_out(source: Source, name: str, fraction: float, seed: int) -> tuple[Rows, Rows]:
+def _hold_out(source: Source, name: str, fraction: float, seed: int, wanted: str | None) -> tuple[Rows, Rows]:
     """Training and test rows, each sorted."""
     count = len(source.labels)
     if name == "iid":
@@ -72,12 +81,22 @@ def _hold_out(source: Source, name: str, fraction: float, seed: int) -> tuple[Ro
         return split_by_lineage(source.families, fraction, seed)
     if name == "high":
         return _highest(source.labels, fraction)
-    labels = np.unique(source.kinds, return_inverse=True)[1] if name == "source" else source.places(np.arange(count))
-    sizes = np.bincount(labels)
-    if len(sizes) < 2:
-        what = "sources of policies" if name == "source" else "architectures"
+    if name == "source":
+        what, (names, labels) = "sources of policies", np.unique(source.kinds, return_inverse=True)
+    else:
+        what, labels = "architectures", source.places(np.arange(count))
+        names = [spec.id for spec in source.specs]
+    if len(names) < 2:
         raise DatasetError(f"a split by {name} needs two {what} at least; these rows have one.")
-    test = labels == int(np.argmin(sizes))
+    chosen = int(np.argmin(np.bincount(labels)))
+    if wanted is not None:
+        fitting = [
+            place for place, one in enumerate(names) if one == wanted or (name != "source" and one.startswith(wanted))
+        ]
+        if len(fitting) != 1:
+            raise DatasetError(f"held_out is {wanted!r}, and these {what} are {', '.join(one[:16] for one in names)}.")
+        chosen = fitting[0]
+    test = labels == chosen
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
