@@ -348,3 +348,21 @@ def test_policies_along_a_library_run(tmp_path, algorithm):
     assert set(table.column("iteration")) == {1, 2, 3}
     assert {path.name for path in (tmp_path / "ant.runs" / "lib-plain").iterdir()} >= {"report.json", "policies"}
     assert not (tmp_path / "ant.runs" / "lib-plain" / "brax").exists()
+
+
+def test_each_architecture_is_compiled_once_however_many_commits(made, tmp_path):
+    """Compiled programs of a second half of the rows: none."""
+    (tmp_path / "ant.runs").symlink_to(made / "ant.runs")
+    counted = []
+    listener = lambda event, seconds, **_: counted.append(event)  # noqa: E731
+    collect_recipe(build(changed(policies=120, envs=16)), tmp_path / "ant.zarr")
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        report = collect_recipe(build(changed(policies=360, envs=16)), tmp_path / "ant.zarr", resume=True)
+        compiled = [event for event in counted if event == "/jax/core/compile/backend_compile_duration"]
+        assert report.commits >= 14
+        assert not compiled
+        jax.jit(lambda x: x * 3 + 1)(np.arange(17.0))  # the listener hears compilations
+        assert "/jax/core/compile/backend_compile_duration" in counted
+    finally:
+        jax.monitoring.clear_event_listeners()
