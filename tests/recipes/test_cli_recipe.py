@@ -1,0 +1,88 @@
+"""`collect --recipe` from the shell."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+RECIPE = """
+env = "ant"
+policies = 40
+envs = 16
+horizon = 30
+
+[architectures.small]
+hidden = [8]
+
+[architectures.clipped]
+hidden = [6, 6]
+activation = "relu"
+output = "clip"
+
+[sources.random]
+kind = "random"
+
+[sources.es]
+kind = "online"
+preset = "ant-cpu-es"
+snapshots = 2
+settings = { env_steps = 4000, envs = 16, horizon = 30, log_every = 1 }
+"""
+
+
+def run(*words):
+    return subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def recipe(in_tmp):
+    (in_tmp / "mine.toml").write_text(RECIPE)
+    return in_tmp
+
+
+def test_a_recipe_from_the_shell(recipe):
+    done = run("collect", "--recipe", "mine.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["dataset"], told["rows"], told["rows_total"]) == ("ant-mine.zarr", 40, 40)
+    assert "es-small: 4," in done.stderr  # teachers tell their progress
+    assert "collect: 40/40 episodes" in done.stderr
+    again = run("collect", "--recipe", "mine.toml")
+    assert again.returncode == 1
+    assert "already holds 40 rows of exactly this collection; add --resume" in again.stderr
+    more = run("collect", "--recipe", "mine.toml", "--resume", "--policies", "60", "--json", "--quiet")
+    assert json.loads(more.stdout)["rows"] == 20
+    assert more.stderr == ""
+    shown = run("info", "ant-mine.zarr").stdout
+    assert "rows by source" in shown
+    coverage = json.loads(run("info", "ant-mine.zarr", "--json").stdout)["coverage"]
+    assert {(line["source"]) for line in coverage} == {"random", "es"}
+    assert sum(line["rows"] for line in coverage) == 60
+    checked = json.loads(run("validate", "ant-mine.zarr", "--deep", "--resimulate", "60", "--json").stdout)
+    assert (checked["ok"], checked["max_return_error"]) == (True, 0)
+    copied = run("collect", "--recipe", "ant-mine.zarr", "--policies", "60", "--out", "copy.zarr", "--json", "--quiet")
+    assert json.loads(copied.stdout)["rows"] == 60
+    same = json.loads(run("diff", "ant-mine.zarr", "copy.zarr", "--json").stdout)
+    assert (same["rows_only_first"], same["rows_only_second"], same["rows_in_both"]) == (0, 0, 60)
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "said"),
+    [
+        ([], ('kind = "random"', 'kind = "randon"'), "sources.random: there is no kind of source 'randon'"),
+        (["--set", "sources.es.presett=x"], None, "sources.es: there is no setting presett; did you mean preset?"),
+        (["--base", "x.safetensors"], None, "--base goes with a collection without --recipe"),
+        (["--env", "ants"], None, "there is no environment 'ants'; did you mean ant?"),
+        (["--set", "sources.odd=3"], None, "sources.odd: got 3; it is a table of settings."),
+        (["--out", "mine.toml"], None, "mine.toml"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_sentence(recipe, words, change, said):
+    if change:
+        (recipe / "mine.toml").write_text(RECIPE.replace(*change))
+    done = run("collect", "--recipe", "mine.toml", *words)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (recipe / "ant-mine.zarr").exists()
