@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt32
+from jaxtyping import Float, Float32, Int, UInt32
 
 from epvf_data.collectors.bundled import bundled_files
 from epvf_data.envs import Env
@@ -112,23 +113,30 @@ def plan(recipe: Recipe, families: int, seed: int, rows: Int[np.ndarray, "n"]) -
     before = np.floor(rows * share + 1e-9).astype(np.int64)  # fresh rows among the rows before this one
     fresh = np.floor((rows + 1) * share + 1e-9).astype(np.int64) > before
     turn = rows - before  # number among the perturbed rows
-    family, member = turn % families, turn // families
-    pair = np.maximum(member - 1, 0) // (2 if source.antithetic else 1)
-    sign = np.where(member == 0, 0, np.where(source.antithetic & (member % 2 == 0), -1, 1))
-    scales = np.asarray(source.scales, np.float32)[pair % len(source.scales)]
+    family, pair, sign, scales = members(turn, families, source.scales, source.antithetic)
     drawn = _draw(seed, rows.astype(np.uint32), fresh, family.astype(np.uint32), pair.astype(np.uint32))
     noise_seed, reset_seed, uniform = (np.asarray(value) for value in drawn)
     low, high = np.log(recipe.random.scale)
     return Plan(
         fresh=fresh,
         base=np.where(fresh, -1, family),
-        scale=np.where(fresh, np.exp(low + uniform * (high - low)), np.where(sign == 0, 0.0, scales)).astype(
-            np.float32
-        ),
+        scale=np.where(fresh, np.exp(low + uniform * (high - low)), scales).astype(np.float32),
         sign=np.where(fresh, 0, sign).astype(np.int8),
         noise_seed=noise_seed,
         reset_seed=reset_seed,
     )
+
+
+def members(
+    number: Int[np.ndarray, "n"], families: int, scales: Sequence[float], antithetic: bool
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"], Int[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
+    """Family, pair, sign and scale of numbered rows: families take turns, each its base itself (sign 0), then
+    perturbations, the scales in turn; the two halves of an antithetic pair share scale and noise."""
+    family, member = number % families, number // families
+    pair = np.maximum(member - 1, 0) // (2 if antithetic else 1)
+    sign = np.where(member == 0, 0, np.where(antithetic & (member % 2 == 0), -1, 1))
+    scale = np.where(sign == 0, np.float32(0), np.asarray(scales, np.float32)[pair % len(scales)])
+    return family, pair, sign, scale
 
 
 @jax.jit

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt32
 
 from epvf_data.collectors.lot import Drawn
+from epvf_data.collectors.recipe import members
 from epvf_data.policies.initial import INITS, draw
 from epvf_data.policies.perturb import LAWS, perturb
 from epvf_data.policies.spec import PolicySpec
@@ -107,10 +108,7 @@ class Mixture:
             return Plan(law, none, number, zeros, zeros, zeros), zeros
         bases, begin = self.bases[name], self.begin[name]
         if isinstance(source, Spread):
-            base, member = number % len(bases.ids), number // len(bases.ids)
-            pair = np.maximum(member - 1, 0) // (2 if source.antithetic else 1)
-            sign = np.where(member == 0, 0, np.where(source.antithetic & (member % 2 == 0), -1, 1))
-            radius = np.where(sign == 0, 0.0, np.array(source.radii)[pair % len(source.radii)])
+            base, pair, sign, radius = members(number, len(bases.ids), source.radii, source.antithetic)
             way = np.full(len(number), WAYS.index(source.law))
             return Plan(way, begin + base, base, pair, sign, radius), zeros
         if isinstance(source, Renumbered):

@@ -205,6 +205,10 @@ class RecipeConfig:
                 check_one_of(f"architecture for sources.{name}", one, self.architectures)
             if isinstance(source, (Between, Renumbered)):
                 self._check_pool(name, source)
+            if isinstance(source, Teacher) and source.objective:  # a name of ours: a recipe must not load code
+                check_one_of(
+                    f"objective of {self.env} for sources.{name}", source.objective, envs.objectives(self.env) or ("''",)
+                )
         for name in self.architectures:
             if not self.of(name):
                 raise ConfigError(f"no source makes rows of architectures.{name}; name it in one, or leave it out.")

@@ -243,7 +243,8 @@ def test_files_are_bases_too(tmp_path):
     save_policy(tmp_path / "mine.safetensors", spec, flat)
     source = {"kind": "perturbed", "bases": [str(tmp_path / "mine.safetensors")], "architectures": ["plain"]}
     recipe = {**RECIPE, "sources": {"mine": source, "random": {"kind": "random"}}}
-    drawn = lots_of(build(recipe), tmp_path / "runs")[0].draw(np.arange(8))
+    lot = next(lot for lot in lots_of(build(recipe), tmp_path / "runs") if lot.spec == spec)
+    drawn = lot.draw(np.arange(8))
     assert any(np.array_equal(row, flat) for row in drawn.params)
     as_it_is = {**recipe, "architectures": {"plain": {"like": str(tmp_path / "mine.safetensors")}}}
     assert lots_of(build(as_it_is), tmp_path / "runs")[0].spec == spec
@@ -306,7 +307,7 @@ def test_a_mistaken_recipe_gets_one_sentence(recipe, said):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ({"kind": "online", "objective": "flying"}, "no objective 'flying'; choose from ant.slow"),
+        ({"kind": "online", "objective": "flying"}, "no objective of ant for sources.odd 'flying'; choose one of slow"),
         ({"kind": "online", "preset": "ant-cup"}, "sources.odd: there is no preset 'ant-cup'"),
         ({"kind": "online", "settings": {"env_stepps": 3}}, "did you mean env_steps?"),
         ({"kind": "library", "architectures": ["norm"]}, "ppo trains policies with"),
@@ -318,6 +319,19 @@ def test_a_mistaken_teacher_gets_one_sentence_before_anything_is_written(tmp_pat
         collect_recipe(build(recipe), tmp_path / "ant.zarr")
     assert said in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_from_a_stranger_loads_no_code(made, in_tmp, monkeypatch):
+    (in_tmp / "ant.py").write_text("open('trace', 'w')")
+    for objective in ("py:make", "standing:make", "../ant"):
+        with pytest.raises(ConfigError, match="there is no objective of ant"):
+            build(changed(sources__stand={"objective": objective}))
+    stranger = epvf_data.open(made / "ant.zarr").commits[0].provenance["config"]["recipe"] | {"env": "ant.py:make"}
+    commit = type("Commit", (), {"provenance": {"config": {"recipe": stranger}}})
+    monkeypatch.setattr("epvf_data.store.reader.open", lambda path: type("Opened", (), {"commits": [commit]}))
+    with pytest.raises(ConfigError, match="none of this package's; name it with --env"):
+        read(str(made / "ant.zarr"))
+    assert not (in_tmp / "trace").exists()
 
 
 def test_names_of_recipes(tmp_path, made):
