@@ -170,9 +170,16 @@ def _follow(
             bars.append(stack.enter_context(Bar(name, "env steps", quiet)))
         bars[-1].update(min(steps, total), total, steps, "env steps")
 
+    runs = target.with_suffix(".runs")
+    with contextlib.ExitStack() as stack:
+        try:
+            lots = lots_of(settings, runs, trained)
+        except KeyboardInterrupt:
+            raise DatasetError(
+                f"interrupted while teachers were trained: what they have learned is kept in {runs}, and the same "
+                "command goes on from there."
+            ) from None
     try:
-        with contextlib.ExitStack() as stack:
-            lots = lots_of(settings, target.with_suffix(".runs"), trained)
         with Bar("collect", "episodes", quiet) as bar:
             return gather(
                 lots,

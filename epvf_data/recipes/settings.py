@@ -207,7 +207,9 @@ class RecipeConfig:
                 self._check_pool(name, source)
             if isinstance(source, Teacher) and source.objective:  # a name of ours: a recipe must not load code
                 check_one_of(
-                    f"objective of {self.env} for sources.{name}", source.objective, envs.objectives(self.env) or ("''",)
+                    f"objective of {self.env} for sources.{name}",
+                    source.objective,
+                    envs.objectives(self.env) or ("''",),
                 )
         for name in self.architectures:
             if not self.of(name):

@@ -1,8 +1,10 @@
 """`collect --recipe` from the shell."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -65,6 +67,29 @@ def test_a_recipe_from_the_shell(recipe):
     assert json.loads(copied.stdout)["rows"] == 60
     same = json.loads(run("diff", "ant-mine.zarr", "copy.zarr", "--json").stdout)
     assert (same["equal"], same["rows_only"], same["rows_in_both"]) == (True, [0, 0], 60)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_teacher_learns_keeps_what_it_has_learned(recipe):
+    (recipe / "mine.toml").write_text(RECIPE.replace("env_steps = 4000", "env_steps = 400000"))
+    words = [sys.executable, "-m", "epvf_data", "collect", "--recipe", "mine.toml"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    metrics = recipe / "ant-mine.runs" / "es-clipped" / "metrics.jsonl"
+    deadline = time.time() + 120
+    while time.time() < deadline and not metrics.exists():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "kept in ant-mine.runs, and the same command goes on" in told
+    assert "Traceback" not in told
+    before = metrics.read_text().splitlines()
+    done = run("collect", "--recipe", "mine.toml", "--json", "--quiet")
+    assert json.loads(done.stdout)["rows"] == 40
+    after = metrics.read_text().splitlines()
+    assert after[: len(before)] == before  # the run went on where it was
+    assert len(after) > len(before)
 
 
 @pytest.mark.parametrize(
