@@ -14,7 +14,8 @@ from epvf_data.collectors.lot import Lot
 from epvf_data.collectors.setting import STOCHASTIC_EPISODES
 from epvf_data.errors import ConfigError
 from epvf_data.recipes.rows import Mixture
-from epvf_data.recipes.settings import RecipeConfig, to_dict
+from epvf_data.recipes.settings import RecipeConfig
+from epvf_data.recipes.tables import to_dict
 from epvf_data.recipes.teachers import Progress, gather_bases, prepare
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import simulation
@@ -35,7 +36,7 @@ def collect_recipe(
 
     Teachers' runs lie in a folder beside the data set, OUT.runs, where an interrupted call finds them again. `resume`
     continues, or extends to more policies; the rows are those that an uninterrupted call would have made. Every commit
-    holds the recipe: `settings.read` of a data set gives it back, and on the same machine and versions it makes the
+    holds the recipe: `tables.read` of a data set gives it back, and on the same machine and versions it makes the
     same rows. `trained` is called with (teacher, control steps, control steps in all).
 
     Raises ConfigError for settings that cannot be, DatasetError and StorageError as `collect` does.
