@@ -102,6 +102,7 @@ def _start(directory: Path, config: BaselineConfig, env: Env) -> None:
             raise RunError(f"{directory} was started with other settings; choose another directory for a new run.")
         for old in (directory / "metrics.jsonl", *(directory / "policies").glob("*.safetensors")):
             old.unlink(missing_ok=True)
+        shutil.rmtree(directory / _STEPS, ignore_errors=True)
         rundir.write_json(directory / "versions.json", _versions())
         return
     rundir.create_run(directory, settings)

@@ -158,7 +158,7 @@ def _follow(
     from epvf_data.config import parse_overrides
     from epvf_data.envs import make as made
     from epvf_data.progress import Bar
-    from epvf_data.recipes import build, lots_of, read
+    from epvf_data.recipes import build, lots_of, read, runs_of
 
     settings = build(read(recipe, flags.get("env")), parse_overrides(changes), flags)
     target = out or Path(f"{made(settings.env).name}-{Path(recipe).stem}.zarr")
@@ -170,14 +170,13 @@ def _follow(
             bars.append(stack.enter_context(Bar(name, "env steps", quiet)))
         bars[-1].update(min(steps, total), total, steps, "env steps")
 
-    runs = target.with_suffix(".runs")
     with contextlib.ExitStack() as stack:
         try:
-            lots = lots_of(settings, runs, trained)
+            lots = lots_of(settings, target, resume=resume, trained=trained)
         except KeyboardInterrupt:
             raise DatasetError(
-                f"interrupted while teachers were trained: what they have learned is kept in {runs}, and the same "
-                "command goes on from there."
+                f"interrupted while teachers were trained: what they have learned is kept in {runs_of(target)}, and "
+                "the same command goes on from there."
             ) from None
     try:
         with Bar("collect", "episodes", quiet) as bar:

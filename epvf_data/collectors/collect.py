@@ -13,6 +13,7 @@ import numpy as np
 
 from epvf_data.collectors.lot import Lot
 from epvf_data.collectors.setting import CollectConfig, lot_of
+from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
@@ -148,19 +149,30 @@ class _Tally:
             self.progress(self.episodes, self.total, self.steps)
 
 
-def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[np.ndarray]:
-    """Numbers of the rows of each lot that `out` does not hold yet."""
-    wanted = [np.ones(lot.rows, bool) for lot in lots]
+def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
+    """The data set that rows of this environment shall go to; None where there is none yet.
+
+    Raises DatasetError where there is none to resume, or one of another environment.
+    """
     if unmade(out):
         if resume:
             raise DatasetError(f"there is no data set {out} to resume; leave --resume out to start one.")
-        return [np.flatnonzero(rows) for rows in wanted]
-    dataset, env, runs = reader.open(out), lots[0].env, {lot.run for lot in lots}
+        return None
+    dataset = reader.open(out)
     if dataset.env.digest != env.digest:
         raise DatasetError(
             f"{out} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), this collection is of "
             f"{env.name} (digest {env.digest[:12]}); give another --out."
         )
+    return dataset
+
+
+def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[np.ndarray]:
+    """Numbers of the rows of each lot that `out` does not hold yet."""
+    wanted = [np.ones(lot.rows, bool) for lot in lots]
+    dataset, runs = target(out, lots[0].env, resume), {lot.run for lot in lots}
+    if dataset is None:
+        return [np.flatnonzero(rows) for rows in wanted]
     mine = [commit.provenance for commit in dataset.commits if commit.provenance.get("run") in runs]
     if not mine and any(
         made.get("run") in runs for commit in dataset.commits for made in first_hand(commit.provenance)

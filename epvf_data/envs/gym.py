@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ OBJECTIVES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
 }
 
 
+_PLANAR: dict[str, Any] = {"timestep": 0.002, "substeps": 4, "cost": 1e-3, "noise": 5e-3, "alive": 1.0, "limit": 10.0}
+
+
 def hopper(objective: str | None = None) -> Env:
     """Hopper-v5: hop forward on one leg without falling."""
 
@@ -36,18 +39,7 @@ def hopper(objective: str | None = None) -> Env:
         upright = (state.qpos[1] > 0.7) & (jnp.abs(state.qpos[2]) < 0.2)
         return ~(upright & (jnp.abs(rest) < 100).all())
 
-    return _body(
-        "hopper",
-        objective,
-        actions=3,
-        timestep=0.002,
-        substeps=4,
-        cost=1e-3,
-        noise=5e-3,
-        alive=1.0,
-        ends=ends,
-        limit=10.0,
-    )
+    return _body("hopper", objective, actions=3, ends=ends, **_PLANAR)
 
 
 def walker2d(objective: str | None = None) -> Env:
@@ -57,18 +49,7 @@ def walker2d(objective: str | None = None) -> Env:
         height, pitch = state.qpos[1], state.qpos[2]
         return ~((height > 0.8) & (height < 2.0) & (jnp.abs(pitch) < 1.0))
 
-    return _body(
-        "walker2d",
-        objective,
-        actions=6,
-        timestep=0.002,
-        substeps=4,
-        cost=1e-3,
-        noise=5e-3,
-        alive=1.0,
-        ends=ends,
-        limit=10.0,
-    )
+    return _body("walker2d", objective, actions=6, ends=ends, **_PLANAR)
 
 
 def halfcheetah(objective: str | None = None) -> Env:

@@ -41,20 +41,28 @@ def collect_recipe(
 
     Raises ConfigError for settings that cannot be, DatasetError and StorageError as `collect` does.
     """
+    lots = lots_of(config, out, resume=resume, trained=trained)
+    return collector.gather(lots, out, resume=resume, progress=progress)
+
+
+def runs_of(out: str | Path) -> Path:
+    """Where the teachers of a data set keep their runs."""
     out = Path(out)
-    return collector.gather(
-        lots_of(config, out.with_suffix(".runs"), trained), out, resume=resume, mixed=True, progress=progress
-    )
+    return out.with_name(out.name.removesuffix(".zarr") + ".runs")
 
 
-def lots_of(config: RecipeConfig, runs: Path, trained: Progress | None = None) -> list[Lot]:
-    """The rows of each architecture, once its teachers are trained."""
-    made = envs.make(config.env)
+def lots_of(
+    config: RecipeConfig, out: str | Path, *, resume: bool = False, trained: Progress | None = None
+) -> list[Lot]:
+    """The rows of each architecture for the data set `out`, once its teachers are trained. What can be refused without
+    them is refused before."""
+    runs, made = runs_of(out), envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
     backend, states = resolve_backend(env, config.backend), probing_states(env, config.probes)
     specs = {name: one.spec(env) for name, one in sorted(config.architectures.items())}
     if len({spec.id for spec in specs.values()}) < len(specs):
         raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
+    collector.target(Path(out), env, resume)
     plain, counts, lots = to_dict(config), config.counts(), []
     prepared = {name: prepare(config, name, spec, env, runs) for name, spec in specs.items()}  # all, before any trains
     for name, spec in specs.items():

@@ -105,7 +105,6 @@ class Teacher(Spread):
 
     objective: str = ""  # of the training; the rows are judged by the recipe's environment
     snapshots: int = 10
-    settings: Mapping[str, Any] = field(default_factory=dict)  # changes of the preset, as `--set` has them
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,6 +116,7 @@ class OnlineTeacher(Teacher):
     """A run of `train-online`: EPVF, an evolution strategy or random search, by preset."""
 
     preset: str = "body"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # changes of the preset, as `--set` has them
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class LibraryTeacher(Teacher):
     """A run of PPO or SAC."""
 
     preset: str = "ant-ppo-cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as above
 
 
 @dataclass(frozen=True)

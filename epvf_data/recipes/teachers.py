@@ -100,7 +100,7 @@ def _files(source: Perturbed, spec: PolicySpec, env: Env) -> Bases:
 
 def _snapshots(folder: Path, spec: PolicySpec) -> Bases:
     """The policies that a run has kept, in the order of its iterations."""
-    paths = sorted((folder / "policies").glob("at-*.safetensors"))
+    paths = sorted((folder / "policies").glob("at-*.safetensors"), key=lambda path: (_iteration(path), path.name))
     loaded = [load_policy(path) for path in paths]
     if not loaded:
         raise ConfigError(f"the run {folder} has kept no policy; ask for more snapshots or env_steps.")
@@ -113,7 +113,11 @@ def _snapshots(folder: Path, spec: PolicySpec) -> Bases:
     run = rundir.read_run(folder)
     name = run.get("run") or zlib.crc32(json.dumps(run, sort_keys=True).encode())
     ids = tuple(policy_id(spec, one) for one in params)
-    return Bases(params, ids, f"{folder.name}/{str(name)[:16]}", np.array([int(path.name[3:9]) for path in paths]))
+    return Bases(params, ids, f"{folder.name}/{str(name)[:16]}", np.array(list(map(_iteration, paths))))
+
+
+def _iteration(path: Path) -> int:
+    return int(path.stem.split("-")[1])
 
 
 def _training(
@@ -128,11 +132,10 @@ def _training(
         )
     policy = {one.name: getattr(spec, one.name) for one in dataclasses.fields(PolicyConfig)}
     policy["hidden"] = list(spec.hidden)
-    changes = configuration.flatten(source.settings)
     if isinstance(source, OnlineTeacher):
         own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}
         own |= configuration.flatten({"policy": policy})
-        online = online_config(source.preset, **{**changes, **own})
+        online = online_config(source.preset, **{**configuration.flatten(source.settings), **own})
         finished, total = _finished(folder, configuration.to_dict(online)), online.env_steps or 0
 
         def train(tell: Tell) -> None:
@@ -140,7 +143,7 @@ def _training(
             train_online(online, folder, resume=resume, progress=lambda event: tell(event["env_steps"], total))
 
     elif isinstance(source, LibraryTeacher):
-        library = _library(source, task, policy, changes, seed)
+        library = _library(source, task, policy, seed)
         finished = _finished(folder, configuration.to_dict(library))
 
         def train(tell: Tell) -> None:
@@ -148,10 +151,10 @@ def _training(
 
     else:
         assert isinstance(source, EvolutionTeacher)
+        env = env.with_horizon(source.horizon or config.horizon or env.horizon)
         own = {**configuration.to_dict(source), "backend": config.backend, "env": env.digest, "spec": spec.id}
         own["seed"] = seed
         finished = _finished(folder, own)
-        env = env.with_horizon(source.horizon or config.horizon or env.horizon)
 
         def train(tell: Tell) -> None:
             evolve(source, env, spec, folder, own, tell)
@@ -168,9 +171,7 @@ def _finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     return (folder / "report.json").is_file()
 
 
-def _library(
-    source: LibraryTeacher, task: str, policy: Mapping[str, Any], changes: Mapping[str, Any], seed: int
-) -> BaselineConfig:
+def _library(source: LibraryTeacher, task: str, policy: Mapping[str, Any], seed: int) -> BaselineConfig:
     """PPO or SAC with this architecture, which must be one that brax has."""
     algorithm = baseline_config(source.preset).algorithm
     widths = "policy_hidden_layer_sizes" if algorithm == "ppo" else "hidden_layer_sizes"
@@ -183,4 +184,4 @@ def _library(
                 "that this source is for."
             )
     own |= {"env": task, "seed": seed, "evaluations": source.snapshots}
-    return baseline_config(source.preset, **{**changes, **own})
+    return baseline_config(source.preset, **{**configuration.flatten(source.settings), **own})

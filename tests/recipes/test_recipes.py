@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data import envs
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, RunError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, RunError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.initial import INITS, draw
@@ -166,7 +166,7 @@ def test_the_recipe_of_a_data_set_makes_its_rows_again(made, tmp_path):
 
 def test_rows_are_the_same_in_parts_and_out_of_turn(made, tmp_path):
     runs = made / "ant.runs"
-    lots = lots_of(build(RECIPE), runs)
+    lots = lots_of(build(RECIPE), made / "ant.zarr")
     for lot in lots:
         whole = lot.draw(np.arange(lot.rows))
         some = lot.draw(np.array([3, 17, 30]))
@@ -181,8 +181,8 @@ def test_rows_are_the_same_in_parts_and_out_of_turn(made, tmp_path):
 
 
 def test_adding_a_source_leaves_the_policies_of_the_others(made):
-    fewer = lots_of(build(changed(sources__between=None)), made / "ant.runs")[0]
-    more = lots_of(build(RECIPE), made / "ant.runs")[0]
+    fewer = lots_of(build(changed(sources__between=None)), made / "ant.zarr")[0]
+    more = lots_of(build(RECIPE), made / "ant.zarr")[0]
     drawn = [{flat.tobytes() for flat in lot.draw(np.arange(30)).params} for lot in (fewer, more)]
     assert len(drawn[0] & drawn[1]) > 20
 
@@ -243,16 +243,16 @@ def test_files_are_bases_too(tmp_path):
     save_policy(tmp_path / "mine.safetensors", spec, flat)
     source = {"kind": "perturbed", "bases": [str(tmp_path / "mine.safetensors")], "architectures": ["plain"]}
     recipe = {**RECIPE, "sources": {"mine": source, "random": {"kind": "random"}}}
-    lot = next(lot for lot in lots_of(build(recipe), tmp_path / "runs") if lot.spec == spec)
+    lot = next(lot for lot in lots_of(build(recipe), tmp_path / "ant.zarr") if lot.spec == spec)
     drawn = lot.draw(np.arange(8))
     assert any(np.array_equal(row, flat) for row in drawn.params)
     as_it_is = {**recipe, "architectures": {"plain": {"like": str(tmp_path / "mine.safetensors")}}}
-    assert lots_of(build(as_it_is), tmp_path / "runs")[0].spec == spec
+    assert lots_of(build(as_it_is), tmp_path / "ant.zarr")[0].spec == spec
     with pytest.raises(ArchitectureMismatchError, match="environment hopper has 11 observations"):
-        lots_of(build({**as_it_is, "env": "hopper"}), tmp_path / "runs")
+        lots_of(build({**as_it_is, "env": "hopper"}), tmp_path / "ant.zarr")
     recipe["sources"] = {"mine": source | {"architectures": []}}
     with pytest.raises(ArchitectureMismatchError, match=r"sources.mine: the policy in .* is 34-8-8"):
-        lots_of(build(recipe), tmp_path / "runs")
+        lots_of(build(recipe), tmp_path / "ant.zarr")
 
 
 def test_populations_of_cma_es(tmp_path):
@@ -262,7 +262,7 @@ def test_populations_of_cma_es(tmp_path):
     first = lots_of(build(recipe), tmp_path / "one")[0].draw(np.arange(30))
     again = lots_of(build(recipe), tmp_path / "two")[0].draw(np.arange(30))
     np.testing.assert_array_equal(first.params, again.params)
-    assert len(list((tmp_path / "one" / "cma-plain" / "policies").iterdir())) == 9
+    assert len(list((tmp_path / "one.runs" / "cma-plain" / "policies").iterdir())) == 9
     taken = time.perf_counter()
     lots_of(build(recipe), tmp_path / "one")
     assert len({*first.lineage.words("base")}) == 9
@@ -319,6 +319,17 @@ def test_a_mistaken_teacher_gets_one_sentence_before_anything_is_written(tmp_pat
         collect_recipe(build(recipe), tmp_path / "ant.zarr")
     assert said in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_collected_is_told_before_anything_is_trained(made, tmp_path):
+    with pytest.raises(DatasetError, match="holds rows of ant .* give another --out"):
+        collect_recipe(build(changed(horizon=20)), made / "ant.zarr", resume=True)
+    with pytest.raises(DatasetError, match="to resume; leave --resume out"):
+        collect_recipe(build(RECIPE), tmp_path / "ant.zarr", resume=True)
+    assert not list(tmp_path.iterdir())
+    source = {"kind": "evolution", "settings": {"envs": 3}}
+    with pytest.raises(ConfigError, match="sources.cma: there is no setting settings"):
+        build(changed(sources__cma=source))
 
 
 def test_a_recipe_from_a_stranger_loads_no_code(made, in_tmp, monkeypatch):
