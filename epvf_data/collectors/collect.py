@@ -15,6 +15,7 @@ from epvf_data.collectors.lot import Lot
 from epvf_data.collectors.setting import CollectConfig, lot_of
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
 from epvf_data.recording.rows import make_rows as rows_of
@@ -78,7 +79,8 @@ def gather(
     began = time.perf_counter()
     out = Path(out)
     missing = _missing_rows(lots, out, resume, mixed)
-    _check_space(lots, out, missing)
+    sizes = [rows.size * row_bytes(lot.spec, lot.probe_states) for lot, rows in zip(lots, missing, strict=True)]
+    check_space(out, sum(rows.size for rows in missing), sum(sizes))
     tally = _Tally(progress, sum(rows.size * lot.episodes for lot, rows in zip(lots, missing, strict=True)), began)
     commits = 0
     returns: list[np.ndarray] = []
@@ -213,16 +215,18 @@ def _batches(lots: Sequence[Lot], missing: Sequence[np.ndarray]) -> Iterator[tup
         yield from (piece for piece in turn if piece is not None)
 
 
-def _check_space(lots: Sequence[Lot], out: Path, missing: Sequence[np.ndarray]) -> None:
-    needed = sum(
-        rows.size * (4 * (lot.spec.size + len(lot.probe_states) * lot.spec.action_size) + 64)
-        for lot, rows in zip(lots, missing, strict=True)
-    )
+def row_bytes(spec: PolicySpec, probe_states: np.ndarray) -> int:
+    """About what a row takes on the disk before compression."""
+    return 4 * (spec.size + len(probe_states) * spec.action_size) + 64
+
+
+def check_space(out: Path, rows: int, needed: int) -> None:
+    """Raises StorageError when so many bytes do not fit where the data set lies."""
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise StorageError(
-            f"{sum(rows.size for rows in missing)} rows need {needed / 1e9:.2f} GB and {folder} has "
+            f"{rows} rows need {needed / 1e9:.2f} GB and {folder} has "
             f"{free / 1e9:.2f} GB free; free some space or ask for fewer --policies."
         )
 

@@ -62,8 +62,11 @@ def lots_of(
     specs = {name: one.spec(env) for name, one in sorted(config.architectures.items())}
     if len({spec.id for spec in specs.values()}) < len(specs):
         raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
-    collector.target(Path(out), env, resume)
+    held = collector.target(Path(out), env, resume)
     plain, counts, lots = to_dict(config), config.counts(), []
+    if held is None:
+        sizes = {name: counts[name] * collector.row_bytes(spec, states) for name, spec in specs.items()}
+        collector.check_space(Path(out), sum(counts.values()), sum(sizes.values()))
     prepared = {name: prepare(config, name, spec, env, runs) for name, spec in specs.items()}  # all, before any trains
     for name, spec in specs.items():
         bases = gather_bases(config, name, spec, runs, prepared[name], trained)

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data import envs
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, RunError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, RunError, StorageError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.initial import INITS, draw
@@ -321,11 +322,14 @@ def test_a_mistaken_teacher_gets_one_sentence_before_anything_is_written(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_collected_is_told_before_anything_is_trained(made, tmp_path):
+def test_what_cannot_be_collected_is_told_before_anything_is_trained(made, tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="holds rows of ant .* give another --out"):
         collect_recipe(build(changed(horizon=20)), made / "ant.zarr", resume=True)
     with pytest.raises(DatasetError, match="to resume; leave --resume out"):
         collect_recipe(build(RECIPE), tmp_path / "ant.zarr", resume=True)
+    with monkeypatch.context() as full, pytest.raises(StorageError, match="120 rows need .* free some space"):
+        full.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
+        collect_recipe(build(RECIPE), tmp_path / "ant.zarr")
     assert not list(tmp_path.iterdir())
     source = {"kind": "evolution", "settings": {"envs": 3}}
     with pytest.raises(ConfigError, match="sources.cma: there is no setting settings"):
