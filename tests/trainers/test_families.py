@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -133,6 +135,14 @@ def test_the_source_or_architecture_that_is_held_out_can_be_named(mixed):
     for split in ("source", "architecture"):
         with pytest.raises(DatasetError, match="held_out is 'none', and these"):
             make_split(source, split, 0.1, 0.1, 0, "none")
+
+
+def test_a_task_that_many_solve_has_no_highest_returns_to_rank(mixed):
+    opened = epvf_data.open(mixed)
+    source = open_source([opened.table(item.id) for item in opened.architectures], 0)
+    best = np.sort(source.labels)[-100]
+    with pytest.raises(DatasetError, match="highest returns are all .* nothing to rank; choose another split"):
+        make_split(replace(source, labels=np.minimum(source.labels, best)), "high", 0.1, 0.1, 0)
 
 
 @pytest.mark.parametrize("name", SPLITS)

@@ -80,7 +80,13 @@ def _hold_out(source: Source, name: str, fraction: float, seed: int, wanted: str
     if name == "lineage":
         return split_by_lineage(source.families, fraction, seed)
     if name == "high":
-        return _highest(source.labels, fraction)
+        train, test = _highest(source.labels, fraction)
+        if np.ptp(source.labels[test]) == 0:
+            raise DatasetError(
+                f"the {len(test)} highest returns are all {source.labels[test[0]]:g}, so that a split by them has "
+                "nothing to rank; choose another split."
+            )
+        return train, test
     if name == "source":
         what, (names, labels) = "sources of policies", np.unique(source.kinds, return_inverse=True)
     else:
