@@ -82,7 +82,7 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
     """Physics leaves the jit, nothing else does."""
     run = make_iteration(config, env, spec)
     choose, candidates = jax.jit(run.propose), jax.jit(run.candidates)
-    fit, improve = jax.jit(run.fit, donate_argnums=0), jax.jit(run.improve, donate_argnums=0)
+    fit, improve = jax.jit(run.fit), jax.jit(run.improve)  # not donated: Ctrl-C in a chunk saves the state before it
     seeds, count = config.seeds, config.envs
 
     def roll(params: np.ndarray, reset: np.ndarray, episodes: int, sample: bool) -> Outcomes:
