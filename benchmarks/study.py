@@ -4,9 +4,9 @@ python benchmarks/study.py DIR                   # hours on two cores; goes on w
 python benchmarks/study.py DIR --scale smoke     # minutes: shows that everything runs
 
 The data sets are what online runs left behind, so that returns spread from the first policies to the last: CartPole
-(without the 70 % of policies that solve it) and the Ant, each from an EPVF run and an evolution strategy, with policies
-of two widths. Critics are compared on the wider policies; those that read both widths also predict the narrower ones
-from the wider ones alone.
+(without the policies that solve it, three quarters) and the Ant, each from an EPVF run and an evolution strategy,
+with policies of two widths. Critics are compared on the wider policies; those that read both widths also predict the
+narrower ones from the wider ones alone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from epvf_data.curation.merge import merge
 from epvf_data.curation.select import filter_rows, sample
 from epvf_data.recording.task import task_of
 from epvf_data.rollout import rollout
+from epvf_data.store.reader import Dataset
 from epvf_data.trainers.evaluation import EvaluationConfig, compare, evaluate
 from epvf_data.trainers.metrics import spearman
 
@@ -146,7 +147,7 @@ def study(folder: Path, task: str, scale: Scale) -> dict[str, Any]:
             print(f"{task} {name}: rollouts along the gradient", flush=True)
             evaluate(run, config=ask)
     names = {str(run): name for name, run in (*fitted.items(), *mixed.items())}
-    found: dict[str, Any] = {"rows": dataset.rows, "summary": dataset.summary(), "ceiling": ceiling(path)}
+    found: dict[str, Any] = {"rows": dataset.rows, "summary": dataset.summary(), "ceiling": ceiling(dataset, wide.id)}
     for key, some in (("wide", fitted), ("mixed", mixed)):
         found[key] = compare(list(some.values()))
         for line in (line for lines in found[key]["splits"].values() for line in lines):
@@ -161,11 +162,10 @@ def study(folder: Path, task: str, scale: Scale) -> dict[str, Any]:
     return found
 
 
-def ceiling(path: Path, episodes: int = 16) -> float:
-    """Spearman of the wider policies' stored returns with their means over fresh episodes: about what a critic reaches
+def ceiling(dataset: Dataset, architecture: str, episodes: int = 16) -> float:
+    """Spearman of an architecture's stored returns with their means over fresh episodes: about what a critic reaches
     on rows held out at random that knows every policy's true mean. 1 where nothing is random."""
-    dataset = epvf_data.open(path)
-    env, table = task_of(dataset), dataset.table(max(dataset.architectures, key=lambda item: item.rows).id)
+    env, table = task_of(dataset), dataset.table(architecture)
     if not env.random_start:
         return 1.0
     seeds = np.tile(np.array([7, 0], np.uint32), (table.rows, 1))
