@@ -150,7 +150,7 @@ def _rows(axes: Axes, variants: Sequence[Mapping[str, Any]], styles: list[Style]
     names = []
     for variant, style in zip(variants, styles, strict=True):
         dash = DASHES[CONTROL_STYLES.index(style["linestyle"])] if style.get("linestyle", "-") != "-" else "—"
-        so_far = f" at {variant['iterations']:,.0f}" if variant["seeds"] else ""
+        so_far = f" in iteration {variant['iterations']:,.0f}" if variant["seeds"] else ""
         mark = "" if variant["status"] == "finished" else f"\n({variant['status']}{so_far})"
         names.append(f"{dash} {variant['label']}{mark}")
     axes.set_yticks(range(len(variants)), names, fontsize=10)
