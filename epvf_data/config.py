@@ -95,6 +95,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
+def completed(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version stored, with the defaults of those that it did not know."""
+    found = dict(stored)
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if dataclasses.is_dataclass(default):
+            found[field.name] = completed(type(default), found.get(field.name, {}))
+        elif default is not dataclasses.MISSING:
+            found.setdefault(field.name, list(default) if isinstance(default, tuple) else default)
+    return found
+
+
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):

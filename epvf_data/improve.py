@@ -82,8 +82,11 @@ def climb(
     return theta, moments, norms[0]
 
 
-def rate_at(first: float, last: float | None, fraction: Float[Array, ""]) -> Float[Array, ""]:
-    """The learning rate after this fraction of the budget: exponentially from `first` to `last`, or constant."""
+def rate_at(first: float, last: float | None, fraction: Float[Array, ""], end: float = 1.0) -> Float[Array, ""]:
+    """The learning rate after this fraction of the budget: exponentially from `first` to `last`, or constant.
+
+    `last` is reached at the fraction `end`.
+    """
     if last is None:
         return jnp.asarray(first)
-    return first * (last / first) ** jnp.clip(fraction, 0.0, 1.0)
+    return first * (last / first) ** jnp.clip(fraction / end, 0.0, 1.0)

@@ -29,6 +29,14 @@ def test_later_layers_win_and_tables_merge(tmp_path):
     assert config.build(Outer, {"clip": 1}, {"clip": "none"}).clip is None
 
 
+def test_settings_of_an_earlier_version_get_the_defaults_of_later_ones():
+    assert config.completed(Outer, {"name": "walker", "inner": {"rate": 1.0}, "gone": 3}) == {
+        **{"name": "walker", "clip": None, "flag": False, "gone": 3},
+        "inner": {"rate": 1.0, "widths": [64, 64]},
+    }
+    assert config.completed(Outer, {}) == config.to_dict(Outer())
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

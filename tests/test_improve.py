@@ -49,9 +49,9 @@ def test_weight_decay_is_decoupled_from_the_gradient():
     np.testing.assert_allclose(second, first - 0.01 * 0.5 * theta, rtol=1e-6)
 
 
-@given(st.floats(0.0, 1.0), st.floats(1e-6, 1.0), st.floats(1e-6, 1.0))
+@given(st.floats(0.0, 1.0), st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.floats(0.01, 1.0))
 @settings(max_examples=30, deadline=None)
-def test_the_rate_falls_exponentially(fraction, first, last):
-    rate = float(rate_at(first, last, jnp.asarray(fraction)))
-    np.testing.assert_allclose(np.log(rate), (1 - fraction) * np.log(first) + fraction * np.log(last), atol=1e-4)
+def test_the_rate_falls_exponentially_and_stays(fraction, first, last, end):
+    rate, done = float(rate_at(first, last, jnp.asarray(fraction), end)), min(fraction / end, 1.0)
+    np.testing.assert_allclose(np.log(rate), (1 - done) * np.log(first) + done * np.log(last), atol=1e-4)
     assert float(rate_at(first, None, jnp.asarray(fraction))) == pytest.approx(first)

@@ -48,6 +48,12 @@ class Envs(NamedTuple):
     times: int = 1
 
 
+class Times(NamedTuple):
+    """A multiple of what the panel's reference has for the same setting."""
+
+    factor: float = 1
+
+
 @dataclass(frozen=True)
 class Variant:
     """One line of a figure: its run directory's name, what it is called, and what it changes in its preset."""
@@ -115,8 +121,8 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "the paper's noise",
         {"exploration.law": "uniform_scaled", "exploration.scale": 0.3, "exploration.antithetic": False},
     ),
-    ("twice-the-noise", "noise 0.05", {"exploration.scale": 0.05}),
-    ("half-the-noise", "noise 0.0125", {"exploration.scale": 0.0125}),
+    ("twice-the-noise", "twice the noise", {"exploration.scale": Times(2)}),
+    ("half-the-noise", "half the noise", {"exploration.scale": Times(0.5)}),
     ("independent-noise", "no antithetic pairs", {"exploration.antithetic": False}),
     (
         "mlp",
@@ -138,11 +144,11 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "long-steps",
         "steps four times as long",
-        {"improvement.learning_rate": 0.2, "improvement.final_learning_rate": 0.04},
+        {"improvement.learning_rate": Times(4), "improvement.final_learning_rate": Times(4)},
     ),
     ("constant-rate", "constant rate", {"improvement.final_learning_rate": None}),
     ("raw-observations", "observations not normalised", {"normalise_observations": False}),
-    ("four-times-envs", "four times the environments", {"envs": 1024}),
+    ("four-times-envs", "four times the environments", {"envs": Times(4)}),
     ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
 )
 REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with
@@ -233,7 +239,7 @@ def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:
                 (
                     "ours",
                     "our noise, normalised observations",
-                    {"exploration.scale": 0.025, "normalise_observations": True},
+                    {"exploration.scale": Times(), "normalise_observations": True},
                 ),
             )
         ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from epvf_data.config import flatten, to_dict
 from epvf_data.errors import ConfigError
-from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Variant
+from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Times, Variant
 
 # What a control takes over from the panel's reference: both spend the same on the same task. Its population is its own.
 SHARED = (
@@ -61,8 +61,12 @@ def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str
     if variant.kind == "baseline":
         return _baseline(variant, reference, scale)
     before = {key: reference[key] for key in SHARED} if variant.kind == "control" else base
-    envs = variant.changes.get("envs", reference["envs"])
-    changes = {key: value.times * envs if isinstance(value, Envs) else value for key, value in variant.changes.items()}
+    changes = {
+        key: type(reference[key])(value.factor * reference[key]) if isinstance(value, Times) else value
+        for key, value in variant.changes.items()
+    }
+    envs = changes.get("envs", reference["envs"])
+    changes = {key: value.times * envs if isinstance(value, Envs) else value for key, value in changes.items()}
     if variant.apart:
         return [
             Job(

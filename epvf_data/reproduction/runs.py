@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from epvf_data.config import flatten, to_dict
+from epvf_data.config import completed, flatten, to_dict
 from epvf_data.errors import EpvfError, RunError
 from epvf_data.progress import Bar
 from epvf_data.reproduction.figures import Variant
@@ -45,11 +45,15 @@ def read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def stored_config(directory: Path) -> dict[str, Any]:
-    """The run's settings with dotted keys; empty where there is no run. Raises RunError for an unreadable file."""
+def stored_config(directory: Path, settings: type | None = None) -> dict[str, Any]:
+    """The run's settings with dotted keys; empty where there is no run. Raises RunError for an unreadable file.
+
+    With the dataclass of the settings, those that an earlier version did not know are there at their defaults.
+    """
     path = directory / "config.json"
     try:
-        return flatten(json.loads(path.read_text())["config"])
+        found = json.loads(path.read_text())["config"]
+        return flatten(found if settings is None else completed(settings, found))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -58,7 +62,7 @@ def stored_config(directory: Path) -> dict[str, Any]:
 
 def check_same(directory: Path, config: Any) -> None:
     """Raises RunError, naming what differs, where the directory holds a run with other settings than these."""
-    before = stored_config(directory)
+    before = stored_config(directory, type(config))
     changes = before and differences(before, flatten(json.loads(json.dumps(to_dict(config)))), FREE)
     if changes:
         raise RunError(

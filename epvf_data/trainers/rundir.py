@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from epvf_data import provenance
-from epvf_data.config import flatten
+from epvf_data.config import completed, flatten
 from epvf_data.errors import RunError, StorageError
 
 
@@ -39,13 +39,17 @@ def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
         raise StorageError(f"the run directory {directory} cannot be made ({error}).") from error
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """The settings in config.json. Raises RunError when the directory holds no run."""
+def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
+    """The settings in config.json. Raises RunError when the directory holds no run.
+
+    With the dataclass of its settings, those that the version that began it did not know are there at their defaults.
+    """
     try:
-        return json.loads((directory / "config.json").read_text())
+        found = json.loads((directory / "config.json").read_text())
+        return found if settings is None else {**found, "config": completed(settings, found["config"])}
     except FileNotFoundError as error:
         raise RunError(f"{directory} holds no run; name the directory of one, or start it without resume.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{directory / 'config.json'} cannot be read ({error}); start a new run.") from error
 
 

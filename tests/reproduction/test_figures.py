@@ -58,6 +58,20 @@ def test_ablations_change_exactly_one_thing(scale):
             assert not wanted, name
 
 
+@pytest.mark.parametrize(("scale", "noise"), [("cpu", 0.025), ("paper", 0.0125)])
+def test_our_ablations_are_multiples_of_our_own_settings(scale, noise):
+    found, _ = configured("fig2-ablations", scale, "ours")
+    best = found["ours-best"][0]
+    assert best["exploration.scale"] == noise
+    assert found["ours-twice-the-noise"][0]["exploration.scale"] == 2 * noise
+    assert found["ours-half-the-noise"][0]["exploration.scale"] == noise / 2
+    assert found["ours-four-times-envs"][0]["envs"] == 4 * best["envs"] == 1024
+    rates = ("improvement.learning_rate", "improvement.final_learning_rate")
+    assert [found["ours-long-steps"][0][rate] for rate in rates] == [4 * best[rate] for rate in rates]
+    assert found["ours-es-ours"][0]["exploration.scale"] == noise
+    assert found["ours-es"][0]["exploration.scale"] == 0.05
+
+
 def test_the_setup_is_what_the_paper_names():
     (best,), _ = configured("fig2-ablations", "paper")[0]["best"], None
     named = {"envs": 4096, "exploration.law": "uniform_scaled", "exploration.scale": 0.3}

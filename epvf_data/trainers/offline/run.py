@@ -47,7 +47,7 @@ def train_offline(
     opened = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
     settings = _settings(opened, config)
     if resume:
-        rundir.check_same(directory, rundir.read_run(directory), settings)
+        rundir.check_same(directory, rundir.read_run(directory, OfflineConfig), settings)
     source = _source(opened, config)
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
@@ -83,7 +83,7 @@ class LoadedRun(NamedTuple):
 def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
     directory = Path(run_dir)
-    stored = rundir.read_run(directory)
+    stored = rundir.read_run(directory, OfflineConfig)
     config = build(OfflineConfig, stored["config"])
     where = stored["dataset"]["path"] if dataset is None else dataset
     opened = reader.open(where) if isinstance(where, (str, Path)) else where

@@ -73,7 +73,7 @@ def epvf(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
 
     def improve(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:
         value = partial(learner.value, state.inner.learner)
-        rate = rate_at(chosen.learning_rate, chosen.final_learning_rate, state.fraction)
+        rate = rate_at(chosen.learning_rate, chosen.final_learning_rate, state.fraction, chosen.final_at)
         gradient = jax.grad(value)(state.theta[0])
         move = jax.vmap(lambda theta, moments: climb(value, improver, theta, moments, chosen.steps, rate))
         theta, moments, norms = move(state.theta, state.improver)
@@ -100,7 +100,7 @@ def evolution(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
         theta = state.theta[0]
         scale = noise_scale(config, theta)
         gradient = diagnostics.evolution_gradient(centred_ranks(result.returns), proposal.theta - theta, scale) / scale
-        rate = rate_at(chosen.learning_rate, chosen.final_learning_rate, state.fraction)
+        rate = rate_at(chosen.learning_rate, chosen.final_learning_rate, state.fraction, chosen.final_at)
         moved, moments = improver.step(theta, jax.tree.map(lambda leaf: leaf[0], state.improver), gradient, rate)
         metrics = {"policy_gradient_norm": jnp.linalg.norm(gradient), "policy_learning_rate": rate}
         return _moved(config, state, moved[None], jax.tree.map(lambda leaf: leaf[None], moments), metrics)

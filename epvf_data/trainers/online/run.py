@@ -76,7 +76,7 @@ def train_online(
     env, spec, backend = resolve(config)
     settings = _settings(config, env, backend, record, warm_start)
     if resume:
-        _check_same(directory, settings)
+        settings["run"] = _check_same(directory, settings)
     else:
         rundir.check_free(directory)
     loop = make_loop(config, env, spec, backend)
@@ -142,9 +142,9 @@ def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_st
     }
 
 
-def _check_same(directory: Path, settings: dict[str, Any]) -> None:
-    """Raises RunError unless the directory holds a run of these settings."""
-    stored = rundir.read_run(directory)
+def _check_same(directory: Path, settings: dict[str, Any]) -> str:
+    """The identity that the run was given when it began. Raises RunError unless it is a run of these settings."""
+    stored = rundir.read_run(directory, OnlineConfig)
     if "env_digest" not in stored:
         raise RunError(f"{directory} holds no run of online training; choose another directory.")
     names = ("env_digest", "backend", "record", "warm_start")
@@ -155,6 +155,7 @@ def _check_same(directory: Path, settings: dict[str, Any]) -> None:
         }
     }
     rundir.check_same(directory, plain(stored), plain(settings))
+    return stored["run"]
 
 
 def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> list[dict[str, Any]]:

@@ -105,7 +105,8 @@ class ImprovementConfig:
     steps: int = 10  # L; evolution strategies take one
     optimiser: str = "adam"  # or "momentum": steps of the length learning_rate
     learning_rate: float = 1e-3
-    final_learning_rate: float | None = None  # reached exponentially at the end of the budget; None: constant
+    final_learning_rate: float | None = None  # reached exponentially; None: constant
+    final_at: float = 1.0  # share of the budget at which it is reached; constant from there on
     weight_decay: float = 0.0  # decoupled (AdamW)
     weight_clip: float | None = None  # θ stays within ±weight_clip, from before the first rollout
     trust: float | None = None  # V may rise by at most so many standard deviations of V over the perturbed policies
@@ -116,7 +117,9 @@ class ImprovementConfig:
         check_one_of("optimiser", self.optimiser, OPTIMISERS)
         _at_least(self, "improvement.", 1, "steps")
         _at_least(self, "improvement.", 0, "weight_decay", "beta1", "beta2")
-        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "weight_clip", "trust")
+        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "final_at", "weight_clip", "trust")
+        if self.final_at > 1:
+            raise ConfigError(f"improvement.final_at is {self.final_at}; it is a share of the budget, at most 1.")
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,10 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, compile_once, car
     assert (first.iterations, first.finished) == (2, False)
     with pytest.raises(RunError, match=r"critic\.steps 2 \(now 3\)"):
         train_online(cartpole(**{"critic.steps": 3}), tmp_path / "run", resume=True)
+    # An earlier version began it: it did not know a setting, and named the run in another way.
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    del stored["config"]["improvement"]["final_at"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**stored, "run": "earlier"}))
     assert train_online(config, tmp_path / "run", resume=True).finished
     with pytest.raises(RunError, match="no run"):
         train_online(config, tmp_path / "other", resume=True)
