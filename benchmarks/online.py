@@ -20,9 +20,9 @@ import jax
 import numpy as np
 
 from epvf_data.runtime import prepare
-from epvf_data.trainers.online import OnlineConfig, online_config, train_online
 from epvf_data.trainers.online.loop import make_loop
-from epvf_data.trainers.online.run import resolve
+from epvf_data.trainers.online.run import resolve, train_online
+from epvf_data.trainers.online.settings import OnlineConfig, online_config
 
 
 def iterate(config: OnlineConfig, chunks: int) -> list[dict[str, float]]:

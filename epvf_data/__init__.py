@@ -16,7 +16,7 @@ _PUBLIC = {
     "PolicySpec": "epvf_data.policies.spec",
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
-    "evaluate_run": "epvf_data.trainers.offline",
+    "evaluate_run": "epvf_data.trainers.offline.run",
     "import_policy": "epvf_data.importing",
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
@@ -24,7 +24,7 @@ _PUBLIC = {
     "save_policy": "epvf_data.policies.files",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
-    "train_offline": "epvf_data.trainers.offline",
+    "train_offline": "epvf_data.trainers.offline.run",
     "train_online": "epvf_data.trainers.online.run",
     "validate": "epvf_data.store.validate",
 }
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from epvf_data.store.splits import split_by_lineage as split_by_lineage
     from epvf_data.store.splits import split_iid as split_iid
     from epvf_data.store.validate import validate as validate
-    from epvf_data.trainers.offline import evaluate_run as evaluate_run
-    from epvf_data.trainers.offline import train_offline as train_offline
+    from epvf_data.trainers.offline.run import evaluate_run as evaluate_run
+    from epvf_data.trainers.offline.run import train_offline as train_offline
     from epvf_data.trainers.offline.settings import OfflineConfig as OfflineConfig
     from epvf_data.trainers.online.run import train_online as train_online
     from epvf_data.trainers.online.settings import OnlineConfig as OnlineConfig

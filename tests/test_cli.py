@@ -113,6 +113,14 @@ def test_reading_needs_no_jax_and_little_time(in_tmp):
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_training_online_does_not_wait_for_what_it_does_not_need():
+    script = (
+        "import sys, epvf_data.trainers.online.run, epvf_data.recipes.collect;"
+        "bad = {'matplotlib', 'scipy.stats'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_help_shows_examples(in_tmp):
     for verb in ("collect", "info", "validate", "train-offline", "doctor", "envs"):
         assert "Example" in run(verb, "--help").stdout

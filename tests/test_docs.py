@@ -37,7 +37,7 @@ def test_links_in_the_documents_lead_somewhere():
 def test_every_setting_is_documented(verb):
     from epvf_data.collectors.setting import collect_config
     from epvf_data.config import to_dict
-    from epvf_data.trainers.online import online_config
+    from epvf_data.trainers.online.settings import online_config
 
     file, config = {
         "collect": ("collecting.md", collect_config("ant")),

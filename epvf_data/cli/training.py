@@ -48,7 +48,7 @@ def train_offline(
     from epvf_data import config as configuration
     from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
-    from epvf_data.trainers.offline import train_offline as run
+    from epvf_data.trainers.offline.run import train_offline as run
     from epvf_data.trainers.offline.settings import OfflineConfig
 
     prepare()

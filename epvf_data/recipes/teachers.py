@@ -35,7 +35,8 @@ from epvf_data.recipes.settings import (
 )
 from epvf_data.store.schema import policy_id
 from epvf_data.trainers import rundir
-from epvf_data.trainers.online import online_config, train_online
+from epvf_data.trainers.online.run import train_online
+from epvf_data.trainers.online.settings import online_config
 
 Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
 Tell = Callable[[int, int], None]

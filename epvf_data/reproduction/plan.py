@@ -37,7 +37,7 @@ def configure(
     otherwise an override would make two lines of a figure the same. `reference` holds the first variant of each panel.
     Raises ConfigError for settings that no run can have.
     """
-    from epvf_data.trainers.online import online_config
+    from epvf_data.trainers.online.settings import online_config
 
     env = FIGURES[figure].env
     base = {"seeds": SEEDS[env][scale] if seeds is None else seeds, **(SMOKE[env] if scale == "smoke" else {})}
@@ -56,7 +56,7 @@ def configure(
 
 
 def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str, Any], scale: str) -> list[Job]:
-    from epvf_data.trainers.online import online_config
+    from epvf_data.trainers.online.settings import online_config
 
     if variant.kind == "baseline":
         return _baseline(variant, reference, scale)

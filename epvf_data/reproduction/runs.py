@@ -127,7 +127,7 @@ def _trainer(variant: Variant) -> Train:
         from epvf_data.baselines import train_baseline
 
         return train_baseline
-    from epvf_data.trainers.online import train_online
+    from epvf_data.trainers.online.run import train_online
 
     return train_online
 

@@ -71,7 +71,7 @@ def test_a_recipe_from_the_shell(recipe):
 
 @pytest.mark.slow
 def test_ctrl_c_while_a_teacher_learns_keeps_what_it_has_learned(recipe):
-    (recipe / "mine.toml").write_text(RECIPE.replace("env_steps = 4000", "env_steps = 400000"))
+    (recipe / "mine.toml").write_text(RECIPE.replace("env_steps = 4000", "env_steps = 80000"))
     words = [sys.executable, "-m", "epvf_data", "collect", "--recipe", "mine.toml"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     metrics = recipe / "ant-mine.runs" / "es-clipped" / "metrics.jsonl"

@@ -13,8 +13,8 @@ from epvf_data.trainers.evaluation import EvaluationConfig, compare, evaluate
 from epvf_data.trainers.evaluation.calibration import calibrate
 from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
-from epvf_data.trainers.offline import OfflineConfig, train_offline
-from epvf_data.trainers.offline.run import load_run
+from epvf_data.trainers.offline.run import load_run, train_offline
+from epvf_data.trainers.offline.settings import OfflineConfig
 
 
 class Linear:

@@ -15,8 +15,9 @@ from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.evaluation import evaluate
-from epvf_data.trainers.offline import OfflineConfig, evaluate_run, train_offline
 from epvf_data.trainers.offline.batches import shape_epoch
+from epvf_data.trainers.offline.run import evaluate_run, train_offline
+from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import open_source
 from epvf_data.trainers.offline.splits import SPLITS, make_split
 

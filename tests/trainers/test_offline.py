@@ -14,7 +14,8 @@ import epvf_data
 from epvf_data.critics import Scale
 from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.trainers import checkpoint
-from epvf_data.trainers.offline import OfflineConfig, evaluate_run, train_offline
+from epvf_data.trainers.offline.run import evaluate_run, train_offline
+from epvf_data.trainers.offline.settings import OfflineConfig
 
 FILES = {"config.json", "versions.json", "metrics.jsonl", "checkpoints", "report.json", "predicted_vs_true.png"}
 

@@ -14,12 +14,14 @@ import pytest
 
 from epvf_data.errors import RunError
 from epvf_data.trainers import checkpoint
-from epvf_data.trainers.offline import OfflineConfig, evaluate_run, train_offline
+from epvf_data.trainers.offline.run import evaluate_run, train_offline
+from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.rundir import rewind_metrics
 
 CHILD = """
 import sys
-from epvf_data.trainers.offline import OfflineConfig, train_offline
+from epvf_data.trainers.offline.run import train_offline
+from epvf_data.trainers.offline.settings import OfflineConfig
 config = OfflineConfig(epochs=12, patience=12, widths=(32,), batch_size=32, seeds=2, resamples=20, checkpoint_seconds=0,
                        device_bytes=int(sys.argv[4]))
 train_offline(sys.argv[1], config, sys.argv[2], resume=sys.argv[3] == "resume",

@@ -12,7 +12,6 @@ from epvf_data.envs import Env
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
-from epvf_data.trainers.offline.source import open_source
 from epvf_data.trainers.online.exploration import noise_scale
 from epvf_data.trainers.online.learners import Context, Rows, make_learner, shape_targets
 from epvf_data.trainers.online.settings import OnlineConfig
@@ -28,6 +27,8 @@ def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path
     Raises ConfigError for an algorithm or critic that has nothing to warm up, EnvironmentMismatchError for another
     environment's rows, DatasetError where no row of this architecture is there.
     """
+    from epvf_data.trainers.offline.source import open_source  # it brings SciPy's statistics along
+
     if config.algorithm != "epvf" or config.critic.name == "probing-ridge":
         name = config.algorithm if config.algorithm != "epvf" else f"critic {config.critic.name}"
         raise ConfigError(f"{name} keeps nothing from one iteration to the next; leave --warm-start out.")

@@ -7,7 +7,7 @@ import os
 import jax
 import pytest
 
-from epvf_data.trainers.online import online_config
+from epvf_data.trainers.online.settings import online_config
 
 TINY = {
     "envs": 8,

@@ -14,9 +14,8 @@ from epvf_data.envs import make
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.trainers.online import online_config
 from epvf_data.trainers.online.learners import Context, Rows, make_learner
-from epvf_data.trainers.online.settings import CLOSED, LEARNERS, UNSCALED
+from epvf_data.trainers.online.settings import CLOSED, LEARNERS, UNSCALED, online_config
 
 SPEC = PolicySpec(4, 1, (5,))
 BASE = mlp.init(jax.random.key(0), SPEC)

@@ -10,9 +10,8 @@ import pytest
 
 import epvf_data
 from epvf_data.rollout import rollout
-from epvf_data.trainers.online import train_online
 from epvf_data.trainers.online.loop import evaluation_seeds, make_loop
-from epvf_data.trainers.online.run import resolve
+from epvf_data.trainers.online.run import resolve, train_online
 
 
 def chunks(config, count, keep=False, active=None):

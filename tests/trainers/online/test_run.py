@@ -22,14 +22,14 @@ from epvf_data.rollout import rollout
 from epvf_data.store.digest import content_hash
 from epvf_data.store.validate import validate
 from epvf_data.trainers import checkpoint
-from epvf_data.trainers.online import read_config, train_online
 from epvf_data.trainers.online.exploration import spread
 from epvf_data.trainers.online.loop import evaluation_seeds
-from epvf_data.trainers.online.run import resolve
+from epvf_data.trainers.online.run import read_config, resolve, train_online
 
 CHILD = """
 import json, sys
-from epvf_data.trainers.online import online_config, train_online
+from epvf_data.trainers.online.run import train_online
+from epvf_data.trainers.online.settings import online_config
 preset, changes, run, record = json.loads(sys.argv[1])
 train_online(online_config(preset, **changes), run, resume=False, record=record,
              progress=lambda event: print(event["iteration"], flush=True))

@@ -6,7 +6,7 @@ import pytest
 
 from epvf_data.config import build, to_dict
 from epvf_data.errors import ConfigError
-from epvf_data.trainers.online import OnlineConfig, online_config, presets
+from epvf_data.trainers.online.settings import OnlineConfig, online_config, presets
 
 
 @pytest.mark.parametrize("name", presets())
