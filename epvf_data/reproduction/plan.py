@@ -62,7 +62,7 @@ def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str
         return _baseline(variant, reference, scale)
     before = {key: reference[key] for key in SHARED} if variant.kind == "control" else base
     changes = {
-        key: type(reference[key])(value.factor * reference[key]) if isinstance(value, Times) else value
+        key: _multiple(value.factor, reference[key]) if isinstance(value, Times) else value
         for key, value in variant.changes.items()
     }
     envs = changes.get("envs", reference["envs"])
@@ -76,6 +76,11 @@ def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str
             for seed in _seeds(reference)
         ]
     return [Job(variant.folder, online_config(variant.preset, **{**before, **changes}))]
+
+
+def _multiple(factor: float, value: Any) -> Any:
+    """Of a number, of its type; what is not set stays so."""
+    return value if value is None else type(value)(factor * value)
 
 
 def _baseline(variant: Variant, reference: Mapping[str, Any], scale: str) -> list[Job]:

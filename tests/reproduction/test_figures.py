@@ -69,6 +69,9 @@ def test_our_ablations_are_multiples_of_our_own_settings(scale, overrides, noise
     assert [found["ours-long-steps"][0][rate] for rate in rates] == [4 * best[rate] for rate in rates]
     assert found["ours-es-ours"][0]["exploration.scale"] == noise
     assert found["ours-es"][0]["exploration.scale"] == 0.05
+    constant = {"improvement": {"final_learning_rate": "none"}}
+    constant, _ = configured("fig2-ablations", scale, "ours", overrides=constant)
+    assert constant["ours-long-steps"][0]["improvement.final_learning_rate"] is None
 
 
 def test_the_setup_is_what_the_paper_names():
