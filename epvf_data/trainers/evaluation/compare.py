@@ -16,6 +16,7 @@ from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.evaluate import RESULT
 from epvf_data.trainers.offline.plot import COLOURS
+from epvf_data.trainers.offline.run import stored_run
 
 _READS = {"params": "parameters", "probe_actions": "stored actions"}
 
@@ -56,7 +57,7 @@ def _read(run: Path) -> dict[str, Any]:
         raise RunError(
             f"{run} holds no report of an offline run that can be read ({error}); train or evaluate it first."
         ) from error
-    settings = rundir.read_run(run)
+    settings = stored_run(run)
     config, content = settings["config"], settings["dataset"]["content"]
     return {"run": str(run), "report": report, "config": config, "content": content, "evaluation": evaluation}
 

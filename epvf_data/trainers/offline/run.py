@@ -47,7 +47,7 @@ def train_offline(
     opened = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
     settings = _settings(opened, config)
     if resume:
-        rundir.check_same(directory, rundir.read_run(directory, OfflineConfig), settings)
+        rundir.check_same(directory, stored_run(directory), settings)
     source = _source(opened, config)
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
@@ -83,7 +83,7 @@ class LoadedRun(NamedTuple):
 def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
     directory = Path(run_dir)
-    stored = rundir.read_run(directory, OfflineConfig)
+    stored = stored_run(directory)
     config = build(OfflineConfig, stored["config"])
     where = stored["dataset"]["path"] if dataset is None else dataset
     opened = reader.open(where) if isinstance(where, (str, Path)) else where
@@ -97,6 +97,14 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
     if not any(isinstance(found, FittedSplit) for found in fitted.values()):
         raise RunError(f"{directory} holds no checkpoint yet; resume the run to train it.")
     return LoadedRun(directory, config, opened, source, fitted)
+
+
+def stored_run(directory: Path) -> dict[str, Any]:
+    """What config.json holds. Raises RunError where it is of another kind of run, or none."""
+    found = rundir.read_run(directory, OfflineConfig)
+    if "dataset" not in found:
+        raise RunError(f"{directory} holds no run of offline training; name one that `train-offline` has left.")
+    return found
 
 
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
