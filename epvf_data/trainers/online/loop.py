@@ -1,7 +1,7 @@
 """Where iterations run: all in one compiled loop on an XLA device, or around MuJoCo C on the processor.
 
-Both advance by a chunk of `log_every` iterations and evaluate θ at its end. Chunks are always the same, so a run that
-was resumed at a chunk's end computes the same bits.
+Both advance by a chunk of `log_every` iterations, the last one by what is left of `iterations`, and evaluate θ at its
+end. Where chunks end depends on the settings alone, so a run that was resumed at a chunk's end computes the same bits.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
         found, steps, kept = [], np.zeros(seeds, np.int64), []
-        for _ in range(config.log_every):
+        for _ in range(_length(config, state)):
             state, (metrics, taken), rollouts = one(state, active, seconds)
             found.append(metrics)
             steps += np.asarray(taken, np.int64)
@@ -158,9 +158,9 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         state, second = run.improve(state, proposal, result, active)
         return state, (first | second, result.lengths.sum(axis=1) * active, (proposal, outcomes) if keep else None)
 
-    @partial(jax.jit, donate_argnums=0, static_argnums=2)
-    def chunk(state: State, active: jax.Array, keep: bool):
-        state, (metrics, steps, kept) = jax.lax.scan(partial(iteration, keep, active), state, length=config.log_every)
+    @partial(jax.jit, donate_argnums=0, static_argnums=(2, 3))
+    def chunk(state: State, active: jax.Array, keep: bool, length: int):
+        state, (metrics, steps, kept) = jax.lax.scan(partial(iteration, keep, active), state, length=length)
         judged = run.candidates(state)
         reset = jnp.asarray(evaluation_seeds(seeds * judged.shape[1]))
         outcomes = roll(judged.reshape(-1, spec.size), reset, episodes_of(config, env), False)
@@ -168,8 +168,8 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
 
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
-        first = iteration_of(state)
-        found = timed(seconds, "everything", lambda: chunk(state, active, keep))
+        first, length = iteration_of(state), _length(config, state)
+        found = timed(seconds, "everything", lambda: chunk(state, active, keep, length))
         state, metrics, steps, unperturbed, judged, kept = (
             found[0],
             *jax.tree.map(np.asarray, found[1:]),
@@ -207,6 +207,13 @@ def _taken(kept: tuple[Proposal, Outcomes], first: int, active: np.ndarray, coun
 def iteration_of(state: State) -> int:
     """Iterations that the run has behind it; seeds that ended earlier have fewer."""
     return int(np.asarray(state.iteration).max())
+
+
+def _length(config: OnlineConfig, state: State) -> int:
+    """Iterations of the next chunk."""
+    if config.iterations is None:
+        return config.log_every
+    return min(config.log_every, config.iterations - iteration_of(state))
 
 
 def _chosen(active: np.ndarray) -> slice | np.ndarray:

@@ -73,6 +73,15 @@ def test_seeds_side_by_side_are_the_runs_by_themselves(cartpole):
     assert not np.allclose(both.candidates[0], both.candidates[1])
 
 
+@pytest.mark.parametrize("task", ["cartpole", "ant"])
+def test_the_last_chunk_has_what_is_left_of_the_iterations(request, tmp_path, task):
+    config = request.getfixturevalue(task)(iterations=3, log_every=2)
+    first, last = chunks(config, 2, keep=True)
+    assert [item.iteration for item in first.rollouts + last.rollouts] == [0, 1, 2]
+    report = train_online(config, tmp_path / "run")
+    assert (report.iterations, report.env_steps) == (3, int(first.steps.sum() + last.steps.sum()))
+
+
 def test_several_policies_share_one_critic(ant):
     config = ant("ant-cpu-paper", **{"exploration.policies": 4, "policy.hidden": [8], "critic.widths": [8]})
     first, second = chunks(config, 2)
