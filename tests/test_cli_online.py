@@ -80,9 +80,9 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, monkeypatch
 
 
 def test_other_bodies_have_a_preset_too(in_tmp, monkeypatch, capsys):
-    words = ("--env", "swimmer", "--horizon", "10", "--envs", "8", "--iterations", "4", "--set", "critic.probes=4")
+    words = ("--env", "swimmer", "--horizon", "10", "--envs", "8", "--iterations", "3", "--set", "critic.probes=4")
     code, said, error = told(monkeypatch, capsys, *words, "--quiet")
     assert code == 0, error
-    assert "body-run: 4 iterations, 320 env steps" in said
-    config = json.loads((in_tmp / "body-run" / "config.json").read_text())["config"]
+    assert "swimmer-run: 3 iterations, 240 env steps" in said
+    config = json.loads((in_tmp / "swimmer-run" / "config.json").read_text())["config"]
     assert (config["env"], config["critic"]["name"]) == ("swimmer", "probing-ridge")

@@ -24,9 +24,13 @@ DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → p
     "`epvf-data train-online --config ant-paper --out paper --max-minutes 10`, and then the same with `--resume`",
 )
 def train_online(
-    env: Annotated[str | None, typer.Option(help="ant or cartpole.  [default: the preset's]")] = None,
+    env: Annotated[str | None, typer.Option(help="Environment; see `epvf-data envs`.  [default: the preset's]")] = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="A preset's name or a TOML file.  [default: ant-cpu, cartpole-paper]")
+        str | None,
+        typer.Option(
+            "--config",
+            help="A preset's name or a TOML file.  [default: ant-cpu, cartpole-paper, and body for other environments]",
+        ),
     ] = None,
     algorithm: Annotated[str | None, typer.Option(help="epvf, es or random.  [default: the preset's]")] = None,
     envs: Annotated[int | None, typer.Option(help="Perturbed policies an iteration.")] = None,
@@ -34,7 +38,7 @@ def train_online(
     steps: Annotated[int | None, typer.Option(help="Environment steps of each seed.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs side by side, with seeds SEED, SEED + 1, …")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run directory.  [default: PRESET-run]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of body ENV-run]")] = None,
     record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so long; --resume goes on.")] = None,
@@ -54,6 +58,7 @@ def train_online(
     """
     from epvf_data import config as configuration
     from epvf_data.baselines.settings import PRESETS as BASELINES
+    from epvf_data.envs import make as made
     from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
     from epvf_data.trainers.online.run import train_online as run
@@ -79,13 +84,13 @@ def train_online(
     name = config or DEFAULTS.get(env or "ant", "body")
     given = {key: value for key, value in flags.items() if value is not None}
     changes = configuration.parse_overrides(set_ or [])
-    target = out or Path(f"{Path(name).stem}-run")
     if name in BASELINES:
         if resume or record or warm_start or max_minutes:
             raise ConfigError(f"{name} takes no --resume, --record, --warm-start or --max-minutes.")
-        _baseline(name, configuration.merge(changes, given), target, json, quiet)
+        _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), json, quiet)
         return
     settings = configure(name, changes, given)
+    target = out or Path(f"{made(settings.env).name if name == 'body' else Path(name).stem}-run")
     try:
         with Bar("train", "env steps", quiet, patient=True) as bar:
             report = run(
