@@ -12,6 +12,7 @@ from epvf_data.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from epvf_data.trainers.online.run import OnlineReport
+    from epvf_data.trainers.online.settings import OnlineConfig
 
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
 
@@ -59,15 +60,11 @@ def train_online(
     from epvf_data import config as configuration
     from epvf_data.baselines.settings import PRESETS as BASELINES
     from epvf_data.envs import make as made
-    from epvf_data.progress import Bar
     from epvf_data.runtime import prepare
-    from epvf_data.trainers.online.run import train_online as run
-    from epvf_data.trainers.online.settings import configure, presets
+    from epvf_data.trainers.online.settings import configure
 
     if list_presets:
-        for name, sentence in presets().items():
-            print(f"{name:18}{sentence}")
-        print(f"{', '.join(BASELINES)}: PPO and SAC of brax, which the extra `baselines` installs.")
+        _list_presets()
         return
     prepare()
     flags: dict[str, Any] = {
@@ -91,20 +88,30 @@ def train_online(
         return
     settings = configure(name, changes, given)
     target = out or Path(f"{made(settings.env).name if name == 'body' else Path(name).stem}-run")
+    seconds = None if max_minutes is None else 60 * max_minutes
+    how = {"resume": resume, "record": record, "warm_start": warm_start, "max_seconds": seconds}
+    _tell(_run(settings, target, how, quiet), target, json)
+
+
+def _list_presets() -> None:
+    from epvf_data.baselines.settings import PRESETS as BASELINES
+    from epvf_data.trainers.online.settings import presets
+
+    for name, sentence in presets().items():
+        print(f"{name:18}{sentence}")
+    print(f"{', '.join(BASELINES)}: PPO and SAC of brax, which the extra `baselines` installs.")
+
+
+def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool) -> OnlineReport:
+    """Trains with a progress bar; Ctrl-C tells how the run goes on."""
+    from epvf_data.progress import Bar
+    from epvf_data.trainers.online.run import train_online as run
+
     try:
         with Bar("train", "env steps", quiet, patient=True) as bar:
-            report = run(
-                settings,
-                target,
-                resume=resume,
-                record=record,
-                warm_start=warm_start,
-                max_seconds=None if max_minutes is None else 60 * max_minutes,
-                progress=bar.iteration,
-            )
+            return run(settings, target, progress=bar.iteration, **how)
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue from the last checkpoint with: {resume_command()}") from None
-    _tell(report, target, json)
 
 
 def _tell(report: OnlineReport, target: Path, json: bool) -> None:
