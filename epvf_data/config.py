@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from epvf_data import untrusted
 from epvf_data.errors import ConfigError
 
 T = TypeVar("T")
@@ -59,12 +60,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file, or one sentence about what is wrong with it."""
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no configuration file {path}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error}.") from error
+    return untrusted.read_toml(Path(path))
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -75,8 +71,10 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not equals or not path:
             raise ConfigError(f"got --set {override!r}; write it as --set key=value or --set table.key=value.")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            value = untrusted.parse_toml(f"value = {text}".encode(errors="replace"), f"--set {path}")["value"]
+        except ConfigError as error:
+            if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+                raise
             value = text
         _merge(result, nested({path: value}))
     return result

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epvf_data import untrusted
 from epvf_data.cards.croissant import describe, listed_files, live_files
 from epvf_data.cards.facts import Facts, Labels, gather
 from epvf_data.cards.histogram import draw_returns
@@ -19,7 +20,6 @@ from epvf_data.cards.licences import licence as find_licence
 from epvf_data.cards.readme import MARK, readme
 from epvf_data.cards.words import code, latex, many_lines, one_line, slug
 from epvf_data.errors import ConfigError, DatasetError, UnsafeDatasetError
-from epvf_data.store import guard
 from epvf_data.store.commit import STAGING
 from epvf_data.store.durable import discard, flush, storage_errors, write_file
 from epvf_data.store.reader import open as open_dataset
@@ -124,7 +124,7 @@ def _check_free(target: Path) -> None:
     if not there:
         return
     try:
-        with guard.open_regular(target / README) as descriptor:
+        with untrusted.open_regular(target / README) as descriptor:
             ours = MARK.encode() in os.read(descriptor, 1 << 16)
     except (DatasetError, UnsafeDatasetError):
         ours = False

@@ -97,7 +97,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
 def visible(text: object, limit: int = 200) -> str:
     """Text that may come from a stranger, on one line of bounded length: it must not steer the terminal."""
-    from epvf_data.store.guard import printable
+    from epvf_data.untrusted import printable
 
     return printable(text, limit)
 

@@ -25,12 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from epvf_data import untrusted
 from epvf_data.errors import DatasetError
-from epvf_data.exchange.drafts import ExportReport, Progress, draft_file
 from epvf_data.exchange.hdf5_child import MAX_OBJECTS
 from epvf_data.exchange.hdf5_guard import Hdf5, open_hdf5
 from epvf_data.exchange.hdf5_rows import read_dataset, read_rows
-from epvf_data.store import guard, reader
+from epvf_data.exchange.report import ExportReport, Progress
+from epvf_data.outputs import draft_file
+from epvf_data.store import reader
 from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, STAGING, CommitRecord, record_path
 from epvf_data.store.origins import derived, leaves
 from epvf_data.store.part import Part
@@ -137,7 +139,7 @@ def _put_dataset(file: Any, dataset: Dataset, sink: _Sink, progress: Progress | 
 
 
 def _put_bytes(file: Any, name: str, path: Path, twin: Path | None = None) -> None:
-    _put(file, name, np.frombuffer(guard.read_bytes(path, twin), np.uint8))
+    _put(file, name, np.frombuffer(untrusted.read_bytes(path, twin), np.uint8))
 
 
 def _put(file: Any, name: str, value: np.ndarray) -> None:

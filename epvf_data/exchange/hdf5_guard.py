@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 import epvf_data
+from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.exchange import hdf5_child
-from epvf_data.store import guard
 
 _SILENCE = 60.0  # seconds that the other process may keep us waiting
 _SLOWEST = 20 << 20  # bytes it reads in a second of processor time, at the very least
@@ -99,7 +99,7 @@ class Hdf5:
         self.path, self._process, self._requests = path, process, process.stdin
         self._answers, self._ready = process.stdout.fileno(), select.poll()
         self._ready.register(self._answers, select.POLLIN)
-        self.shapes = self._check(guard.parse_json(bytes(self._message(guard.MAX_JSON_BYTES)), path), size)
+        self.shapes = self._check(untrusted.parse_json(bytes(self._message(untrusted.MAX_JSON_BYTES)), path), size)
 
     def _check(self, found: Mapping[str, object], size: int) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
@@ -133,8 +133,8 @@ class Hdf5:
 
     def json(self, name: str) -> bytes:
         """The bytes of a data set that holds JSON text."""
-        if self.shapes[name][0] > guard.MAX_JSON_BYTES:
-            raise UnsafeDatasetError(f"{self.path}: {name} has more than {guard.MAX_JSON_BYTES} bytes of metadata.")
+        if self.shapes[name][0] > untrusted.MAX_JSON_BYTES:
+            raise UnsafeDatasetError(f"{self.path}: {name} has more than {untrusted.MAX_JSON_BYTES} bytes of metadata.")
         return self.read(name).tobytes()
 
     def _message(self, limit: int) -> bytearray:

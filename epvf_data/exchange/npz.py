@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
-from epvf_data.exchange.drafts import ExportReport, Progress, draft_file
+from epvf_data.exchange.report import ExportReport, Progress
+from epvf_data.outputs import draft_file
 from epvf_data.store import reader
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.schema import to_json

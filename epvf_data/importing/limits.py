@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data.errors import ConfigError, UnsafeDatasetError
-from epvf_data.store.guard import printable
+from epvf_data.untrusted import printable
 
 MAX_BYTES = 256 << 20  # of a file, of its unpacked members, and of its parameters in float32
 MAX_TENSORS = 10_000

@@ -15,7 +15,7 @@ import epvf_data
 from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.importing import orbax_child
 from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, read_bytes
-from epvf_data.store.guard import printable
+from epvf_data.untrusted import printable
 
 TREE = "_METADATA"  # what orbax keeps beside the arrays of a tree
 _PATIENCE = 300  # seconds

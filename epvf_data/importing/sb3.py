@@ -10,7 +10,7 @@ from typing import Any
 from epvf_data.errors import ConfigError
 from epvf_data.importing import torch_file
 from epvf_data.importing.limits import MAX_TEXT, Tensors
-from epvf_data.store.guard import printable
+from epvf_data.untrusted import printable
 
 STATE, DATA = "policy.pth", "data"
 _NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")

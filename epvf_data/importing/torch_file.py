@@ -20,7 +20,7 @@ import numpy as np
 
 from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, MAX_TEXT, Tensors, flatten
-from epvf_data.store.guard import printable
+from epvf_data.untrusted import printable
 
 _FLOATS = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2"}
 _WHOLE = ("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage")

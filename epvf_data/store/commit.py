@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
-from epvf_data.store import guard
 from epvf_data.store.durable import discard, flush, publish, write_file
 from epvf_data.store.schema import FORMAT_VERSION, to_json
 
@@ -73,7 +73,7 @@ def unseal(data: bytes, where: object) -> CommitRecord:
     body, tail = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
     if tail != _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}':
         raise CorruptDatasetError(f"{where} does not match its own checksum; fetch this file again.")
-    value = guard.parse_json(data, where)
+    value = untrusted.parse_json(data, where)
     try:
         version = _whole(value["format_version"])
         if version < 1:
@@ -94,7 +94,7 @@ def unseal(data: bytes, where: object) -> CommitRecord:
             sha256=hashlib.sha256(data).hexdigest(),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {guard.printable(error, 120)}"
+        reason = f"{type(error).__name__}: {untrusted.printable(error, 120)}"
         raise CorruptDatasetError(f"{where} is not a commit record ({reason}).") from error
     if any(part.probe is not None and part.probe not in record.probes for part in record.add):
         raise CorruptDatasetError(f"{where} adds a part whose probing states it does not name.")
@@ -103,36 +103,36 @@ def unseal(data: bytes, where: object) -> CommitRecord:
 
 def _whole(value: Any, most: int = 1 << 53) -> int:
     if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"'{guard.printable(value)}' is no whole number up to {most}")
+        raise ValueError(f"'{untrusted.printable(value)}' is no whole number up to {most}")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"'{guard.printable(value)}' is no list")
+        raise ValueError(f"'{untrusted.printable(value)}' is no list")
     return value
 
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"'{guard.printable(value)}' is no object")
+        raise ValueError(f"'{untrusted.printable(value)}' is no object")
     return value
 
 
 def _time(value: Any) -> str:
     if not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is None:
-        raise ValueError(f"'{guard.printable(value)}' is no time with its zone")
+        raise ValueError(f"'{untrusted.printable(value)}' is no time with its zone")
     return value
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"'{guard.printable(value)}' is no identifier")
+        raise ValueError(f"'{untrusted.printable(value)}' is no identifier")
     return value
 
 
 def _files(value: Any, where: object) -> Files:
-    guard.check_names(list(_object(value)), str(where))
+    untrusted.check_names(list(_object(value)), str(where))
     return {name: (_whole(size), _matches(_HEX, digest)) for name, (size, digest) in value.items()}
 
 
@@ -152,7 +152,7 @@ def record_path(root: Path, number: int) -> Path:
 
 def read_anchor(root: Path) -> str:
     """SHA-256 of the root's metadata, which every record names."""
-    return hashlib.sha256(guard.read_bytes(root / ROOT, root / STAGING)).hexdigest()
+    return hashlib.sha256(untrusted.read_bytes(root / ROOT, root / STAGING)).hexdigest()
 
 
 def read_chain(root: Path, known: Sequence[CommitRecord] = (), anchor: str | None = None) -> Iterator[CommitRecord]:
@@ -161,14 +161,14 @@ def read_chain(root: Path, known: Sequence[CommitRecord] = (), anchor: str | Non
     `known` are records that were read before; a chain that does not continue them raises CorruptDatasetError.
     `anchor` is the SHA-256 of the root's metadata if that is not published yet.
     """
-    guard.check_directory(root / COMMITS)
+    untrusted.check_directory(root / COMMITS)
     yield from known
     parent = known[-1].sha256 if known else None
     anchor = anchor or read_anchor(root)
     number = len(known)
     while _has_record(root, number):
         where = record_path(root, number)
-        record = unseal(guard.read_bytes(where, root / STAGING), where)
+        record = unseal(untrusted.read_bytes(where, root / STAGING), where)
         if record.number != number or record.parent != parent:
             raise CorruptDatasetError(f"{where} does not follow the record before it; fetch the commits again.")
         if record.root != anchor:
@@ -200,7 +200,7 @@ def _record_names(root: Path) -> Iterator[int]:
                 continue
             if not _RECORD.fullmatch(entry.name):
                 raise UnsafeDatasetError(
-                    f"{root / COMMITS} holds '{guard.printable(entry.name)}'; only commit records may be there."
+                    f"{root / COMMITS} holds '{untrusted.printable(entry.name)}'; only commit records may be there."
                 )
             yield int(entry.name[:8])
 
@@ -260,9 +260,9 @@ def publish_record(
             }
         )
         record = unseal(data, draft)  # never write what a reader would refuse
-        if len(data) > guard.MAX_JSON_BYTES:
+        if len(data) > untrusted.MAX_JSON_BYTES:
             raise DatasetError(
-                f"the commit's record would have {len(data)} bytes; {guard.MAX_JSON_BYTES} are allowed: "
+                f"the commit's record would have {len(data)} bytes; {untrusted.MAX_JSON_BYTES} are allowed: "
                 "commit fewer parts or less provenance at once."
             )
         if record.remove:

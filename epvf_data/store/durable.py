@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from epvf_data.errors import StorageError
+from epvf_data.outputs import flush
 
 _FLUSHERS = 8
 _PUSH = 16 << 20  # bytes after which the disk is told to begin
@@ -82,15 +83,6 @@ def _joined(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview
             yield piece
     if waiting:
         yield bytes(waiting)
-
-
-def flush(path: Path) -> None:
-    """fsync of a file, or of a folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def flush_tree(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError
 from epvf_data.store import guard
 from epvf_data.store.commit import ROOT, STAGING, Files
@@ -65,7 +66,7 @@ def copy_group(source: Path, files: Files, folder: Path) -> None:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    with guard.open_regular(path) as descriptor:
+    with untrusted.open_regular(path) as descriptor:
         while piece := os.read(descriptor, _PIECE):
             yield piece
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from epvf_data import untrusted
 from epvf_data.errors import ConfigError, CorruptDatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import guard
@@ -37,7 +38,7 @@ class Group:
     def open(self, name: str) -> Shard:
         """Maps one array."""
         path = self.path / name / self.layouts[name].file
-        with guard.open_regular(path) as descriptor:
+        with untrusted.open_regular(path) as descriptor:
             return Shard(descriptor, self.layouts[name], str(path))
 
 
@@ -81,10 +82,10 @@ def _layout(folder: Path, name: str, files: Files, column: Column, known: Layout
 
 
 def _metadata(folder: Path, name: str, files: Files) -> dict[str, Any]:
-    data = guard.read_bytes(folder / name)
+    data = untrusted.read_bytes(folder / name)
     if hashlib.sha256(data).hexdigest() != files[name][1]:
         raise CorruptDatasetError(f"{folder / name} does not match its commit's SHA-256; fetch this file again.")
-    return guard.parse_json(data, folder / name)
+    return untrusted.parse_json(data, folder / name)
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Part:
         try:
             spec = PolicySpec.from_dict(self.group.attributes["policy"])
         except ConfigError as error:
-            raise CorruptDatasetError(f"{where}: {guard.printable(error, 300)}") from error
+            raise CorruptDatasetError(f"{where}: {untrusted.printable(error, 300)}") from error
         if spec.id != self.entry.architecture:
             raise CorruptDatasetError(f"{where} describes another policy than the architecture it names.")
         self._check_shapes(spec)

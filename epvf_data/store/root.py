@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store import guard
 from epvf_data.store.commit import COMMITS, FOLDER_METADATA, FOLDERS, ROOT, STAGING
@@ -42,20 +43,20 @@ def read_root(path: Path) -> Root:
             raise DatasetError(f"{path} is unfinished (it has no {ROOT}): it is being made, or that was interrupted.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}).")
     where = path / ROOT
-    root = parse_root(guard.read_bytes(where, path / STAGING), where)
+    root = parse_root(untrusted.read_bytes(where, path / STAGING), where)
     for folder in FOLDERS:
         if folder != STAGING or os.path.lexists(path / folder):
-            guard.check_directory(path / folder)
+            untrusted.check_directory(path / folder)
         if folder == STAGING and not os.path.lexists(path / folder / ROOT):
             continue  # some tools drop empty folders; it holds nothing that a reader needs
-        if guard.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
+        if untrusted.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
             raise CorruptDatasetError(f"{path / folder / ROOT} is not the metadata of a plain group.")
     return root
 
 
 def parse_root(data: bytes, where: Path) -> Root:
     """What the root's `zarr.json` says. Raises as `read_root` does; `where` is the file's name for messages."""
-    meta = guard.parse_json(data, where)
+    meta = untrusted.parse_json(data, where)
     attributes = meta.get("attributes")
     if not isinstance(attributes, dict) or KEY not in attributes:
         raise DatasetError(f"{where.parent} is a Zarr store, but not a data set of ours (no attributes {KEY!r}).")
@@ -63,7 +64,7 @@ def parse_root(data: bytes, where: Path) -> Root:
     version = ours.get("format_version")
     if type(version) is not int or version < 1:
         raise CorruptDatasetError(
-            f"{where} has the format version '{guard.printable(version)}'; expected a whole number."
+            f"{where} has the format version '{untrusted.printable(version)}'; expected a whole number."
         )
     if version > FORMAT_VERSION:
         raise DatasetError(
@@ -75,11 +76,11 @@ def parse_root(data: bytes, where: Path) -> Root:
     try:
         env = EnvIdentity.from_dict(ours["env"])
     except DatasetError as error:
-        raise CorruptDatasetError(f"{where}: {guard.printable(error, 300)}") from error
+        raise CorruptDatasetError(f"{where}: {untrusted.printable(error, 300)}") from error
     created = ours["created"]
     if not _is_time(created):
         raise CorruptDatasetError(
-            f"{where}: created is '{guard.printable(created)}'; a time with its zone is expected."
+            f"{where}: created is '{untrusted.printable(created)}'; a time with its zone is expected."
         )
     _check_env(env, where)
     return Root(version, env, created)
@@ -98,9 +99,11 @@ def _check_env(env: EnvIdentity, where: Path) -> None:
         value = getattr(env, name)
         if not 1 <= value <= _MAX_SIZE:
             raise CorruptDatasetError(
-                f"{where}: the environment's {name} is {guard.printable(value)}; 1 to {_MAX_SIZE} is expected."
+                f"{where}: the environment's {name} is {untrusted.printable(value)}; 1 to {_MAX_SIZE} is expected."
             )
     if not (math.isfinite(env.timestep) and env.timestep > 0):
         raise CorruptDatasetError(f"{where}: the environment's timestep is {env.timestep}; more than 0 s is expected.")
     if not _DIGEST.fullmatch(env.digest):
-        raise CorruptDatasetError(f"{where}: the environment's digest is '{guard.printable(env.digest)}', no SHA-256.")
+        raise CorruptDatasetError(
+            f"{where}: the environment's digest is '{untrusted.printable(env.digest)}', no SHA-256."
+        )

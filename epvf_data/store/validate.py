@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
 from epvf_data.store.commit import (
@@ -168,7 +169,7 @@ def _foreign(root: Path) -> Iterator[str]:
                 fine = fine or (_is_id(folder, name) and stat.S_ISDIR(status.st_mode))
             count += not fine
             if not fine and count <= _MAX_FOREIGN:
-                yield f"{where}/{guard.printable(name)} does not belong into a data set."
+                yield f"{where}/{untrusted.printable(name)} does not belong into a data set."
         if count > _MAX_FOREIGN:
             yield f"{where} holds {count - _MAX_FOREIGN} more entries that do not belong into a data set."
 
@@ -214,7 +215,7 @@ def _probes(
 
 
 def _file_digest(path: Path) -> tuple[int, str]:
-    with guard.open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+    with untrusted.open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), digest
 
@@ -234,10 +235,10 @@ def _part(part: Part, info: Root, probes: dict[str, int]) -> Iterator[str]:
         if len(set(words)) < len(words):
             yield f"{where}: the vocabulary {name} repeats words."
     if not isinstance(attributes["simulation"], dict):
-        yield f"{where}: simulation is '{guard.printable(attributes['simulation'])}'; an object is expected."
+        yield f"{where}: simulation is '{untrusted.printable(attributes['simulation'])}'; an object is expected."
     discount = attributes["discount"]
     if discount is not None and (type(discount) not in (int, float) or not 0 <= discount <= 1):
-        yield f"{where}: discount is '{guard.printable(discount)}'; null or a number from 0 to 1 is expected."
+        yield f"{where}: discount is '{untrusted.printable(discount)}'; null or a number from 0 to 1 is expected."
     if "probe_actions" in part.names and part.entry.probe in probes:
         states, actions = probes[part.entry.probe], part.layout("probe_actions").shape[1]
         if states != actions:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import epvf_data
+from epvf_data import untrusted
 from epvf_data.errors import UnsafeDatasetError
-from epvf_data.store import guard
 from epvf_data.store.writer import Writer
 
 HERE = Path(__file__).parent
@@ -186,19 +186,19 @@ def test_a_data_set_may_be_reached_by_a_link_that_its_user_made(good, tmp_path):
     ],
 )
 def test_what_strangers_wrote_is_shown_on_one_line(text, shown):
-    assert guard.printable(text) == shown
+    assert untrusted.printable(text) == shown
 
 
 def test_brackets_inside_words_are_no_depth():
     data = rb'{"a":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"{{{{{{{","b\\":["]"]}'
-    assert guard.parse_json(data, "here")["a"].startswith("[[")
-    assert guard._structure(data) == (2, 3)
+    assert untrusted.parse_json(data, "here")["a"].startswith("[[")
+    assert untrusted._structure(data) == (2, 3)
     with pytest.raises(UnsafeDatasetError, match="40 levels"):
-        guard.parse_json(b'{"\\\\":' * 40 + b"1" + b"}" * 40, "here")
+        untrusted.parse_json(b'{"\\\\":' * 40 + b"1" + b"}" * 40, "here")
 
 
 def test_random_seeds_of_128_bits_are_numbers():
-    assert guard.parse_json(b'{"a":%d}' % (1 << 127), "here")["a"] == 1 << 127
+    assert untrusted.parse_json(b'{"a":%d}' % (1 << 127), "here")["a"] == 1 << 127
 
 
 @pytest.fixture(scope="module")
