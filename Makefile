@@ -1,14 +1,15 @@
 # make demo   installs everything into .venv and runs the main job
 # make test   installs everything into .venv and runs the tests
+# make soak   the exhaustive tests that `make test` has representatives of; writes tests/soak.json
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 DEMO   ?= demo
-# Processes that the tests run in: each compiles for itself, so files are not split.
+# Processes that the tests run in. What a file compiles its tests share, so files are not split; the longest come first.
 JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: demo test install lint constraints clean
+.PHONY: demo test soak install lint constraints clean
 
 # Reinstalled when the declared or pinned versions change.
 $(BIN)/installed: pyproject.toml constraints.txt
@@ -28,7 +29,10 @@ demo: $(BIN)/installed
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data train-offline
 
 test: $(BIN)/installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+soak: $(BIN)/installed
+	$(BIN)/python tests/soak.py -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(BIN)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports

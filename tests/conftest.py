@@ -1,10 +1,32 @@
-"""Settings that make silent mistakes loud, and a compile cache inside the checkout so that a second run is quick."""
+"""Settings that make silent mistakes loud, one compile cache for all processes of a run, and which tests run when."""
 
+from __future__ import annotations
+
+import contextlib
+import gc
 import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+ROOT = Path(__file__).parent.parent
+SECONDS = Path(__file__).with_name("seconds.json")  # that each file took when last measured
+MEASURED: Counter[str] = Counter()
+CACHE = Path(os.environ.get("TESTCACHE") or ROOT / ".pytest_cache")
+
+# Workers and the processes that tests start find what any of them has compiled, and write into no home folder.
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "epvf-data" / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 try:
     import jax
@@ -13,11 +35,52 @@ except ImportError:  # reading data and the tests of the store do without
 else:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# JAX keeps millions of objects alive, which are not looked through again at every turn.
+gc.set_threshold(50_000, 50, 100)
+
+
+def pytest_collection_finish() -> None:
+    """All modules are imported by now: what they hold is no garbage."""
+    gc.collect()
+    gc.freeze()
+
 
 hypothesis.settings.register_profile("epvf", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("epvf")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the exhaustive tests (marked soak), and only these")
+    parser.addoption("--measure", action="store_true", help=f"write how long each file took to {SECONDS.name}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the exhaustive tests to `--soak`, and puts the files that take longest first: no core waits at the end."""
+    wanted = [item for item in items if bool(item.get_closest_marker("soak")) == config.getoption("--soak")]
+    named = any("::" in word for word in config.args)  # a test that is named is wanted
+    if not named:
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+        items[:] = wanted
+    took = json.loads(SECONDS.read_text())[_kind(config)]
+    items.sort(key=lambda item: -took.get(item.nodeid.split("::")[0], 1.0))
+
+
+def _kind(config: pytest.Config) -> str:
+    return "soak" if config.getoption("--soak") else "test"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    MEASURED[report.nodeid.split("::")[0]] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keeps the order of the files up to date: `pytest --measure`, in as many processes as `make test` takes."""
+    if session.config.getoption("--measure") and not hasattr(session.config, "workerinput"):
+        took = {name: round(seconds, 1) for name, seconds in sorted(MEASURED.items()) if seconds >= 1}
+        both = {**json.loads(SECONDS.read_text()), _kind(session.config): took}
+        SECONDS.write_text(json.dumps(both, indent=1) + "\n")
 
 
 @pytest.fixture
@@ -27,8 +90,39 @@ def in_tmp(tmp_path, monkeypatch):
     return tmp_path
 
 
+Shell = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def shell(monkeypatch) -> Shell:
+    """`shell("info", "a.zarr")`: the command line from its entry point on, in this process: no second start-up.
+
+    Gives what `subprocess.run` gives. `code` is the exit status that is expected (None: any).
+    """
+
+    def run(*words: object, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        from epvf_data.cli import main
+
+        command = ["epvf-data", *map(str, words)]
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", command)
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        done = subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+        assert code is None or status == code, done.stderr + done.stdout
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
 # The store's small data sets, for all tests of what is done with them.
 _source = importlib.util.spec_from_file_location("store_fixtures", Path(__file__).parent / "store" / "conftest.py")
+assert _source is not None
+assert _source.loader is not None
 _store = importlib.util.module_from_spec(_source)
 _source.loader.exec_module(_store)
 env, spec, make_rows, quick_path, small = _store.env, _store.spec, _store.make_rows, _store.quick_path, _store.small

@@ -22,17 +22,22 @@ store = importlib.util.module_from_spec(_source)
 _source.loader.exec_module(store)
 
 
-def run(*words, rc=0):
-    process = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=120)
-    assert process.returncode == rc, process.stderr + process.stdout
-    assert "Traceback" not in process.stderr
-    if rc:
-        assert len(process.stderr.strip().splitlines()) <= 1 + process.stderr.count("rows/s"), process.stderr
-    return process
+@pytest.fixture
+def run(shell):
+    """The command line in this process; an expected failure is one line beside the progress."""
+
+    def told(*words, rc=0):
+        process = shell(*words, code=rc)
+        if rc:
+            assert len(process.stderr.strip().splitlines()) <= 1 + process.stderr.count("rows/s"), process.stderr
+        return process
+
+    return told
 
 
-def tell(*words, rc=0):
-    return json.loads(run(*words, "--json", rc=rc).stdout.splitlines()[-1])
+@pytest.fixture
+def tell(run):
+    return lambda *words, rc=0: json.loads(run(*words, "--json", rc=rc).stdout.splitlines()[-1])
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def two(in_tmp):
     return in_tmp
 
 
-def test_the_verbs_work_together(two):
+def test_the_verbs_work_together(two, tell):
     merged = tell("merge", "a.zarr", "b.zarr", "--out", "c.zarr")
     assert (merged["rows"], merged["rows_repeated"], merged["commits"]) == (300, 50, 6)
     kept = tell("filter", "c.zarr", "--where", "return > 0 and source == 'random'")["datasets"]["c-filtered.zarr"]
@@ -70,7 +75,7 @@ def test_the_verbs_work_together(two):
     assert {event["seed"] for event in events if event["origin"]} == {"0", "1", "2", "3", "4", "5"}
 
 
-def test_other_programs_get_the_same_rows(two):
+def test_other_programs_get_the_same_rows(two, tell):
     pytest.importorskip("h5py")
     assert tell("export-hdf5", "a.zarr")["file"] == "a.h5"
     assert tell("import-hdf5", "a.h5", "--out", "d.zarr")["rows"] == 200
@@ -82,7 +87,7 @@ def test_other_programs_get_the_same_rows(two):
         assert data["params"].tobytes() == epvf_data.open("a.zarr").table().column("params").tobytes()
 
 
-def test_people_get_sentences(two):
+def test_people_get_sentences(two, run):
     assert "200 rows of 1 architecture in 4 commits." in run("merge", "a.zarr", "--out", "e.zarr").stdout
     assert "hold the same 200 rows in the same order" in run("diff", "a.zarr", "e.zarr").stdout
     shown = run("diff", "a.zarr", "b.zarr", rc=1).stdout
@@ -110,13 +115,13 @@ def test_people_get_sentences(two):
         (("export-npz", "a.zarr", "--architecture", "f00"), 1, "names 0 of them"),
     ],
 )
-def test_mistakes_give_one_sentence_and_leave_nothing(two, words, code, message):
+def test_mistakes_give_one_sentence_and_leave_nothing(two, words, code, message, run):
     before = sorted(path.name for path in two.iterdir())
     assert message in run(*words, rc=code).stderr
     assert sorted(path.name for path in two.iterdir()) == before
 
 
-def test_a_stranger_cannot_steer_the_terminal(two):
+def test_a_stranger_cannot_steer_the_terminal(two, run):
     from dataclasses import replace
 
     env = replace(store.ENV, name="ant\x1b[2J\x07\u202e", digest="9" * 64)

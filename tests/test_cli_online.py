@@ -8,27 +8,18 @@ import sys
 
 import pytest
 
-from epvf_data.cli import main
-
 WORDS = [
     "train-online",
     *("--env", "cartpole", "--envs", "4", "--horizon", "20", "--out", "run"),
     *("--set", "policy.hidden=[8]", "--set", "critic.widths=[8]", "--set", "replay.capacity=40"),
     *("--set", "replay.batch_size=4", "--set", "log_every=1"),
 ]
-
-
-def run(*words, check=True):
-    process = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in process.stderr, process.stderr
-    if check:
-        assert process.returncode == 0, process.stderr
-    return process
+LONG = ("--algorithm", "es", "--iterations", "100000")  # which compiles soonest
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp):
-    command = [sys.executable, "-u", "-m", "epvf_data", *WORDS, "--iterations", "100000"]
+def test_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp, shell):
+    command = [sys.executable, "-u", "-m", "epvf_data", *WORDS, *LONG]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (in_tmp / "run" / "metrics.jsonl").exists():
             assert process.poll() is None
@@ -42,27 +33,17 @@ def test_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp):
     done = len((in_tmp / "run" / "metrics.jsonl").read_text().splitlines())
     words = shlex.split(again)[1:]
     assert words[-1] == "--resume"
-    stopped = json.loads(run(*words, "--max-minutes", "0", "--json", "--quiet").stdout)
+    stopped = json.loads(shell(*words, "--max-minutes", "0", "--json", "--quiet").stdout)
     assert stopped["iterations"] == done + 1
     assert {"run", "iterations", "env_steps", "return_perturbed", "return_unperturbed", "seconds"} <= set(stopped)
     assert not stopped["finished"]
-    refused = run(*WORDS, "--iterations", "100000", check=False)
+    refused = shell(*WORDS, *LONG, code=None)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "--resume" in refused.stderr
 
 
-def told(monkeypatch, capsys, *words):
-    """Exit code, stdout and stderr of the command line in this process."""
-    monkeypatch.setattr(sys, "argv", ["epvf-data", "train-online", *words])
-    monkeypatch.setattr("epvf_data.runtime.prepare", lambda: None)  # other tests count what is compiled
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code, *capsys.readouterr()
-
-
-def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, monkeypatch, capsys):
-    code, listed, _ = told(monkeypatch, capsys, "--presets")
-    assert code == 0
+def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, shell):
+    listed = shell("train-online", "--presets").stdout
     assert "ant-paper" in listed
     assert "OpenAI-ES" in listed
     for words, sentence in (
@@ -72,17 +53,15 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, monkeypatch
         (["--config", "ant-cpu", "--algorithm", "ess"], "did you mean es"),
         (["--config", "ant-paper", "--record", "run.zarr", "--warm-start", "none.zarr"], "none.zarr"),
     ):
-        code, _, error = told(monkeypatch, capsys, *words)
-        assert code in (1, 2)
-        assert sentence in error
-        assert error.count("\n") == 1, error
+        refused = shell("train-online", *words, code=None)
+        assert refused.returncode in (1, 2)
+        assert sentence in refused.stderr
+        assert refused.stderr.count("\n") == 1, refused.stderr
     assert not list(in_tmp.iterdir())
 
 
-def test_other_bodies_have_a_preset_too(in_tmp, monkeypatch, capsys):
+def test_other_bodies_have_a_preset_too(in_tmp, shell):
     words = ("--env", "swimmer", "--horizon", "10", "--envs", "8", "--iterations", "3", "--set", "critic.probes=4")
-    code, said, error = told(monkeypatch, capsys, *words, "--quiet")
-    assert code == 0, error
-    assert "swimmer-run: 3 iterations, 240 env steps" in said
+    assert "swimmer-run: 3 iterations, 240 env steps" in shell("train-online", *words, "--quiet").stdout
     config = json.loads((in_tmp / "swimmer-run" / "config.json").read_text())["config"]
     assert (config["env"], config["critic"]["name"]) == ("swimmer", "probing-ridge")

@@ -1,8 +1,6 @@
 """Several kinds of policies in one data set, through every verb that reads them."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,12 +20,6 @@ def config(env="ant", envs=40, **policy):
     return collect_config(env, envs=envs, **SMALL, **{f"policy.{name}": value for name, value in policy.items()})
 
 
-def run(*words):
-    done = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     """Folder with ant.zarr: 40 rows of each kind."""
@@ -37,7 +29,7 @@ def three(tmp_path_factory):
     return folder
 
 
-def test_each_kind_is_an_array_of_its_own_and_only_sampling_takes_more_episodes(three):
+def test_each_kind_is_an_array_of_its_own_and_only_sampling_takes_more_episodes(three, shell):
     dataset = epvf_data.open(three / "ant.zarr")
     assert [item.spec for item in dataset.architectures] == [
         PolicySpec(34, 8, (8, 5), **kind) for kind in KINDS.values()
@@ -46,36 +38,37 @@ def test_each_kind_is_an_array_of_its_own_and_only_sampling_takes_more_episodes(
     returns = [dataset.table(item.id).column("returns") for item in dataset.architectures]
     assert [piece.shape[1] for piece in returns] == [1, 1, 8]
     assert (returns[2].std(axis=1) > 0).all()
-    told = run("info", str(three / "ant.zarr"))
+    told = shell("info", three / "ant.zarr").stdout
     for item in dataset.architectures:
         assert f"policies {item.spec} ({item.id[:8]}): 40 rows" in told
 
 
-def test_all_are_rolled_out_again_to_the_bit_by_the_shell(three):
-    told = json.loads(run("validate", str(three / "ant.zarr"), "--deep", "--resimulate", "120", "--json"))
+def test_all_are_rolled_out_again_to_the_bit_by_the_shell(three, shell):
+    told = json.loads(shell("validate", str(three / "ant.zarr"), "--deep", "--resimulate", "120", "--json").stdout)
     assert (told["ok"], told["rows"], told["max_return_error"]) == (True, 120, 0)
     assert told["resimulated"] > 90  # as many of each kind as the draw gives, none twice
 
 
-def test_a_row_of_each_kind_is_drawn_and_exported(three):
+def test_a_row_of_each_kind_is_drawn_and_exported(three, shell):
     dataset = epvf_data.open(three / "ant.zarr")
     for number, item in enumerate(dataset.architectures):
         words = ("--row", "3", "--architecture", item.id, "--json")
         film = str(three / f"{number}.mp4")
         size = ("--width", "160", "--height", "90", "--episode", "5" if item.spec.sampled else "0", "--out", film)
-        drawn = json.loads(run("render", str(three / "ant.zarr"), *words, *size, "--quiet"))
+        drawn = json.loads(shell("render", str(three / "ant.zarr"), *words, *size, "--quiet").stdout)
         assert drawn["return"] == drawn["stored_return"]
         policy = str(three / f"{number}.safetensors")
-        json.loads(run("export-policy", str(three / "ant.zarr"), *words, "--out", policy))
+        json.loads(shell("export-policy", str(three / "ant.zarr"), *words, "--out", policy).stdout)
         spec, flat = epvf_data.load_policy(policy)
         assert spec == item.spec
         np.testing.assert_array_equal(flat, dataset.table(item.id).column("params")[3])
 
 
-def test_one_critic_reads_all_kinds_and_the_ceiling_knows_who_is_noisy(three):
+@pytest.mark.soak
+def test_one_critic_reads_all_kinds_and_the_ceiling_knows_who_is_noisy(three, shell):
     words = ("--critic", "probing", "--split", "iid", "--out", str(three / "run"), "--json")
     quick = [word for change in ("seeds=1", "epochs=3", "probes=8", "resamples=20") for word in ("--set", change)]
-    told = json.loads(run("train-offline", str(three / "ant.zarr"), *words, *quick, "--quiet"))
+    told = json.loads(shell("train-offline", str(three / "ant.zarr"), *words, *quick, "--quiet").stdout)
     assert told["rows_train"] + told["rows_test"] <= 120
     report = json.loads((three / "run" / "report.json").read_text())
     assert len(report["dataset"]["architectures"]) == 3

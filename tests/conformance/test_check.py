@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +121,7 @@ def test_backends_that_disagree_are_found(monkeypatch):
     assert [finding.rule for finding in problems] == ["backends agree"]
 
 
+@pytest.mark.soak
 def test_environments_with_their_own_dynamics_pass():
     assert all(finding.ok for finding in check_env(envs.make("cartpole")))
 
@@ -174,10 +173,9 @@ def test_names_that_are_no_environment():
         replace(GOOD, name="../x")
 
 
-@pytest.mark.slow
-def test_from_the_shell(in_tmp):
+def test_from_the_shell(in_tmp, shell):
     def run(*words):
-        done = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True)
+        done = shell(*words, code=None)
         return done.returncode, done.stdout + done.stderr
 
     assert run("new-env", "seesaw")[0] == 0

@@ -41,10 +41,14 @@ def test_a_fitted_histogram_reads_back_its_target():
     targets = jnp.array([-0.5, 0.0, 1.234, 2.5])
     outputs, optimiser = jnp.zeros((4, 81)), optax.adam(0.3)
     moments = optimiser.init(outputs)
+
+    @jax.jit
+    def step(outputs, moments):
+        updates, moments = optimiser.update(jax.grad(loss.loss)(outputs, targets, jnp.ones(4)), moments)
+        return outputs + updates, moments
+
     for _ in range(200):
-        gradient = jax.grad(loss.loss)(outputs, targets, jnp.ones(4))
-        updates, moments = optimiser.update(gradient, moments)
-        outputs = outputs + updates
+        outputs, moments = step(outputs, moments)
     np.testing.assert_allclose(loss.read(outputs), targets, atol=0.01)
 
 

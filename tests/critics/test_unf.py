@@ -62,9 +62,12 @@ def test_the_number_of_terms_is_that_of_the_paper(hidden, count):
     assert sum(len(listed) for grouped in found.values() for listed in grouped.values()) == count
 
 
-@settings(max_examples=5)
-@given(WIDTHS, st.integers(0, 2**16), st.booleans(), st.booleans())
-def test_a_layer_commutes_with_renumbering(hidden, seed, bias, more):
+@pytest.mark.parametrize("examples", [1, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_layer_commutes_with_renumbering(examples):
+    settings(max_examples=examples)(given(WIDTHS, st.integers(0, 2**16), st.booleans(), st.booleans())(commutes))()
+
+
+def commutes(hidden, seed, bias, more):
     spec = PolicySpec(3, 2, hidden, bias=bias, layer_norm=more, gaussian="mean" if more else None)
     axes = axes_of(spec)
     params = init_layer(jax.random.key(seed), axes, 4)
@@ -125,7 +128,7 @@ def term_by_term(spec, params, features):
     return result
 
 
-@pytest.mark.parametrize("hidden", [(5,), (4, 6), (4, 5, 6)])
+@pytest.mark.parametrize("hidden", [*(pytest.param(one, marks=pytest.mark.soak) for one in [(5,), (4, 5, 6)]), (4, 6)])
 def test_the_factored_layer_is_the_sum_of_its_terms(hidden):
     spec = PolicySpec(3, 2, hidden)
     axes = axes_of(spec)
@@ -136,8 +139,11 @@ def test_the_factored_layer_is_the_sum_of_its_terms(hidden):
         np.testing.assert_allclose(found, wanted[name], atol=1e-5)
 
 
-@pytest.mark.parametrize("fixed", FIXED)
-@pytest.mark.parametrize(("hidden", "more"), [((6,), {}), ((6, 5), {}), ((6,), RICH), ((6, 5), RICH)])
+@pytest.mark.parametrize("fixed", ["position", pytest.param("fold", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("hidden", "more"),
+    [*(pytest.param(*one, marks=pytest.mark.soak) for one in [((6,), {}), ((6, 5), {}), ((6, 5), RICH)]), ((6,), RICH)],
+)
 def test_the_value_knows_inputs_and_outputs_apart_and_hidden_units_not(fixed, hidden, more):
     spec = PolicySpec(3, 2, hidden, **more)
     critic = made(spec, channels=8, layers=2, fixed=fixed)
@@ -153,15 +159,14 @@ def test_the_value_knows_inputs_and_outputs_apart_and_hidden_units_not(fixed, hi
 
 
 @pytest.mark.parametrize("fixed", FIXED)
-@pytest.mark.parametrize("name", ["layer_0/norm_scale", "layer_1/norm_bias", "log_std"])
-def test_the_value_reads_scales_and_noise(fixed, name):
+def test_the_value_reads_scales_and_noise(fixed):
     spec = PolicySpec(3, 2, (6, 5), **RICH)
-    critic = made(spec, channels=8, layers=2, fixed=fixed)
+    critic = made(spec, channels=8, layers=1, fixed=fixed)
     params = jax.jit(critic.init)(jax.random.key(0))
     tensors = mlp.unflatten(spec, mlp.init(jax.random.key(1), spec))
-    moved = {**tensors, name: tensors[name].at[1].add(0.5)}
-    one, other = (float(value_of(critic, params, mlp.flatten(spec, each))) for each in (tensors, moved))
-    assert abs(one - other) > 1e-4
+    value = lambda each: float(value_of(critic, params, mlp.flatten(spec, each)))  # noqa: E731
+    for name in ("layer_0/norm_scale", "layer_1/norm_bias", "log_std"):
+        assert abs(value({**tensors, name: tensors[name].at[1].add(0.5)}) - value(tensors)) > 1e-4, name
 
 
 def test_beside_raw_parameters_it_is_not_symmetric():
@@ -173,9 +178,9 @@ def test_beside_raw_parameters_it_is_not_symmetric():
     assert abs(value_of(critic, params, theta) - value_of(critic, params, moved)) > 1e-3
 
 
-@pytest.mark.parametrize("fixed", FIXED)
+@pytest.mark.parametrize("fixed", ["position", pytest.param("fold", marks=pytest.mark.soak)])
 def test_gradients_are_those_of_finite_differences(fixed):
-    spec = PolicySpec(3, 2, (4, 4))
+    spec = PolicySpec(3, 2, (4,))
     with jax.enable_x64(True):
         critic = made(spec, (8,), channels=4, layers=2, fixed=fixed)
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), jax.jit(critic.init)(jax.random.key(0)))
@@ -188,21 +193,23 @@ def test_gradients_are_those_of_finite_differences(fixed):
             np.testing.assert_allclose(jnp.dot(gradient, direction), slope, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.soak
 def test_the_signal_keeps_its_size_from_layer_to_layer():
     spec = PolicySpec(34, 8, (64, 64))
     axes = axes_of(spec)
     features = random_features(spec, 16)
+    step = jax.jit(lambda params, features: apply_layer(axes, params, features))
     for layer in range(6):
-        params = init_layer(jax.random.key(layer), axes, 16)
-        features = jax.jit(lambda params, features: apply_layer(axes, params, features))(params, features)
+        features = step(init_layer(jax.random.key(layer), axes, 16), features)
         for name, found in features.items():
             assert 0.5 < float(jnp.std(found)) < 2.0, (layer, name)
 
 
+@pytest.mark.soak
 def test_computing_layers_again_changes_nothing():
     spec = PolicySpec(3, 2, (4,))
     theta = mlp.init(jax.random.key(1), spec)
-    kept, again = (made(spec, channels=4, layers=2, remat=remat) for remat in (False, True))
+    kept, again = (made(spec, channels=4, layers=1, remat=remat) for remat in (False, True))
     params = jax.jit(kept.init)(jax.random.key(0))
     for first, second in zip(
         jax.tree.leaves(jax.jit(jax.grad(lambda params: value_of(kept, params, theta)))(params)),
@@ -226,9 +233,10 @@ def test_impossible_sizes_are_refused():
         value_of(critic, jax.jit(critic.init)(jax.random.key(0)), jnp.zeros(5))
 
 
+@pytest.mark.soak
 def test_half_precision_gives_nearly_the_same():
     spec = PolicySpec(3, 2, (6, 6))
-    full, half = made(spec, channels=8), made(spec, channels=8, dtype="bfloat16")
+    full, half = (made(spec, channels=8, layers=2, dtype=dtype) for dtype in ("float32", "bfloat16"))
     params = jax.jit(full.init)(jax.random.key(0))
     thetas = jax.vmap(lambda key: mlp.init(key, spec))(jax.random.split(jax.random.key(1), 20))
     exact, rough = ([float(value_of(critic, params, theta)) for theta in thetas] for critic in (full, half))

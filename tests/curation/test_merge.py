@@ -196,7 +196,7 @@ def test_killed_merges_leave_no_half_data_set(tmp_path, env, make_rows):
     assert content_hash(epvf_data.open(out)) == content_hash(epvf_data.open(tmp_path / "d"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_data_sets(tmp_path, env):
     """200 and 400 MB are merged within the same few hundred megabytes, also where rows repeat."""

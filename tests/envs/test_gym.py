@@ -126,6 +126,11 @@ def test_starts_are_spread_as_theirs(body):
         np.testing.assert_allclose(np.abs(mine).max(), np.abs(other).max(), rtol=0.05 if noise < 0.05 else 0.4)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [pytest.param(name, marks=[pytest.mark.soak] * (name != "hopper")) for name in BODIES],
+    indirect=True,
+)
 def test_whole_episodes_agree(body):
     """The same policies from the same starts, until small differences have grown."""
     env, world, _, tolerance = body
@@ -157,10 +162,10 @@ def test_centre_of_mass_is_mujocos():
         np.testing.assert_allclose(found, data.subtree_com[0], atol=2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["hopper", "swimmer"])
 def test_mjx_gives_the_same_returns(name):
-    """The other bodies take minutes to compile; `benchmarks/bodies.py` has them."""
+    """The Ant's stands in tests/physics; the other bodies take minutes to compile: `benchmarks/bodies.py` has them."""
     env = envs.make(name).with_horizon(20)
     spec = PolicySpec(env.observation_size, env.action_size, (16,))
     keys = jax.random.split(jax.random.key(0), 16)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -49,7 +47,7 @@ class Mlp(nn.Module):
 
 
 class TestFlax:
-    @settings(max_examples=12)
+    @settings(max_examples=3)
     @given(sizes=SIZES, bias=st.booleans(), seed=st.integers(0, 2**31))
     def test_msgpack_of_flax(self, tmp_path_factory, acts, sizes, bias, seed):
         folder = tmp_path_factory.mktemp("flax")
@@ -199,7 +197,7 @@ class TestBrax:
         expected = made.act("swish", "identity", (made.states - mean) / std)
         np.testing.assert_allclose(acts(tmp_path / "p", made.states), np.tanh(expected[:, :2]), atol=1e-5)
 
-    @pytest.mark.parametrize("normalise", [True, False])
+    @pytest.mark.parametrize("normalise", [True, pytest.param(False, marks=pytest.mark.soak)])
     def test_orbax_with_braxs_description(self, tmp_path, net, acts, normalise):
         made, tree, mean, std = brax(net)
         ocp.PyTreeCheckpointer().save(tmp_path / "7", (tree["0"], tree["1"], tree["2"]))
@@ -227,7 +225,7 @@ class TestBrax:
 
 
 class TestNamedTensors:
-    @settings(max_examples=25)
+    @settings(max_examples=8)
     @given(
         sizes=SIZES,
         seed=st.integers(0, 2**31),
@@ -356,13 +354,9 @@ def test_the_documents_example_states_every_setting():
         assert named <= {*table}
 
 
-def test_the_command_line(in_tmp, net):
+def test_the_command_line(in_tmp, net, shell):
     save_file(net((4, 5, 2)).named("pi/0.", "pi/1.", kernel="weight", turned=True), "a.safetensors")
-    command = [sys.executable, "-m", "epvf_data", "import-policy", "a.safetensors"]
-
-    def run(*words):
-        return subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
-
+    run = lambda *words: shell("import-policy", "a.safetensors", *words, code=None)  # noqa: E731
     done = run()
     assert done.returncode == 2
     assert done.stderr.startswith("error: PyTorch layers 'pi/': the activation is not in the file; state")

@@ -190,7 +190,7 @@ def test_results_do_not_depend_on_place_neighbours_or_threads(ant_policies, ant_
     same(alone, rows(ant_outcomes, [8]))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_state_that_diverges_keeps_the_return_gathered_before(ant_policies):
     """The physics itself fails: the same walkers, under motors strong enough to throw them out of bounds."""
     env = replace(ANT, xml=ANT.xml.replace('gear="150"', 'gear="1e20"'), version="thrown")

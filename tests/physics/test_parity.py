@@ -100,6 +100,7 @@ def test_single_steps_of_the_ant(ant_step):
     assert (difference(cold[1], ours[1]) > 1e-3).mean() > 0.05, "the warm start has no effect"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("name", "speed"), [("ant", 3.0), ("ant-servo", 1.0)])
 def test_single_steps_with_the_solver_converged(name, speed):
     env = envs.make(name)
@@ -132,6 +133,7 @@ def test_twenty_steps_of_the_ant_from_its_start(ant_step):
     assert np.abs(theirs[0][:, 2] - 0.75).min() > 0.1
 
 
+@pytest.mark.soak
 def test_returns_of_256_policies_have_the_same_distribution():
     """Random initialisations of four scales and perturbations of them, whole episodes of 1,000 steps.
 

@@ -34,7 +34,9 @@ CASES = [(ANT, "native"), (CARTPOLE, "mjx")]
 
 
 @pytest.mark.parametrize(("env", "backend"), CASES, ids=["native", "mjx"])
-@pytest.mark.parametrize("gaussian", [None, "mean", "sampled"])
+@pytest.mark.parametrize(
+    "gaussian", [*(pytest.param(kind, marks=pytest.mark.soak) for kind in (None, "mean")), "sampled"]
+)
 def test_results_depend_on_nothing_but_policy_and_seed(env, backend, gaussian):
     spec = PolicySpec(env.observation_size, env.action_size, **WIDE, gaussian=gaussian)
     params, keys = policies(spec, 150), seeds(150)
@@ -48,7 +50,10 @@ def test_results_depend_on_nothing_but_policy_and_seed(env, backend, gaussian):
         assert (whole.returns[:, 0] != whole.returns[:, 1]).mean() == (gaussian == "sampled")
 
 
-@pytest.mark.parametrize(("env", "backend"), CASES, ids=["native", "mjx"])
+@pytest.mark.parametrize(
+    ("env", "backend"),
+    [pytest.param(*CASES[0], id="native", marks=pytest.mark.soak), pytest.param(*CASES[1], id="mjx")],
+)
 def test_sampled_is_not_the_mean_and_without_noise_it_is(env, backend):
     sizes = (env.observation_size, env.action_size, (8,))
     specs = {kind: PolicySpec(*sizes, gaussian=kind) for kind in ("mean", "sampled")}

@@ -74,7 +74,7 @@ class Flax(nn.Module):
         return mlp.ACTIVATIONS[self.spec.output](nn.Dense(self.spec.action_size, use_bias=self.spec.bias)(x))
 
 
-@settings(max_examples=15)
+@settings(max_examples=4)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
     st.sampled_from(ACTIVATIONS),

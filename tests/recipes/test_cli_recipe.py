@@ -17,11 +17,6 @@ horizon = 30
 [architectures.small]
 hidden = [8]
 
-[architectures.clipped]
-hidden = [6, 6]
-activation = "relu"
-output = "clip"
-
 [sources.random]
 kind = "random"
 
@@ -33,48 +28,45 @@ settings = { env_steps = 4000, envs = 16, horizon = 30, log_every = 1 }
 """
 
 
-def run(*words):
-    return subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture
 def recipe(in_tmp):
     (in_tmp / "mine.toml").write_text(RECIPE)
     return in_tmp
 
 
-def test_a_recipe_from_the_shell(recipe):
-    done = run("collect", "--recipe", "mine.toml", "--json")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.slow
+def test_a_recipe_from_the_shell(recipe, shell):
+    done = shell("collect", "--recipe", "mine.toml", "--json")
     told = json.loads(done.stdout)
     assert (told["dataset"], told["rows"], told["rows_total"]) == ("ant-mine.zarr", 40, 40)
     assert "es-small: 4," in done.stderr  # teachers tell their progress
     assert "collect: 40/40 episodes" in done.stderr
-    again = run("collect", "--recipe", "mine.toml")
-    assert again.returncode == 1
+    again = shell("collect", "--recipe", "mine.toml", code=1)
     assert "already holds 40 rows of exactly this collection; add --resume" in again.stderr
-    more = run("collect", "--recipe", "mine.toml", "--resume", "--policies", "60", "--json", "--quiet")
+    more = shell("collect", "--recipe", "mine.toml", "--resume", "--policies", "60", "--json", "--quiet")
     assert json.loads(more.stdout)["rows"] == 20
     assert more.stderr == ""
-    shown = run("info", "ant-mine.zarr").stdout
+    shown = shell("info", "ant-mine.zarr").stdout
     assert "rows by source" in shown
-    coverage = json.loads(run("info", "ant-mine.zarr", "--json").stdout)["coverage"]
+    coverage = json.loads(shell("info", "ant-mine.zarr", "--json").stdout)["coverage"]
     assert {(line["source"]) for line in coverage} == {"random", "es"}
     assert sum(line["rows"] for line in coverage) == 60
-    checked = json.loads(run("validate", "ant-mine.zarr", "--deep", "--resimulate", "60", "--json").stdout)
+    checked = json.loads(shell("validate", "ant-mine.zarr", "--deep", "--resimulate", "60", "--json").stdout)
     assert (checked["ok"], checked["max_return_error"]) == (True, 0)
-    copied = run("collect", "--recipe", "ant-mine.zarr", "--policies", "60", "--out", "copy.zarr", "--json", "--quiet")
+    copied = shell(
+        "collect", "--recipe", "ant-mine.zarr", "--policies", "60", "--out", "copy.zarr", "--json", "--quiet"
+    )
     assert json.loads(copied.stdout)["rows"] == 60
-    same = json.loads(run("diff", "ant-mine.zarr", "copy.zarr", "--json").stdout)
+    same = json.loads(shell("diff", "ant-mine.zarr", "copy.zarr", "--json").stdout)
     assert (same["equal"], same["rows_only"], same["rows_in_both"]) == (True, [0, 0], 60)
 
 
-@pytest.mark.slow
-def test_ctrl_c_while_a_teacher_learns_keeps_what_it_has_learned(recipe):
+@pytest.mark.soak
+def test_ctrl_c_while_a_teacher_learns_keeps_what_it_has_learned(recipe, shell):
     (recipe / "mine.toml").write_text(RECIPE.replace("env_steps = 4000", "env_steps = 80000"))
     words = [sys.executable, "-m", "epvf_data", "collect", "--recipe", "mine.toml"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    metrics = recipe / "ant-mine.runs" / "es-clipped" / "metrics.jsonl"
+    metrics = recipe / "ant-mine.runs" / "es-small" / "metrics.jsonl"
     deadline = time.time() + 120
     while time.time() < deadline and not metrics.exists():
         time.sleep(0.02)
@@ -85,7 +77,7 @@ def test_ctrl_c_while_a_teacher_learns_keeps_what_it_has_learned(recipe):
     assert "kept in ant-mine.runs, and the same command goes on" in told
     assert "Traceback" not in told
     before = metrics.read_text().splitlines()
-    done = run("collect", "--recipe", "mine.toml", "--json", "--quiet")
+    done = shell("collect", "--recipe", "mine.toml", "--json", "--quiet")
     assert json.loads(done.stdout)["rows"] == 40
     after = metrics.read_text().splitlines()
     assert after[: len(before)] == before  # the run went on where it was
@@ -103,11 +95,10 @@ def test_ctrl_c_while_a_teacher_learns_keeps_what_it_has_learned(recipe):
         (["--out", "mine.toml"], None, "mine.toml"),
     ],
 )  # fmt: skip
-def test_mistakes_get_one_sentence(recipe, words, change, said):
+def test_mistakes_get_one_sentence(recipe, shell, words, change, said):
     if change:
         (recipe / "mine.toml").write_text(RECIPE.replace(*change))
-    done = run("collect", "--recipe", "mine.toml", *words)
+    done = shell("collect", "--recipe", "mine.toml", *words, code=None)
     assert done.returncode in (1, 2)
     assert said in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (recipe / "ant-mine.zarr").exists()

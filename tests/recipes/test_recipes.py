@@ -256,6 +256,7 @@ def test_files_are_bases_too(tmp_path):
         lots_of(build(recipe), tmp_path / "ant.zarr")
 
 
+@pytest.mark.soak
 def test_populations_of_cma_es(tmp_path):
     pytest.importorskip("evosax")
     source = {"kind": "evolution", "population": 8, "env_steps": 2000, "horizon": 20, "snapshots": 3, "members": 2}
@@ -359,7 +360,7 @@ def test_names_of_recipes(tmp_path, made):
     assert stored["sources"]["random"]["kind"] == "random"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_policies_along_a_library_run(tmp_path, algorithm):
     pytest.importorskip("brax")
@@ -380,6 +381,7 @@ def test_policies_along_a_library_run(tmp_path, algorithm):
     assert not (tmp_path / "ant.runs" / "lib-plain" / "brax").exists()
 
 
+@pytest.mark.soak
 def test_each_architecture_is_compiled_once_however_many_commits(made, tmp_path):
     """Compiled programs of a second half of the rows: none."""
     (tmp_path / "ant.runs").symlink_to(made / "ant.runs")

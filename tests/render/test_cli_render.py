@@ -1,8 +1,6 @@
 """`epvf-data render` as a person meets it."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 
@@ -10,21 +8,13 @@ from epvf_data import save_policy
 from epvf_data.policies.spec import PolicySpec
 
 
-def run(*words):
-    process = subprocess.run([sys.executable, "-m", "epvf_data", *words], capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in process.stderr, process.stderr
-    return process
-
-
-def test_render_from_the_shell(in_tmp):
+def test_render_from_the_shell(in_tmp, shell):
     spec = PolicySpec(4, 1, ())
     save_policy("pole.safetensors", spec, np.ones(spec.size, np.float32))
-    refused = run("render", "pole.safetensors")
-    assert refused.returncode == 2
+    refused = shell("render", "pole.safetensors", code=2)
     assert "--env" in refused.stderr
     words = ("render", "pole.safetensors", "--env", "cartpole", "--width", "160", "--height", "90", "--out", "film.mp4")
-    made = run(*words, "--json", "--quiet")
-    assert made.returncode == 0, made.stderr
+    made = shell(*words, "--json", "--quiet")
     assert made.stderr == ""
     told = json.loads(made.stdout)
     assert {"policy", "env", "return", "length", "video", "strip"} <= set(told)

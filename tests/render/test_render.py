@@ -301,6 +301,7 @@ def test_a_row_is_shown_as_it_was_rolled_out(poles, row, episode, in_tmp):
     assert (in_tmp / f"poles-{row}.png").exists()
 
 
+@pytest.mark.soak
 def test_a_fall_is_the_stored_fall(in_tmp):
     """Ants amplify rounding: only the very episode that was stored has the stored return."""
     config = epvf_data.collect_config("ant", envs=12, horizon=300, backend="native")

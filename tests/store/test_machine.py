@@ -206,11 +206,12 @@ class Store(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-def test_the_store_holds_what_the_model_holds():
+@pytest.mark.parametrize("examples", [6, pytest.param(150, marks=pytest.mark.soak)])
+def test_the_store_holds_what_the_model_holds(examples):
     run_state_machine_as_test(
         Store,
         settings=settings(
-            max_examples=12,
+            max_examples=examples,
             stateful_step_count=15,
             deadline=None,
             derandomize=True,

@@ -68,9 +68,10 @@ def test_missing_damaged_and_foreign_checkpoints_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.soak)])
+def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path, kills):
     random, reached = np.random.default_rng(0), 0
-    for _ in range(4):
+    for _ in range(kills):
         command = [sys.executable, "-c", SAVER, str(tmp_path / "c"), str(reached)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None

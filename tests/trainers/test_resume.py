@@ -61,7 +61,10 @@ def without_clock(value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device_bytes", [1 << 30, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize(
+    "device_bytes",
+    [pytest.param(1 << 30, id="resident"), pytest.param(0, id="streamed", marks=pytest.mark.soak)],
+)
 def test_killed_twice_and_resumed_equals_uninterrupted(dataset, tmp_path, device_bytes):
     run, whole = tmp_path / "killed", tmp_path / "whole"
     kill_when("iid 4", dataset, run, "new", device_bytes)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-import jax
 import pytest
 
 from epvf_data.trainers.online.settings import online_config
@@ -35,19 +32,3 @@ def cartpole():
 def ant():
     """Ant settings, ours, with some changed."""
     return lambda preset="ant-cpu", **changes: online_config(preset, **{**ANT, "critic.probes": 8, **changes})
-
-
-@pytest.fixture(scope="session")
-def compile_once(tmp_path_factory):
-    """Keeps compiled functions for the runs of a test and its child processes: most of their time is compiling."""
-    wanted = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in wanted}
-    for name, value in wanted.items():
-        jax.config.update(name, value)
-    yield {**os.environ, **{name.upper(): str(value) for name, value in wanted.items()}}
-    for name, value in before.items():
-        jax.config.update(name, value)

@@ -58,7 +58,9 @@ def test_all_families_but_those_without_parameters_or_steps_are_here():
     assert set(LEARNERS) == {*CRITICS, CLOSED} - {"ridge", "stored-probing"}
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] * ("+" in name or name == "unf")) for name in LEARNERS]
+)
 def test_the_critic_is_fitted_and_has_a_slope(name):
     metrics, values, gradient, targets = fitted(name)
     assert float(metrics["critic_loss"]) < float(metrics["critic_loss_before"])

@@ -44,10 +44,10 @@ def without_clock(found):
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in found]
 
 
-def kill_at(iteration, preset, changes, run, record, environment):
+def kill_at(iteration, preset, changes, run, record):
     """Trains in another process and kills it as soon as it tells of this iteration."""
     command = [sys.executable, "-c", CHILD, json.dumps([preset, changes, str(run), record and str(record)])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if int(line) >= iteration:
@@ -56,17 +56,18 @@ def kill_at(iteration, preset, changes, run, record, environment):
     assert child.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "changes"),
     # CartPole is killed when one of its seeds has spent its budget and the other has not.
     [("cartpole", {"seeds": 2, "iterations": None, "env_steps": 480}), ("ant", {"seeds": 2})],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, compile_once, task, changes):
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes):
     config = request.getfixturevalue(task)(**changes)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     report = train_online(config, whole, record=tmp_path / "whole.zarr")
     preset = {"cartpole": "cartpole-paper", "ant": "ant-cpu"}[task]
-    kill_at(4, preset, to_dict(config), killed, tmp_path / "killed.zarr", compile_once)
+    kill_at(4, preset, to_dict(config), killed, tmp_path / "killed.zarr")
     assert not (killed / "report.json").exists()
     with pytest.raises(RunError, match="resume"):
         train_online(config, killed)
@@ -83,7 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, compile_once, 
     assert content_hash(mine) == content_hash(others)
 
 
-def test_recorded_rows_tell_how_they_were_made(tmp_path, compile_once, ant):
+def test_recorded_rows_tell_how_they_were_made(tmp_path, ant):
     config = ant(seeds=2, normalise_observations=False, **{"exploration.antithetic": True})
     train_online(config, tmp_path / "run", record=tmp_path / "rows.zarr")
     assert validate(tmp_path / "rows.zarr", deep=True) == []
@@ -101,16 +102,15 @@ def test_recorded_rows_tell_how_they_were_made(tmp_path, compile_once, ant):
         np.testing.assert_allclose(made, params[row], atol=1e-6)
 
 
-def test_recorded_rows_say_where_a_normaliser_is_folded_in(tmp_path, compile_once, ant):
+def test_recorded_rows_say_where_a_normaliser_is_folded_in(tmp_path, ant):
     train_online(ant(iterations=2, normalise_observations=True), tmp_path / "run", record=tmp_path / "rows.zarr")
     assert list(epvf_data.open(tmp_path / "rows.zarr").table().vocabulary("law")) == ["gaussian normalised"]
     assert resimulate(epvf_data.open(tmp_path / "rows.zarr"), 10).max_error == 0
 
 
-@pytest.mark.parametrize("task", ["cartpole", "ant"])
-def test_sampled_policies_with_layer_norm_are_trained_and_their_rows_rolled_out_again(
-    request, tmp_path, compile_once, task
-):
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [pytest.param("cartpole", marks=pytest.mark.soak), "ant"])
+def test_sampled_policies_with_layer_norm_are_trained_and_their_rows_rolled_out_again(request, tmp_path, task):
     """On the Ant θ is judged in eight episodes, for its start is fixed and its actions are not."""
     kind = {"policy.layer_norm": True, "policy.gaussian": "sampled", "policy.bias": True}
     config = request.getfixturevalue(task)(iterations=2, normalise_observations=True, **kind)
@@ -126,7 +126,7 @@ def test_sampled_policies_with_layer_norm_are_trained_and_their_rows_rolled_out_
     np.testing.assert_allclose(judged.mean(), lines(tmp_path / "run")[-1]["return_unperturbed"], rtol=1e-5)
 
 
-def test_policies_and_report_of_a_finished_run(tmp_path, compile_once, ant):
+def test_policies_and_report_of_a_finished_run(tmp_path, ant):
     config = ant(seeds=2)
     events = []
     report = train_online(config, tmp_path / "run", progress=events.append)
@@ -149,7 +149,7 @@ def test_policies_and_report_of_a_finished_run(tmp_path, compile_once, ant):
     assert list((tmp_path / "run" / "tensorboard" / "seed-1").iterdir())
 
 
-def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, compile_once, cartpole):
+def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
     config = cartpole()
     first = train_online(config, tmp_path / "run", max_seconds=0.01)
     assert (first.iterations, first.finished) == (2, False)
@@ -164,7 +164,8 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, compile_once, car
         train_online(config, tmp_path / "other", resume=True)
 
 
-def test_a_warm_critic_knows_the_rows_it_was_fitted_on(tmp_path, compile_once, ant):
+@pytest.mark.slow
+def test_a_warm_critic_knows_the_rows_it_was_fitted_on(tmp_path, ant):
     wide = {"critic.name": "mlp", "critic.target": "standardised", "critic.widths": [32], "envs": 64, "seeds": 2}
     config = ant(**wide, **{"critic.warm_steps": 300, "critic.learning_rate": 3e-3})
     # The rows are the first iteration's own, so a critic that was fitted on them predicts it.
@@ -185,7 +186,7 @@ def lines_of(report, run):
     return lines(run)
 
 
-def test_a_run_starts_from_a_policy_file_and_its_own_policies_are_such_files(tmp_path, compile_once, ant):
+def test_a_run_starts_from_a_policy_file_and_its_own_policies_are_such_files(tmp_path, ant):
     config = ant(algorithm="random", iterations=1, start=str(tmp_path / "start.safetensors"))
     _, spec, _ = resolve(config)
     save_policy(tmp_path / "start.safetensors", spec, np.full(spec.size, 0.01, np.float32))
