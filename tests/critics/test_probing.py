@@ -61,7 +61,7 @@ def test_the_plane_ranks_policies_whose_return_is_linear_in_their_actions():
 
 
 @pytest.mark.parametrize("generated", [False, True])
-@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("raw", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_the_learned_states_get_gradients_and_theta_too(raw, generated):
     critic = probing(SPEC, network((8,)), states=4, raw=raw, generated=generated)
     params, theta = critic.init(jax.random.key(0)), policies(1)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 
 import jax
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from epvf_data.critics.base import Row
 from epvf_data.critics.mlp import network
-from epvf_data.critics.unf import FIXED, apply_layer, axes_of, init_layer, terms, unf, unit
+from epvf_data.critics.unf import apply_layer, axes_of, init_layer, terms, unf, unit
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
@@ -24,6 +25,7 @@ WIDTHS = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
 RICH = {"layer_norm": True, "gaussian": "sampled"}
 
 
+@functools.cache  # the same critic is compiled once
 def made(spec, widths=(16,), **changes):
     return unf(spec, network(widths), **changes)
 
@@ -158,14 +160,15 @@ def test_the_value_knows_inputs_and_outputs_apart_and_hidden_units_not(fixed, hi
     assert abs(value({len(hidden) + 1: np.array([1, 0])}) - value({})) > 1e-4
 
 
-@pytest.mark.parametrize("fixed", FIXED)
-def test_the_value_reads_scales_and_noise(fixed):
-    spec = PolicySpec(3, 2, (6, 5), **RICH)
-    critic = made(spec, channels=8, layers=1, fixed=fixed)
+@pytest.mark.parametrize("fixed", ["position", pytest.param("fold", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("hidden", [(6,), pytest.param((6, 5), marks=pytest.mark.soak)])
+def test_the_value_reads_scales_and_noise(hidden, fixed):
+    spec = PolicySpec(3, 2, hidden, **RICH)
+    critic = made(spec, channels=8, layers=2, fixed=fixed)
     params = jax.jit(critic.init)(jax.random.key(0))
     tensors = mlp.unflatten(spec, mlp.init(jax.random.key(1), spec))
     value = lambda each: float(value_of(critic, params, mlp.flatten(spec, each)))  # noqa: E731
-    for name in ("layer_0/norm_scale", "layer_1/norm_bias", "log_std"):
+    for name in ("layer_0/norm_scale", f"layer_{len(hidden) - 1}/norm_bias", "log_std"):
         assert abs(value({**tensors, name: tensors[name].at[1].add(0.5)}) - value(tensors)) > 1e-4, name
 
 

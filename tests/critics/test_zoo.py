@@ -22,7 +22,7 @@ SMALL = CriticSettings(widths=(12, 12), probes=7, channels=4, layers=2)
 STATES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 READS_THETA = [name for name, family in CRITICS.items() if family.reads == "params"]
 # All are in `make test` where their values are compared, and in what follows one of each way to read a policy.
-FEW = ("mlp", "probing", "unf")
+FEW = ("mlp", "probing")  # test_unf.py has UNF's
 THETA = [pytest.param(name, marks=[pytest.mark.soak] * (name not in FEW)) for name in READS_THETA]
 SYMMETRIC = ("statistics", "probing", "unf")
 

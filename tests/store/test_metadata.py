@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -120,14 +121,19 @@ def targets(store: Any) -> dict[str, list[Path]]:
     }
 
 
-@pytest.mark.slow
+EVERY = [3, pytest.param(1, marks=pytest.mark.soak)]  # every how many-th change is tried
+
+
+@pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("kind", ["root", "part", "array", "probe"])
-def test_every_field_of_zarr_metadata(store, kind):
-    unnoticed = []
+def test_every_field_of_zarr_metadata(store, kind, every):
+    unnoticed, count = [], itertools.count()
     for file in targets(store)[kind]:
         good = json.loads(file.read_bytes())
         for keys, value in walk(good):
             for name, other in changes(value, member=isinstance(keys[-1], str)):
+                if next(count) % every:
+                    continue
                 file.write_bytes(forge.dump(applied(good, keys, name, other)))
                 store.seal(file)
                 found = findings(store.path)
@@ -140,14 +146,16 @@ def test_every_field_of_zarr_metadata(store, kind):
     assert unnoticed == []
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("number", [0, 1])
-def test_every_field_of_a_record(store, number):
+def test_every_field_of_a_record(store, number, every):
     """The records behind the changed one follow it, as an attacker would make them."""
-    unnoticed = []
+    unnoticed, count = [], itertools.count()
     good = [json.loads(file.read_bytes()) for file in sorted((store.path / "commits").glob("0*.json"))]
     for keys, value in walk({key: value for key, value in good[number].items() if key != "sha256"}):
         for name, other in changes(value, member=isinstance(keys[-1], str)):
+            if next(count) % every:
+                continue
             store.write(number, applied(good[number], keys, name, other))
             if number == 0:
                 store.write(1, {**good[1], "parent": forge.entry(store.path / "commits" / "00000000.json")[1]})

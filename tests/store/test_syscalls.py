@@ -14,8 +14,8 @@ import pytest
 PROGRAM = Path(__file__).with_name("scenarios.py")
 # Scenario → every how many-th call gets a fault in `make test`, and how many calls there are at least.
 # `make soak` goes through all of them.
-STEPS = {"create": (1, 30), "commit": (7, 180), "create-whole": (23, 180), "compact": (17, 150), "garbage": (9, 60)}
-STEPS["merge"] = (43, 350)
+STEPS = {"create": (4, 30), "commit": (9, 180), "create-whole": (31, 180), "compact": (23, 150), "garbage": (11, 60)}
+STEPS["merge"] = (61, 350)
 FAULTS = ("kill", "full", "EIO")
 
 
@@ -26,10 +26,10 @@ FAULTS = ("kill", "full", "EIO")
 def test_a_fault_at_any_system_call(quick_path, scenario, every, fault):
     step, least = STEPS[scenario]
     step = 1 if every else step
-    workers = []
-    for half in range(2):  # two processes share the calls; each fault takes other ones
-        first = (FAULTS.index(fault) + half * step) % (2 * step)
-        words = (scenario, fault, str(quick_path / str(half)), str(first), str(2 * step))
+    workers, shares = [], 2 if every else 1
+    for half in range(shares):  # two processes share many calls; each fault takes other ones
+        first = (FAULTS.index(fault) + half * step) % (shares * step)
+        words = (scenario, fault, str(quick_path / str(half)), str(first), str(shares * step))
         command = [sys.executable, "-W", "error", str(PROGRAM), *words]
         workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     results = [worker.communicate(timeout=1500) for worker in workers]

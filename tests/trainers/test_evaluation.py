@@ -95,7 +95,7 @@ def poles(tmp_path_factory):
 SMALL = EvaluationConfig(policies=2, pairs=4, starts=5, steps=(1, 2), episodes=2)
 
 
-@pytest.mark.parametrize("name", ["mlp", "stored-probing"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("stored-probing", marks=pytest.mark.soak)])
 def test_a_run_is_judged_from_end_to_end(poles, name):
     said = []
     found = evaluate(poles / name, poles / "poles.zarr", SMALL, say=said.append)

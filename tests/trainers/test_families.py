@@ -21,6 +21,8 @@ from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import open_source
 from epvf_data.trainers.offline.splits import SPLITS, make_split
 
+MANY = ("linear", "statistics", "simba", "probing+raw", "unf+raw")  # the others stand for them in `make test`
+
 
 def quick(**changes) -> OfflineConfig:
     small = {"widths": (32,), "probes": 8, "channels": 4, "layers": 1, "batch_size": 64, "seeds": 2, "resamples": 40}
@@ -35,7 +37,7 @@ def acting(toy, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * ("+" in name)) for name in CRITICS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in MANY)) for name in CRITICS])
 def test_every_critic_learns_and_is_evaluated_again(name, acting, tmp_path):
     report = train_offline(acting, quick(critic=name, epochs=25, weight_decay=0.1), tmp_path / "run")
     iid = report.splits["iid"]
@@ -46,7 +48,9 @@ def test_every_critic_learns_and_is_evaluated_again(name, acting, tmp_path):
         assert iid["controls"]["ridge"]["r2"] > 0.99  # the plane over stored actions is the truth
 
 
-@pytest.mark.parametrize("loss", [pytest.param("mse", marks=pytest.mark.soak), "hl-gauss", "rank"])
+@pytest.mark.parametrize(
+    "loss", [pytest.param("mse", marks=pytest.mark.soak), "hl-gauss", pytest.param("rank", marks=pytest.mark.soak)]
+)
 def test_every_loss_predicts_returns_in_their_units(loss, acting, tmp_path):
     report = train_offline(acting, quick(critic="stored-probing", loss=loss, epochs=60), tmp_path / "run")
     assert report.spearman > 0.95
@@ -72,14 +76,13 @@ def test_an_ensemble_is_its_members(acting, tmp_path):
     assert max(bias["min"], bias["lower"]) < bias["mean"]
 
 
-def test_switches_change_what_is_learned(acting, tmp_path):
+@pytest.mark.parametrize(
+    "changes", [{"gradient_penalty": 10.0}, pytest.param({"augment": "both"}, marks=pytest.mark.soak)]
+)
+def test_switches_change_what_is_learned(acting, tmp_path, changes):
     plain = train_offline(acting, quick(critic="mlp", epochs=3), tmp_path / "plain")
-    for name, changes in {
-        "penalty": {"gradient_penalty": 10.0},
-        "both": {"augment": "both"},
-    }.items():
-        other = train_offline(acting, quick(critic="mlp", epochs=3, **changes), tmp_path / name)
-        assert other.splits["iid"]["critic"] != plain.splits["iid"]["critic"]
+    other = train_offline(acting, quick(critic="mlp", epochs=3, **changes), tmp_path / "other")
+    assert other.splits["iid"]["critic"] != plain.splits["iid"]["critic"]
     blocks = train_offline(acting, quick(critic="mlp", epochs=3, block=24), tmp_path / "blocks")
     assert blocks.r2 == pytest.approx(plain.r2, abs=1e-3)  # the same sums in another order
 

@@ -36,6 +36,9 @@ train_online(online_config(preset, **changes), run, resume=False, record=record,
 """
 
 
+TWO = {"seeds": 2, "iterations": None, "env_steps": 480}  # compiled once for the tests that have them
+
+
 def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -60,7 +63,7 @@ def kill_at(iteration, preset, changes, run, record):
 @pytest.mark.parametrize(
     ("task", "changes"),
     # CartPole is killed when one of its seeds has spent its budget and the other has not.
-    [("cartpole", {"seeds": 2, "iterations": None, "env_steps": 480}), ("ant", {"seeds": 2})],
+    [("cartpole", TWO), ("ant", {"seeds": 2})],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes):
     config = request.getfixturevalue(task)(**changes)
@@ -150,11 +153,11 @@ def test_policies_and_report_of_a_finished_run(tmp_path, ant):
 
 
 def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
-    config = cartpole()
+    config = cartpole(**TWO)
     first = train_online(config, tmp_path / "run", max_seconds=0.01)
     assert (first.iterations, first.finished) == (2, False)
     with pytest.raises(RunError, match=r"critic\.steps 2 \(now 3\)"):
-        train_online(cartpole(**{"critic.steps": 3}), tmp_path / "run", resume=True)
+        train_online(cartpole(**TWO, **{"critic.steps": 3}), tmp_path / "run", resume=True)
     # An earlier version began it: it did not know a setting, and named the run in another way.
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     del stored["config"]["improvement"]["final_at"]
