@@ -33,7 +33,8 @@ from epvf_data.exchange.hdf5_rows import read_dataset, read_rows
 from epvf_data.exchange.report import ExportReport, Progress
 from epvf_data.outputs import draft_file
 from epvf_data.store import reader
-from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, STAGING, CommitRecord, record_path
+from epvf_data.store.commit import CommitRecord, record_path
+from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT, STAGING
 from epvf_data.store.origins import derived, leaves
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset

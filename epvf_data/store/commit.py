@@ -14,12 +14,10 @@ from typing import Any
 
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
-from epvf_data.store.durable import discard, flush, publish, write_file
+from epvf_data.store.durable import discard, publish, write_file
+from epvf_data.store.folders import COMMITS, ROOT, STAGING, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
 
-ROOT = "zarr.json"
-COMMITS, PARTS, PROBES, STAGING = "commits", "parts", "probes", "staging"
-FOLDERS = (COMMITS, PARTS, PROBES, STAGING)
 FOLDER_METADATA = to_json({"zarr_format": 3, "node_type": "group", "attributes": {}})
 MAX_RECORDS = 100_000
 _SEAL = b',"sha256":"'
@@ -27,8 +25,6 @@ _SEAL_BYTES = len(_SEAL) + 64 + len(b'"}')
 _HEX = re.compile(r"[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"[0-9]{8}\.json")
-
-Files = Mapping[str, tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -147,7 +143,11 @@ def _part(value: Any, where: object) -> PartEntry:
 
 
 def record_path(root: Path, number: int) -> Path:
-    return root / COMMITS / f"{number:08d}.json"
+    return root / COMMITS / record_name(number)
+
+
+def record_name(number: int) -> str:
+    return f"{number:08d}.json"
 
 
 def read_anchor(root: Path) -> str:
@@ -236,7 +236,7 @@ def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
 
 
 def publish_record(
-    root: Path, known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str | None = None
+    folders: Folders, known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str | None = None
 ) -> list[CommitRecord]:
     """Appends a record to the chain, after whatever others have appended meanwhile. Returns the whole chain.
 
@@ -244,11 +244,11 @@ def publish_record(
     nothing was published: another process may have removed the parts that `content` removes. The caller flushes the
     folder of records.
     """
-    known = list(known)
+    known, root = list(known), folders.root.path
     anchor = anchor or read_anchor(root)
     while True:
         known = list(read_chain(root, known, anchor))
-        draft = root / STAGING / f"{uuid.uuid4().hex}.json"
+        draft = f"{uuid.uuid4().hex}.json"
         data = seal(
             {
                 **content,
@@ -268,11 +268,10 @@ def publish_record(
         if record.remove:
             live_parts([*known, record])
         try:
-            write_file(draft, [data])
-            flush(draft)
-            if publish(draft, record_path(root, len(known))):
+            write_file(folders.staging, draft, [data], durable=True)
+            if publish(draft, folders.staging, folders.commits, record_name(len(known))):
                 return [*known, record]
         except OSError:
-            discard(draft)
+            discard(folders.staging, draft)
             raise
-        discard(draft)
+        discard(folders.staging, draft)

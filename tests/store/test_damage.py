@@ -17,9 +17,10 @@ import epvf_data
 from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store import guard
 from epvf_data.store.commit import live_parts, publish_record, read_chain
+from epvf_data.store.folders import CARD, open_folders
 from epvf_data.store.schema import COLUMNS
 from epvf_data.store.shard import Layout, array_metadata, encode
-from epvf_data.store.validate import CARD, leftovers, validate
+from epvf_data.store.validate import leftovers, validate
 from epvf_data.store.writer import Writer
 
 _source = importlib.util.spec_from_file_location("store_forge", Path(__file__).with_name("forge.py"))
@@ -106,7 +107,8 @@ def test_removed_parts_leave_and_their_successors_take_their_place(tiny, make_ro
     with Writer.open(tiny, env) as writer:
         writer.commit(make_rows(4, 2, probes=2), {})
         records = list(read_chain(tiny))
-        publish_record(tiny, records, {"add": [], "remove": [both[1]], "probes": {}, "provenance": {}})
+        with open_folders(tiny) as folders:
+            publish_record(folders, records, {"add": [], "remove": [both[1]], "probes": {}, "provenance": {}})
     after = epvf_data.open(tiny)
     assert after.rows == 7
     expected = np.concatenate([table.column("params")[:3], make_rows(4, 2).params])
@@ -129,7 +131,7 @@ def test_the_card_is_welcome_and_leftovers_are_no_problem(tiny):
     part = tiny / "parts" / epvf_data.open(tiny).commits[0].add[0].id
     shutil.copytree(part, tiny / "parts" / ("0" * 32))
     (tiny / "probes" / ("0" * 64)).mkdir()
-    (tiny / "staging" / "draft").mkdir()
+    (tiny / "staging" / ("0" * 32)).mkdir()
     assert validate(tiny, deep=True) == []
     notes = leftovers(tiny)
     assert [str(tiny / "parts" / ("0" * 32)) in notes[0], str(tiny / "probes") in notes[1], "1 draft" in notes[2]] == [
@@ -138,7 +140,7 @@ def test_the_card_is_welcome_and_leftovers_are_no_problem(tiny):
     (tiny / "commits" / "00000001.json").unlink()
     assert validate(tiny, deep=True) == []
     assert sum("the newest record is lost" in note for note in leftovers(tiny)) == 3
-    (tiny / "staging" / "draft").rmdir()
+    (tiny / "staging" / ("0" * 32)).rmdir()
     (tiny / "README.md").unlink()
     (tiny / "README.md").symlink_to("/etc/hostname")
     (tiny / "parts" / ("1" * 32)).symlink_to(part)
