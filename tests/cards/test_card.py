@@ -456,7 +456,7 @@ for number in range(calls):
     if child == 0:
         calls = number
         out = os.path.join(sys.argv[2], str(number))
-        for name in ("open", "write", "fsync", "replace"):
+        for name in ("open", "write", "fsync", "rename"):
             setattr(os, name, deadly(getattr(os, name)))
         names = (card.PICTURE, card.CROISSANT, card.README)
         card._publish(card.Path(out), {name: name.encode() * 1000 for name in names})
@@ -465,7 +465,7 @@ for number in range(calls):
     if number == 0:  # and once the whole command, at its last step
         child = os.fork()
         if child == 0:
-            os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+            os.rename = lambda *names, **folders: os.kill(os.getpid(), signal.SIGKILL)
             card.write_card(sys.argv[1])
         print(os.waitpid(child, 0)[1])
 """
