@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from epvf_data import __version__
 from epvf_data.errors import ConfigError, DatasetError, EpvfError
@@ -21,7 +22,24 @@ from epvf_data.progress import Bar
 MAX_LINE = 10_000  # characters
 MAX_ROWS = 200  # of a table
 
-app = typer.Typer(
+
+class _Verb(TyperCommand):
+    """A verb whose whole numbers have 64 bits: what comes after parsing takes no others."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for name, value in ctx.params.items():
+            if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} has more than 19 digits; a whole number of 64 bits is expected.")
+        return super().invoke(ctx)
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, cls=_Verb, **settings)
+
+
+app = _App(
     name="epvf-data",
     no_args_is_help=True,
     rich_markup_mode="markdown",

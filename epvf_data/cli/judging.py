@@ -36,10 +36,12 @@ def critics(
     from epvf_data.runtime import prepare
 
     prepare()
-    try:
-        widths = tuple(int(width) for width in hidden.split(",") if width)
-    except ValueError:
-        raise ConfigError(f"got hidden widths {hidden!r}; write whole numbers with commas between them.") from None
+    words = [width.strip() for width in hidden.split(",") if width]
+    if len(words) > 32 or not all(word.isdecimal() and len(word) <= 5 for word in words):
+        raise ConfigError(
+            f"got hidden widths '{visible(hidden)}'; write at most 32 whole numbers below 100,000, with commas."
+        )
+    widths = tuple(int(word) for word in words)
     task = make(env)
     spec = PolicySpec(task.observation_size, task.action_size, widths)
     settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
