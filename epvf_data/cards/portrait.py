@@ -41,6 +41,8 @@ def sit(dataset: Dataset, seed: int = 0) -> Portrait:
     """Reads what is drawn, of at most `MOST` rows. Raises DatasetError for a data set without rows."""
     if not dataset.rows:
         raise DatasetError(f"{dataset.path} holds no rows yet; collect some first.")
+    if seed < 0:
+        raise DatasetError(f"the seed is {seed}; seeds start at 0.")
     tables = [dataset.table(item.id) for item in dataset.architectures]
     starts = np.cumsum([0, *(table.rows for table in tables)])
     widest = max(

@@ -42,7 +42,7 @@ def policy_of(env, hidden=(8,), seed=0):
 def draw(policy, *args, **options):
     """`render_policy`, the parts of `Film` among the options."""
     film = Film(**{name: options.pop(name) for name in Film._fields if name in options})
-    return render_policy(policy, *args, film=film, **options)
+    return render_policy(policy, *args, film=film, **{"force": True, **options})
 
 
 @pytest.fixture
