@@ -7,6 +7,9 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -178,19 +181,40 @@ def test_pictures_show_words_as_they_are(name):
     assert len(text) <= 2 * 31 + 1
 
 
-def test_a_data_set_of_a_hundred_thousand_sources_is_told_in_few_lines(in_tmp, verb):
-    words = tuple(f"source {number}" for number in range(60_000))
-    plain = store.build_rows(60_000 // 10, probes=0)
+def test_as_many_sources_as_rows_are_told_in_few_lines_and_little_time(in_tmp, verb):
+    words = tuple(f"source {number}" for number in range(50_000))
+    plain = store.build_rows(len(words))
     lineage = dataclasses.replace(
         plain.lineage,
         source=np.arange(len(plain), dtype=np.uint16),
-        vocabularies={**plain.lineage.vocabularies, "source": words[: len(plain)]},
+        vocabularies={**plain.lineage.vocabularies, "source": words},
     )
     with Writer.open("many.zarr", store.ENV) as writer:
         writer.commit(dataclasses.replace(plain, lineage=lineage), {})
         writer.commit(store.build_rows(2, 5, spec=store.PolicySpec(4, 2, (5,))), {})
-    assert epvf_data.open("many.zarr").rows == 6002
-    for words in (("info", "many.zarr"), ("diff", "many.zarr", "many.zarr")):
-        shown = verb(*words)
+    began = time.perf_counter()
+    for line in (("info",), ("info", "--plot", "r.png"), ("plot",), ("card", "-q")):
+        shown = verb(line[0], "many.zarr", *line[1:])
         assert len(shown) < 50_000
         assert shown.count("\n") < 250
+    assert time.perf_counter() - began < 20
+    listed = json.loads(verb("info", "many.zarr", "--json"))
+    assert (len(listed["sources"]), len(listed["coverage"])) == (50_002, 50_002)
+
+
+def test_no_settings_of_matplotlib_are_taken_from_the_folder(in_tmp):
+    """They may let LaTeX set every text, which is another program that reads files."""
+    with Writer.open("a.zarr", store.ENV) as writer:
+        writer.commit(store.build_rows(6, probes=2), {})
+    (in_tmp / "matplotlibrc").write_text("text.usetex: True\nfont.size: 80\n")
+    (in_tmp / "bin").mkdir()
+    for name in ("latex", "dvipng", "kpsewhich"):
+        (in_tmp / "bin" / name).write_text(f"#!/bin/sh\ntouch '{in_tmp}/ran'\n")
+        (in_tmp / "bin" / name).chmod(0o755)
+    command = [sys.executable, "-P", "-m", "epvf_data", "info", "a.zarr", "--plot", "a.png"]
+    outside = {**os.environ, "PATH": f"{in_tmp / 'bin'}:{os.environ['PATH']}"}
+    outside["PYTHONPATH"] = str(Path(epvf_data.__file__).parent.parent)
+    done = subprocess.run(command, capture_output=True, text=True, env=outside, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert (in_tmp / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert not (in_tmp / "ran").exists()

@@ -16,6 +16,7 @@ from epvf_data.cards.licences import Licence
 from epvf_data.cards.words import one_line, public, public_command
 from epvf_data.provenance import descent
 from epvf_data.store.digest import content_hash
+from epvf_data.store.lineage import by_word
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS, EnvIdentity
 from epvf_data.store.table import Table
@@ -154,8 +155,8 @@ def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
     tallies: list[np.ndarray] = []
     for table in tables:
         for names, means, tally in _scan(table):
-            for name, mask in names.items():
-                returns.setdefault(name, []).append(means[mask])
+            for name, rows in names.items():
+                returns.setdefault(name, []).append(means[rows])
             tallies.append(tally)
             tell(len(tallies), 2 * parts)
     digest = content_hash(dataset)
@@ -197,8 +198,8 @@ def _scan(table: Table) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.
         episodes = returns.shape[1]
         flags = (int(terminated.sum()), int(truncated.sum()), int(finite.sum()))
         spans = (int(lengths.sum(dtype=np.int64)), int(lengths.min()), int(lengths.max()))
-        masks = {words[index]: source == index for index in np.unique(source).tolist()}
-        yield masks, means, np.array([returns.size, episodes, episodes, *spans, *flags], np.int64)
+        groups = {words[index]: rows for index, rows in by_word(source)}
+        yield groups, means, np.array([returns.size, episodes, episodes, *spans, *flags], np.int64)
 
 
 def _largest_first(groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from epvf_data import outputs
+from epvf_data.store.lineage import by_word
 from epvf_data.store.reader import Dataset
 from epvf_data.untrusted import picture_text
 
@@ -23,9 +24,9 @@ def returns_by_source(dataset: Dataset) -> dict[str, Float64[np.ndarray, " rows"
     found: dict[str, list[np.ndarray]] = {}
     for architecture in dataset.architectures:
         table = dataset.table(architecture.id)
-        means, sources = table.mean_returns(), table.column("source")
-        for number, name in enumerate(table.vocabulary("source")):
-            found.setdefault(name, []).append(means[sources == number])
+        means, words = table.mean_returns(), table.vocabulary("source")
+        for index, rows in by_word(table.column("source")):
+            found.setdefault(words[index], []).append(means[rows])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

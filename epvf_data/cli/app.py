@@ -136,6 +136,15 @@ def visible(text: object, limit: int = 200) -> str:
     return printable(text, limit)
 
 
+def _ignore_the_folders_matplotlibrc() -> None:
+    """matplotlib obeys a file in the working directory, which may be a stranger's and name programs to run."""
+    if os.path.lexists("matplotlibrc"):
+        with contextlib.chdir(Path(__file__).parent):
+            import matplotlib
+
+            matplotlib.get_data_path()
+
+
 def _renderer_failed(error: Exception) -> bool:
     """Whether MuJoCo's import broke because the library that MUJOCO_GL names does not load."""
     wanted = os.environ.get("MUJOCO_GL", "").lower()
@@ -146,6 +155,7 @@ def _renderer_failed(error: Exception) -> bool:
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     try:
+        _ignore_the_folders_matplotlibrc()
         app()
     except EpvfError as error:
         if "--debug" in sys.argv:

@@ -183,6 +183,7 @@ def gc(
 ) -> None:
     """Remove what no commit needs: leftovers of interrupted writes, and parts that `compact` replaced.
 
+    Whatever has no name that a writer gives is left alone, and told.
     The grace period is for readers that opened the data set before a `compact`, and for writers on other machines.
     """
     from epvf_data.store.garbage import collect_garbage
@@ -196,6 +197,9 @@ def gc(
     things = f"{plural(report.parts, 'part')}, {report.probes:,} probing sets, {report.staging:,} unfinished"
     waiting = f"; {report.waiting:,} more are not {grace:g} hours old" if report.waiting else ""
     say(f"{dataset}: {things} {verb} ({report.bytes / 1e6:,.1f} MB){waiting}.")
+    if report.foreign:
+        more = ", …" if report.foreign > len(report.names) else ""
+        say(f"{plural(report.foreign, 'thing')} no writer of ours makes stay: {', '.join(report.names)}{more}.")
 
 
 @app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data diff ant.zarr copy.zarr`")

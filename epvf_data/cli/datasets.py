@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from epvf_data.cli.app import (
+    MAX_ROWS,
     Backend,
     Dataset,
     Debug,
@@ -58,11 +59,14 @@ def info(
     say(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
     environment = {key: visible(value) for key, value in summary["env"].items()}
     say(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
-    for found, architecture in zip(summary["architectures"], opened.architectures, strict=True):
+    several = list(zip(summary["architectures"], opened.architectures, strict=True))
+    for found, architecture in several[:MAX_ROWS]:
         size = f"{found['rows']:,} rows of {found['params']:,} parameters"
         if found["withheld"]:
             size += f", withheld in {found['withheld']:,} rows"
-        say(f"policies {architecture.spec} ({found['id'][:8]}): {size}")
+        say(f"policies {visible(architecture.spec)} ({found['id'][:8]}): {size}")
+    if len(several) > MAX_ROWS:
+        say(f"… and {len(several) - MAX_ROWS:,} more architectures")
     _print_coverage(summary)
     returns = summary["returns"]
     if returns["mean"] is not None:

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
-from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage
+from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage, by_word
 from epvf_data.store.loader import Loader
 from epvf_data.store.part import Layouts, Part
 from epvf_data.store.root import Root, read_root
@@ -195,12 +195,17 @@ class Dataset:
 
 def _coverage(table: Table) -> list[dict[str, Any]]:
     """Rows and finite mean returns of each source of an architecture."""
-    source, means, found = table.column("source"), table.mean_returns(), []
-    for index, name in enumerate(table.vocabulary("source")):
-        some = means[source == index]
-        finite = some[np.isfinite(some)]
+    means, words, found = table.mean_returns(), table.vocabulary("source"), []
+    for index, rows in by_word(table.column("source")):
+        finite = means[rows][np.isfinite(means[rows])]
         mean, top = (float(finite.mean()), float(finite.max())) if finite.size else (None, None)
         found.append(
-            {"source": name, "architecture": table.spec.id, "rows": len(some), "return_mean": mean, "return_max": top}
+            {
+                "source": words[index],
+                "architecture": table.spec.id,
+                "rows": len(rows),
+                "return_mean": mean,
+                "return_max": top,
+            }
         )
-    return [line for line in found if line["rows"]]
+    return found
