@@ -194,3 +194,13 @@ def test_numbers_that_no_computer_has_give_one_sentence(folder, verb, words):
     assert told.startswith("Usage: ") or (told.startswith("error: ") and told.count("\n") == 1)
     assert len(told) < 1000
     assert sorted(folder.iterdir()) == before
+
+
+def test_gc_tells_what_it_leaves_alone(folder, verb):
+    (folder / "a.zarr" / "staging" / "thesis\x1b[2J").mkdir()
+    code, told, _ = verb("gc", "a.zarr", "--grace", "0", "-q")
+    assert (code, told.splitlines()[1]) == (
+        0,
+        r"left alone, for no writer of ours makes such things: staging/thesis\x1b[2J.",
+    )
+    assert "which no writer makes" in verb("validate", "a.zarr", "-q")[1]

@@ -199,7 +199,7 @@ def gc(
     say(f"{dataset}: {things} {verb} ({report.bytes / 1e6:,.1f} MB){waiting}.")
     if report.foreign:
         more = ", …" if report.foreign > len(report.names) else ""
-        say(f"{plural(report.foreign, 'thing')} no writer of ours makes stay: {', '.join(report.names)}{more}.")
+        say(f"left alone, for no writer of ours makes such things: {', '.join(report.names)}{more}.")
 
 
 @app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data diff ant.zarr copy.zarr`")

@@ -20,6 +20,7 @@ from epvf_data.store.schema import FORMAT_VERSION, to_json
 
 FOLDER_METADATA = to_json({"zarr_format": 3, "node_type": "group", "attributes": {}})
 MAX_RECORDS = 100_000
+_DEEPEST = 200  # numbers in the place of a part, before places are numbered anew
 _SEAL = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL) + 64 + len(b'"}')
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -211,28 +212,27 @@ def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
     A record that removes parts puts those that it adds where the first removed part stood: compaction keeps the order.
     Raises CorruptDatasetError where a record removes what is not there or adds what was there before.
     """
+    places: dict[str, tuple[int, ...]] = {}  # of the live parts; tuples, so that several fit where one stood
     parts: dict[str, PartEntry] = {}
-    seen: set[str] = set()
     for record in records:
-        added = {part.id: part for part in record.add}
-        gone = set(record.remove)
-        wrong = (gone - parts.keys()) | (seen & added.keys())
-        if wrong or len(added) < len(record.add) or len(gone) < len(record.remove):
+        gone = {name: places[name] for name in record.remove if name in places}
+        added = {part.id: part for part in record.add if part.id not in parts}
+        wrong = len(record.remove) - len(gone) + len(record.add) - len(added)
+        if wrong:
             raise CorruptDatasetError(
-                f"commit {record.number} removes or adds parts that it cannot ({len(wrong)} unknown or repeated)."
+                f"commit {record.number} removes or adds parts that it cannot ({wrong} unknown or repeated)."
             )
-        seen |= added.keys()
-        if not gone:
-            parts |= added
-            continue
-        renewed: dict[str, PartEntry] = {}
-        for name, part in parts.items():
-            if name not in gone:
-                renewed[name] = part
-            elif added.keys().isdisjoint(renewed):
-                renewed |= added  # where the first one stood
-        parts = renewed
-    return list(parts.values())
+        for name in gone:
+            del places[name]
+        if gone and len(added) == 1:
+            places |= dict.fromkeys(added, min(gone.values()))
+        else:
+            before = min(gone.values()) if gone else ()
+            places |= {name: (*before, len(parts) + number) for number, name in enumerate(added)}
+            if len(before) > _DEEPEST:
+                places = {name: (number,) for number, name in enumerate(sorted(places, key=places.__getitem__))}
+        parts |= added
+    return [parts[name] for name in sorted(places, key=places.__getitem__)]
 
 
 def publish_record(

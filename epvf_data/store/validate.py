@@ -104,9 +104,9 @@ def leftovers(path: str | os.PathLike[str]) -> list[str]:
     if drafts:
         notes.append(f"{root / STAGING} holds {drafts} drafts: writes were interrupted or are under way.")
     if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         notes.append(
-            f"{root / STAGING} holds {len(others)} things that no writer makes, such as '{others[0]}'; `epvf-data gc` "
-            "leaves them alone."
+            f"{root / STAGING} holds '{others[0]}'{more}, which no writer makes and `epvf-data gc` leaves alone."
         )
     return notes
 

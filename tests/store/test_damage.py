@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data.errors import CorruptDatasetError, DatasetError
-from epvf_data.store import guard
+from epvf_data.store import commit, guard
 from epvf_data.store.commit import live_parts, publish_record, read_chain
 from epvf_data.store.folders import CARD, open_folders
 from epvf_data.store.schema import COLUMNS
@@ -121,6 +122,41 @@ def test_removed_parts_leave_and_their_successors_take_their_place(tiny, make_ro
     again = replace(merged, number=5, add=())
     with pytest.raises(CorruptDatasetError, match="commit 5"):
         live_parts([*after.commits, merged, again])
+
+
+def chain(tiny, changes):
+    """Records that each remove and add parts of these names."""
+    first = epvf_data.open(tiny).commits[0]
+    for number, (gone, new) in enumerate(changes):
+        add = tuple(replace(first.add[0], id=name) for name in new)
+        yield replace(first, number=number, add=add, remove=tuple(gone))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_parts_stand_where_the_first_of_the_removed_ones_stood(tiny, monkeypatch, data):
+    monkeypatch.setattr(commit, "_DEEPEST", 2)
+    order, changes = [], []
+    for number in range(data.draw(st.integers(1, 12))):
+        gone = data.draw(st.lists(st.sampled_from(order), unique=True, max_size=3)) if order else []
+        new = [f"{number}-{place}" for place in range(data.draw(st.integers(0, 3)))]
+        place = min(map(order.index, gone), default=len(order))
+        kept = [[name for name in half if name not in gone] for half in (order[:place], order[place:])]
+        order = [*kept[0], *new, *kept[1]]
+        changes.append((gone, new))
+    assert [part.id for part in live_parts(list(chain(tiny, changes)))] == order
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_thousands_of_compactions_take_no_time(tiny, kept):
+    """Each replaces the part before, by one or by two."""
+    many = 10_000
+    changes = [([], [f"old {number}" for number in range(many)]), ([], ["0"])]
+    changes += [([f"{number}"], [f"{number + 1}", f"more {number}"][: 1 + kept]) for number in range(many)]
+    began = time.process_time()
+    parts = live_parts(list(chain(tiny, changes)))
+    assert time.process_time() - began < 5
+    assert len(parts) == many + 1 + kept * many
 
 
 def test_the_card_is_welcome_and_leftovers_are_no_problem(tiny):
