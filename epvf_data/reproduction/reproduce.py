@@ -70,12 +70,7 @@ def reproduce(
     every = variants(figure, scale, settings)
     chosen = variants(figure, scale, settings, only)
     folder = Path(f"{figure}-{scale}" if out is None else out)
-    stored = runs.read(folder / PLAN)
-    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
-        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
-    if not stored:  # a folder without a plan of ours: its files are the user's
-        for name in RESULTS:
-            outputs.check_free(folder / name)
+    stored = _stored(folder, figure, scale)
     failed: dict[str, str] = {}
     left_out: dict[str, str] = {}
     if not redraw:
@@ -107,6 +102,17 @@ def reproduce(
         "claims": judge(figure, scale, measured, partly),
     }
     return _publish(folder, data, failed)
+
+
+def _stored(folder: Path, figure: str, scale: str) -> dict[str, Any]:
+    """The plan of a folder in which the same figure was begun; an empty one where there is none yet."""
+    stored = runs.read(folder / PLAN)
+    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
+        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
+    if not stored:  # files of these names are the user's
+        for name in RESULTS:
+            outputs.check_free(folder / name)
+    return stored
 
 
 def _references(every: list[Variant]) -> dict[str, Variant]:
