@@ -41,6 +41,7 @@ else:
 with instrument:
     import numpy as np
 
+    from epvf_data import untrusted
     from epvf_data.errors import EpvfError
     from epvf_data.policies.spec import Normaliser, PolicySpec
     from epvf_data.store import commit, guard
@@ -59,11 +60,11 @@ NAMES = (*COLUMNS, "states")
 
 def _array(data: bytes, name: str) -> None:
     column = PROBE_STATES if name == "states" else COLUMNS[name]
-    guard.array_layout(guard.parse_json(data, "array"), column, "array")
+    guard.array_layout(untrusted.parse_json(data, "array"), column, "array")
 
 
 def _group(data: bytes) -> None:
-    guard.group_attributes(guard.parse_json(data, "group"), "group")
+    guard.group_attributes(untrusted.parse_json(data, "group"), "group")
 
 
 def _record(data: bytes) -> None:
@@ -76,14 +77,14 @@ def _record(data: bytes) -> None:
 
 
 def _policy(data: bytes) -> None:
-    spec = PolicySpec.from_dict(guard.parse_json(data, "policy"))
+    spec = PolicySpec.from_dict(untrusted.parse_json(data, "policy"))
     assert PolicySpec.from_dict(spec.to_dict()) == spec
     assert len(spec.id) == 64
     to_json(spec.to_dict())
 
 
 def _env(data: bytes) -> None:
-    to_json(EnvIdentity.from_dict(guard.parse_json(data, "env")).to_dict())
+    to_json(EnvIdentity.from_dict(untrusted.parse_json(data, "env")).to_dict())
 
 
 def _read(data: bytes, layout: Layout) -> None:
@@ -113,7 +114,7 @@ def _frame(data: bytes) -> None:
 
 
 TARGETS: tuple[Callable[[bytes], object], ...] = (
-    lambda data: guard.parse_json(data, "json"),
+    lambda data: untrusted.parse_json(data, "json"),
     lambda data: _array(data[1:], NAMES[data[0] % len(NAMES)] if data else "params"),
     _group,
     _record,
@@ -122,7 +123,7 @@ TARGETS: tuple[Callable[[bytes], object], ...] = (
     lambda data: _read(data[1:], LAYOUTS[data[0] % len(LAYOUTS)] if data else LAYOUTS[0]),
     lambda data: _index(data[1:], LAYOUTS[data[0] % len(LAYOUTS)] if data else LAYOUTS[0]),
     _frame,
-    lambda data: guard.printable(data.decode("utf-8", "surrogateescape")).encode(),
+    lambda data: untrusted.printable(data.decode("utf-8", "surrogateescape")).encode(),
 )
 
 

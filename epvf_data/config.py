@@ -18,6 +18,7 @@ from epvf_data import untrusted
 from epvf_data.errors import ConfigError
 
 T = TypeVar("T")
+MAX_LEVELS = 32  # of tables in tables
 
 
 def build(cls: type[T], *layers: Mapping[str, Any]) -> T:
@@ -68,8 +69,9 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for override in overrides:
         path, equals, text = override.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"got --set {override!r}; write it as --set key=value or --set table.key=value.")
+        if not equals or not path or path.count(".") > MAX_LEVELS:
+            got = untrusted.printable(override)
+            raise ConfigError(f"got --set '{got}'; write it as --set key=value or --set table.key=value.")
         try:
             value = untrusted.parse_toml(f"value = {text}".encode(errors="replace"), f"--set {path}")["value"]
         except ConfigError as error:

@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from epvf_data.untrusted import printable
+
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -25,7 +27,8 @@ class Bar:
     """
 
     def __init__(self, name: str, unit: str, quiet: bool = False, patient: bool = False):
-        self.name, self.unit, self.quiet, self.patient = name, unit, quiet, patient
+        # A name may come from a stranger's recipe: it is no markup, and steers no terminal.
+        self.name, self.unit, self.quiet, self.patient = printable(name, 40), unit, quiet, patient
         self.began = self.logged = time.perf_counter()
         self.bar: Progress | None = None
         self.interrupted = False
@@ -37,10 +40,10 @@ class Bar:
             self.handler = signal.signal(signal.SIGINT, self._interrupt)
         if not self.quiet and sys.stderr.isatty():
             columns = (  # fits 80 characters
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=10),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TextColumn("· left"),
                 TimeRemainingColumn(compact=True),
             )
@@ -84,7 +87,7 @@ class Bar:
         if event["epoch"] <= 1:
             self.began = time.perf_counter()
         losses = event["validation_loss"]
-        self.unit = f"epochs ({event['split']}) · validation loss {sum(losses) / len(losses):.3f}"
+        self.unit = f"epochs ({printable(event['split'], 40)}) · validation loss {sum(losses) / len(losses):.3f}"
         self.update(event["epoch"], event["epochs"])
 
     def iteration(self, event: Mapping[str, Any]) -> None:

@@ -78,12 +78,20 @@ def origins(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, dict) and isinstance(item.get("provenance"), dict)]
 
 
+def descent(value: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """All that rows came from, over all generations and in order: each as `origins` has it, with its provenance."""
+    waiting = list(reversed(origins(value)))
+    while waiting:
+        item = waiting.pop()
+        yield item, item["provenance"]
+        waiting += reversed(origins(item["provenance"]))
+
+
 def first_hand(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The provenances of those who made the rows: itself, or of rows that came from other data sets, theirs."""
-    if not isinstance(value.get("origins"), list):
-        yield value
-    for item in origins(value):
-        yield from first_hand(item["provenance"])
+    for made in (value, *(inner for _, inner in descent(value))):
+        if not isinstance(made.get("origins"), list):
+            yield made
 
 
 def provenance(**extra: Any) -> dict[str, Any]:

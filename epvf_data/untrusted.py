@@ -43,6 +43,15 @@ def printable(value: object, limit: int = 80) -> str:
     return cut if len(text) <= limit else f"{cut}…"
 
 
+def picture_text(value: object, limit: int = 40) -> str:
+    """A stranger's text for a picture: matplotlib draws it as it is, in any label, tick or legend.
+
+    Its `$` would begin a formula, and legends leave out what begins with `_`.
+    """
+    text = printable(value, limit).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def check_relative(name: object, where: str) -> str:
     """A relative path of plain components. Raises UnsafeDatasetError for `..`, absolute paths and odd characters."""
     if not isinstance(name, str) or len(name) > MAX_NAME or not all(_is_plain(part) for part in name.split("/")):

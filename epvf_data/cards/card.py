@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,11 +21,11 @@ from epvf_data.cards.licences import licence as find_licence
 from epvf_data.cards.readme import MARK, readme
 from epvf_data.cards.words import code, latex, many_lines, one_line, slug
 from epvf_data.errors import ConfigError, DatasetError, UnsafeDatasetError
-from epvf_data.store.commit import STAGING
-from epvf_data.store.durable import discard, flush, storage_errors, write_file
+from epvf_data.store.durable import discard, flush, inner, move, open_folder, storage_errors, write_file
+from epvf_data.store.folders import CARD, ROOT, STAGING
 from epvf_data.store.reader import open as open_dataset
 
-README, CROISSANT, PICTURE = "README.md", "croissant.json", "returns.png"
+README, CROISSANT, PICTURE = CARD
 _URL = re.compile(r"https?://[^\s<>\"'`\\{}]{1,500}")
 
 
@@ -136,18 +137,19 @@ def _check_free(target: Path) -> None:
 
 def _publish(target: Path, contents: Mapping[str, bytes]) -> None:
     """Writes all files under other names, flushes them, and then gives each its own; the README comes last."""
-    with storage_errors(target, "writing the card"):
+    drafts = {name: f".{name}.{uuid.uuid4().hex}" for name in contents}
+    with storage_errors(target, "writing the card"), contextlib.ExitStack() as stack:
         target.mkdir(parents=True, exist_ok=True)
-        staging = target / STAGING  # of a data set: what a killed process leaves there is collected with other garbage
-        drafts = staging if staging.is_dir() and not staging.is_symlink() else target
-        names = {name: drafts / f".{name}.{uuid.uuid4().hex}" for name in contents}
+        folder = there = stack.enter_context(open_folder(target))
+        if folder.status(ROOT) and folder.status(STAGING):
+            # A data set's: what a killed process leaves there is collected with other garbage.
+            there = stack.enter_context(inner(folder, STAGING))
         try:
             for name, data in contents.items():
-                write_file(names[name], [data])
-                flush(names[name])
-            for name, draft in names.items():
-                os.replace(draft, target / name)  # noqa: PTH105
+                write_file(there, drafts[name], [data], durable=True)
+            for name, draft in drafts.items():
+                move(draft, there, folder, name)
         finally:
-            for draft in names.values():
-                discard(draft)
-        flush(target)
+            for draft in drafts.values():
+                discard(there, draft)
+        flush(folder)

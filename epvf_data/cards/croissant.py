@@ -16,7 +16,8 @@ import numpy as np
 
 from epvf_data.cards.facts import MEANING, Facts, Labels
 from epvf_data.cards.words import one_line
-from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, record_path
+from epvf_data.store.commit import record_path
+from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +14,9 @@ from jaxtyping import Float64
 
 from epvf_data.cards.licences import Licence
 from epvf_data.cards.words import one_line, public, public_command
-from epvf_data.provenance import origins
+from epvf_data.provenance import descent
 from epvf_data.store.digest import content_hash
+from epvf_data.store.lineage import by_word
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS, EnvIdentity
 from epvf_data.store.table import Table
@@ -153,8 +155,8 @@ def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
     tallies: list[np.ndarray] = []
     for table in tables:
         for names, means, tally in _scan(table):
-            for name, mask in names.items():
-                returns.setdefault(name, []).append(means[mask])
+            for name, rows in names.items():
+                returns.setdefault(name, []).append(means[rows])
             tallies.append(tally)
             tell(len(tallies), 2 * parts)
     digest = content_hash(dataset)
@@ -196,8 +198,8 @@ def _scan(table: Table) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.
         episodes = returns.shape[1]
         flags = (int(terminated.sum()), int(truncated.sum()), int(finite.sum()))
         spans = (int(lengths.sum(dtype=np.int64)), int(lengths.min()), int(lengths.max()))
-        masks = {words[index]: source == index for index in np.unique(source).tolist()}
-        yield masks, means, np.array([returns.size, episodes, episodes, *spans, *flags], np.int64)
+        groups = {words[index]: rows for index, rows in by_word(source)}
+        yield groups, means, np.array([returns.size, episodes, episodes, *spans, *flags], np.int64)
 
 
 def _largest_first(groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -218,7 +220,7 @@ def _origins(dataset: Dataset, tables: list[Table]) -> Origins:
     commands: Counter[str] = Counter()
     versions: dict[str, dict[str, None]] = {}
     seeds: dict[int, None] = {}
-    for value, rows in _provenances(dataset):
+    for value, rows in itertools.islice(_provenances(dataset), MAX_ORIGINS):
         command, seed, found = value.get("command"), value.get("seed"), value.get("versions")
         if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
             commands[public_command(command)] += rows
@@ -250,12 +252,8 @@ def _origins(dataset: Dataset, tables: list[Table]) -> Origins:
 
 def _provenances(dataset: Dataset) -> Iterator[tuple[Mapping[str, Any], int]]:
     """Every provenance with its rows: those of commits, and inside them those of the data sets they came from."""
-    waiting: list[tuple[Any, int]] = [(record.provenance, record.rows) for record in reversed(dataset.commits)]
-    for _ in range(MAX_ORIGINS):
-        if not waiting:
-            return
-        value, rows = waiting.pop()
-        yield value, rows
-        for item in reversed(origins(value)):
+    for record in dataset.commits:
+        yield record.provenance, record.rows
+        for item, inner in descent(record.provenance):
             count = item.get("rows")
-            waiting.append((item["provenance"], count if type(count) is int and 0 <= count <= dataset.rows else 0))
+            yield inner, count if type(count) is int and 0 <= count <= dataset.rows else 0

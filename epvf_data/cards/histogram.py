@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from epvf_data.cards.words import one_line
+from epvf_data import outputs
+from epvf_data.store.lineage import by_word
 from epvf_data.store.reader import Dataset
+from epvf_data.untrusted import picture_text
 
 _BINS = 60
 _MOST_SOURCES = 8  # in the legend; the rest is one group
@@ -22,15 +24,19 @@ def returns_by_source(dataset: Dataset) -> dict[str, Float64[np.ndarray, " rows"
     found: dict[str, list[np.ndarray]] = {}
     for architecture in dataset.architectures:
         table = dataset.table(architecture.id)
-        means, sources = table.mean_returns(), table.column("source")
-        for number, name in enumerate(table.vocabulary("source")):
-            found.setdefault(name, []).append(means[sources == number])
+        means, words = table.mean_returns(), table.vocabulary("source")
+        for index, rows in by_word(table.column("source")):
+            found.setdefault(words[index], []).append(means[rows])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def plot_returns(dataset: Dataset, path: str | Path) -> None:
-    """Histogram of returns by source, numbers of policies on a logarithmic axis, written as PNG."""
-    Path(path).write_bytes(draw_returns(dataset.env.name, returns_by_source(dataset)))
+def plot_returns(dataset: Dataset, path: str | Path, *, force: bool = False) -> None:
+    """Histogram of returns by source, numbers of policies on a logarithmic axis, written as PNG.
+
+    Raises DatasetError where there is a file already, unless `force` replaces it, StorageError if the disk refuses.
+    """
+    outputs.check_free(Path(path), force)
+    outputs.write_bytes(Path(path), draw_returns(dataset.env.name, returns_by_source(dataset)), force)
 
 
 def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -> bytes:
@@ -48,9 +54,10 @@ def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -
     axes = figure.add_subplot()
     if every.size:
         edges = _edges(float(every.min()), float(every.max()))
-        for number, values in enumerate(groups.values()):
+        for number, (name, values) in enumerate(groups.items()):
             colour = f"C{number}"
-            axes.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=str(number))
+            label = f"{picture_text(name, 30)} ({len(values):,})"
+            axes.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=label)
             axes.hist(values, bins=edges, histtype="step", color=colour)
         peak = max(np.histogram(values, edges)[0].max() for values in groups.values())
         axes.set_yscale("log")
@@ -60,12 +67,9 @@ def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -
         title = "no finite return"
     axes.set_xlabel("return (mean over episodes)")
     axes.set_ylabel("policies")
-    axes.set_title(f"{one_line(env, 30)}: {title}", fontsize=10).set_parse_math(False)
+    axes.set_title(f"{picture_text(env, 30)}: {title}", fontsize=10)
     if groups:
-        legend = axes.legend(title="source", frameon=False, fontsize=9)
-        for text, (name, values) in zip(legend.get_texts(), groups.items(), strict=False):
-            text.set_parse_math(False)
-            text.set_text(f"{one_line(name, 30)} ({len(values):,})")
+        axes.legend(title="source", frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from epvf_data.cards.words import one_line
+from epvf_data import outputs
 from epvf_data.errors import DatasetError
-from epvf_data.store.durable import discard, storage_errors
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
+from epvf_data.untrusted import picture_text
 
 MOST = 5000  # rows that are drawn; of more, as many at random
 _BYTES = 256 << 20  # of probing actions, which fewer rows have to keep where each has many
@@ -42,6 +41,8 @@ def sit(dataset: Dataset, seed: int = 0) -> Portrait:
     """Reads what is drawn, of at most `MOST` rows. Raises DatasetError for a data set without rows."""
     if not dataset.rows:
         raise DatasetError(f"{dataset.path} holds no rows yet; collect some first.")
+    if seed < 0:
+        raise DatasetError(f"the seed is {seed}; seeds start at 0.")
     tables = [dataset.table(item.id) for item in dataset.architectures]
     starts = np.cumsum([0, *(table.rows for table in tables)])
     widest = max(
@@ -114,20 +115,15 @@ def _components(actions: Float[np.ndarray, "n D"]) -> tuple[Float64[np.ndarray, 
     return place, (shares[0], shares[1])
 
 
-def plot_dataset(dataset: Dataset, path: str | Path, seed: int = 0) -> Portrait:
-    """Draws the data set as PNG, which takes the place of an earlier one when it is whole.
+def plot_dataset(dataset: Dataset, path: str | Path, seed: int = 0, *, force: bool = False) -> Portrait:
+    """Draws the data set as PNG.
 
-    Raises DatasetError for a data set without rows, StorageError if the disk refuses.
+    Raises DatasetError for a data set without rows and where there is a file already, unless `force` replaces it,
+    StorageError if the disk refuses.
     """
+    outputs.check_free(Path(path), force)
     seen = sit(dataset, seed)
-    data, final = draw(dataset.env.name, seen), Path(path)
-    draft = final.with_name(f".{final.name}.{os.getpid()}")
-    with storage_errors(final, "the picture"):
-        try:
-            draft.write_bytes(data)
-            draft.replace(final)
-        finally:
-            discard(draft)
+    outputs.write_bytes(Path(path), draw(dataset.env.name, seen), force)
     return seen
 
 
@@ -144,8 +140,9 @@ def draw(env: str, seen: Portrait) -> bytes:
     shown = [*names, "others"]
     drawn = f"{len(seen.returns):,} of {seen.rows:,}" if len(seen.returns) < seen.rows else f"{seen.rows:,}"
     shapes = Counter(seen.layers)
-    title = f"{one_line(env, 30)}: {drawn} policies, {', '.join(list(shapes)[:4])}{' …' if len(shapes) > 4 else ''}"
-    figure.suptitle(title, fontsize=12).set_parse_math(False)
+    layers = ", ".join(picture_text(shape) for shape in list(shapes)[:4])
+    title = f"{picture_text(env, 30)}: {drawn} policies, {layers}{' …' if len(shapes) > 4 else ''}"
+    figure.suptitle(title, fontsize=12)
     _by_source(panels[0, 0], seen, label, shown)
     _norm_panel(panels[0, 1], seen, label, shown)
     _map_panels(figure, panels[1], seen, label, shown)
@@ -170,9 +167,8 @@ def _by_source(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -
             axes.plot([low, high], [number, number], color="black", linewidth=2)
             axes.plot([middle], [number], "o", color="black", markersize=5)
     there = np.unique(label).tolist()
-    axes.set_yticks(there, [f"{one_line(shown[number], 24)} ({int((label == number).sum()):,})" for number in there])
-    for text in axes.get_yticklabels():
-        text.set_parse_math(False)
+    counts = {number: int((label == number).sum()) for number in there}
+    axes.set_yticks(there, [f"{picture_text(shown[number], 24)} ({count:,})" for number, count in counts.items()])
     axes.set(xlabel="return (mean over episodes)", title="returns by source: dots, quartiles, median")
     axes.invert_yaxis()
 
@@ -212,8 +208,6 @@ def _map_panels(figure: Any, panels: Any, seen: Portrait, label: np.ndarray, sho
     figure.colorbar(dots, ax=panels[0], label="return")
     for number in np.unique(label[good]).tolist():
         mine = good & (label == number)
-        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4, label=str(number))
-    legend = panels[1].legend(frameon=False, fontsize=9, markerscale=2)
-    for text, number in zip(legend.get_texts(), np.unique(label[good]).tolist(), strict=True):
-        text.set_parse_math(False)
-        text.set_text(one_line(shown[number], 30))
+        name = picture_text(shown[number], 30)
+        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4, label=name)
+    panels[1].legend(frameon=False, fontsize=9, markerscale=2)

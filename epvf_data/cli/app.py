@@ -13,12 +13,33 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from epvf_data import __version__
 from epvf_data.errors import ConfigError, DatasetError, EpvfError
 from epvf_data.progress import Bar
 
-app = typer.Typer(
+MAX_LINE = 10_000  # characters
+MAX_ROWS = 200  # of a table
+
+
+class _Verb(TyperCommand):
+    """A verb whose whole numbers have 64 bits: what comes after parsing takes no others."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for name, value in ctx.params.items():
+            if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} has more than 19 digits; a whole number of 64 bits is expected.")
+        return super().invoke(ctx)
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, cls=_Verb, **settings)
+
+
+app = _App(
     name="epvf-data",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -37,12 +58,13 @@ OwnEnv = Annotated[
 ]
 Config = Annotated[str | None, typer.Option("--config", help="A TOML file with settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="Change one setting; repeat for more.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 Dataset = Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"epvf-data {__version__}")
+        say(f"epvf-data {__version__}")
         raise typer.Exit()
 
 
@@ -85,14 +107,26 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def say(line: object = "", *, error: bool = False) -> None:
+    """Prints one line on stdout, or as an `error` on stderr. Every verb prints through here.
+
+    There may be text of strangers in it: control characters are escaped, line ends too.
+    """
+    print(visible(line, MAX_LINE), file=sys.stderr if error else sys.stdout)
+
+
 def print_json(value: Any) -> None:
-    print(json_module.dumps(value, allow_nan=False))
+    print(json_module.dumps(value, allow_nan=False).replace("\x7f", "\\u007f"))  # the one control character it leaves
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in [header, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Prints columns of at most 120 characters, and of rows without end the first ones."""
+    shown = [[visible(cell, 120) for cell in row] for row in [header, *rows[:MAX_ROWS]]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if len(rows) > MAX_ROWS:
+        say(f"… and {len(rows) - MAX_ROWS:,} more")
 
 
 def visible(text: object, limit: int = 200) -> str:
@@ -100,6 +134,15 @@ def visible(text: object, limit: int = 200) -> str:
     from epvf_data.untrusted import printable
 
     return printable(text, limit)
+
+
+def _ignore_the_folders_matplotlibrc() -> None:
+    """matplotlib obeys a file in the working directory, which may be a stranger's and name programs to run."""
+    if os.path.lexists("matplotlibrc"):
+        with contextlib.chdir(Path(__file__).parent):
+            import matplotlib
+
+            matplotlib.get_data_path()
 
 
 def _renderer_failed(error: Exception) -> bool:
@@ -112,22 +155,21 @@ def _renderer_failed(error: Exception) -> bool:
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     try:
+        _ignore_the_folders_matplotlibrc()
         app()
     except EpvfError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {visible(error, 5000)}", file=sys.stderr)
+        say(f"error: {visible(error, 5000)}", error=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except MemoryError:
         if "--debug" in sys.argv:
             raise
-        print(
-            "error: this needs more memory than is free; close other programs or ask for less at once.", file=sys.stderr
-        )
+        say("error: this needs more memory than is free; close other programs or ask for less at once.", error=True)
         sys.exit(1)
     except Exception as error:
         if "--debug" in sys.argv or not _renderer_failed(error):
             raise
         name = os.environ["MUJOCO_GL"]
-        print(f"error: MUJOCO_GL={name} names an OpenGL library that does not load here; unset it.", file=sys.stderr)
+        say(f"error: MUJOCO_GL={name} names an OpenGL library that does not load here; unset it.", error=True)
         sys.exit(1)

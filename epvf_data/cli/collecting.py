@@ -21,6 +21,7 @@ from epvf_data.cli.app import (
     plural,
     print_json,
     resume_command,
+    say,
 )
 from epvf_data.errors import ConfigError, DatasetError, EpvfError
 
@@ -39,12 +40,15 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     if json:
         print_json({key: found[key] for key in ("versions", "devices", "backends", "problems")})
     else:
-        print("versions  " + ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version))
-        print("devices   " + ", ".join(f"{device['platform']} ({device['kind']})" for device in found["devices"]))
-        print(f"processor {found['processor']}, {found['cores']} cores")
-        print(f"backends  {', '.join(found['backends']) or 'none'}")
-        print(f"cache     {found['cache']}")
-        print("\n".join(f"problem   {problem}" for problem in found["problems"]) or "No problem found.")
+        say("versions  " + ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version))
+        say("devices   " + ", ".join(f"{device['platform']} ({device['kind']})" for device in found["devices"]))
+        say(f"processor {found['processor']}, {found['cores']} cores")
+        say(f"backends  {', '.join(found['backends']) or 'none'}")
+        say(f"cache     {found['cache']}")
+        for problem in found["problems"]:
+            say(f"problem   {problem}")
+        if not found["problems"]:
+            say("No problem found.")
     if found["problems"]:
         raise typer.Exit(1)
 
@@ -108,16 +112,16 @@ def collect(
         print_json(values)
         return
     if not report.rows:
-        print(f"{report.dataset} holds all {report.rows_total:,} rows already; nothing to do.")
+        say(f"{report.dataset} holds all {report.rows_total:,} rows already; nothing to do.")
         return
     commits = plural(report.commits, "commit")
-    print(
+    say(
         f"{report.dataset}: {report.rows:,} rows in {commits} ({report.rows_total:,} in all), "
         f"{report.env_steps:,} env steps in {report.seconds:.1f} s ({report.env_steps_per_second:,.0f} a second)"
     )
-    print(f"return: {report.return_mean:.2f} on average, {report.return_max:.2f} at most")
+    say(f"return: {report.return_mean:.2f} on average, {report.return_max:.2f} at most")
     if report.rows_not_finite:
-        print(f"{report.rows_not_finite} policies gave NaN or infinity; their episodes ended there and are flagged.")
+        say(f"{report.rows_not_finite} policies gave NaN or infinity; their episodes ended there and are flagged.")
 
 
 def _collect(

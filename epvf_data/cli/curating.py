@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, working
+from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, print_table, say, working
 from epvf_data.errors import ConfigError
 
 Seed = Annotated[int, typer.Option(help="Seed of the draw.")]
@@ -43,7 +43,7 @@ def merge(
         return
     repeated = f"; {report.rows_repeated:,} were there twice" if report.rows_repeated else ""
     commits, architectures = plural(report.commits, "commit"), plural(report.architectures, "architecture")
-    print(f"{out}: {report.rows:,} rows of {architectures} in {commits}{repeated}.")
+    say(f"{out}: {report.rows:,} rows of {architectures} in {commits}{repeated}.")
 
 
 @app.command(
@@ -162,11 +162,11 @@ def compact(
     if json:
         print_json(asdict(report))
     elif not report.rows_rewritten:
-        print(f"{dataset}: {plural(report.parts_before, 'part')}, none of which can be joined; nothing to do.")
+        say(f"{dataset}: {plural(report.parts_before, 'part')}, none of which can be joined; nothing to do.")
     else:
         size = f"{report.rows_rewritten:,} rows, {report.bytes_rewritten / 1e6:,.1f} MB"
-        print(f"{dataset}: {report.parts_before:,} parts became {report.parts_after:,} ({size}).")
-        print(f"The old files stay for those who read them now; epvf-data gc {dataset} removes them after a day.")
+        say(f"{dataset}: {report.parts_before:,} parts became {report.parts_after:,} ({size}).")
+        say(f"The old files stay for those who read them now; epvf-data gc {dataset} removes them after a day.")
 
 
 @app.command(
@@ -183,6 +183,7 @@ def gc(
 ) -> None:
     """Remove what no commit needs: leftovers of interrupted writes, and parts that `compact` replaced.
 
+    Whatever has no name that a writer gives is left alone, and told.
     The grace period is for readers that opened the data set before a `compact`, and for writers on other machines.
     """
     from epvf_data.store.garbage import collect_garbage
@@ -195,7 +196,10 @@ def gc(
     verb = "would be removed" if dry_run else "removed"
     things = f"{plural(report.parts, 'part')}, {report.probes:,} probing sets, {report.staging:,} unfinished"
     waiting = f"; {report.waiting:,} more are not {grace:g} hours old" if report.waiting else ""
-    print(f"{dataset}: {things} {verb} ({report.bytes / 1e6:,.1f} MB){waiting}.")
+    say(f"{dataset}: {things} {verb} ({report.bytes / 1e6:,.1f} MB){waiting}.")
+    if report.foreign:
+        more = ", …" if report.foreign > len(report.names) else ""
+        say(f"left alone, for no writer of ours makes such things: {', '.join(report.names)}{more}.")
 
 
 @app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data diff ant.zarr copy.zarr`")
@@ -208,7 +212,7 @@ def diff(first: Dataset, second: Dataset, json: Json = False, quiet: Quiet = Fal
     if json:
         print_json(asdict(report))
     elif report.equal:
-        print(f"{first} and {second} hold the same {report.rows[0]:,} rows in the same order.")
+        say(f"{first} and {second} hold the same {report.rows[0]:,} rows in the same order.")
     else:
         _print_difference(first, second, report)
     if not report.equal:
@@ -216,11 +220,9 @@ def diff(first: Dataset, second: Dataset, json: Json = False, quiet: Quiet = Fal
 
 
 def _print_difference(first, second, report) -> None:
-    from epvf_data.cli.app import print_table
-
     names = [str(first), str(second)]
     if report.environment:
-        print(f"the environments differ in {', '.join(report.environment)}")
+        say(f"the environments differ in {', '.join(report.environment)}")
     table = [["rows", *(f"{count:,}" for count in report.rows)], ["commits", *map(str, report.commits)]]
     table += [[f"policies {name[:8]}", *(f"{n:,}" for n in counts)] for name, counts in report.architectures.items()]
     table += [[f"source {name}", *(f"{n:,}" for n in counts)] for name, counts in report.sources.items()]
@@ -228,7 +230,7 @@ def _print_difference(first, second, report) -> None:
     print_table(["", *names], table)
     same = "; the same rows in another order" if not any(report.rows_only) and report.rows[0] == report.rows[1] else ""
     shared = f"; the first {plural(report.commits_shared, 'commit')} are the same" if report.commits_shared else ""
-    print(f"{report.rows_in_both:,} rows are in both{shared}{same}.")
+    say(f"{report.rows_in_both:,} rows are in both{shared}{same}.")
 
 
 def _beside(dataset: Path, word: str) -> Path:
@@ -241,4 +243,4 @@ def _tell(report, json: bool) -> None:
         print_json(asdict(report))
         return
     for name, rows in report.datasets.items():
-        print(f"{name}: {rows:,} of {report.rows_source:,} rows.")
+        say(f"{name}: {rows:,} of {report.rows_source:,} rows.")

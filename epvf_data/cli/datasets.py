@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from epvf_data.cli.app import (
+    MAX_ROWS,
     Backend,
     Dataset,
     Debug,
+    Force,
     Json,
     OwnEnv,
     Quiet,
@@ -18,6 +20,7 @@ from epvf_data.cli.app import (
     plural,
     print_json,
     print_table,
+    say,
     visible,
     working,
 )
@@ -31,6 +34,7 @@ def info(
     dataset: Dataset,
     plot: Annotated[Path | None, typer.Option(help="Also write a histogram of returns to this PNG.")] = None,
     commits: Annotated[bool, typer.Option("--commits", help="List who made what, with what, and when.")] = False,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -47,32 +51,35 @@ def info(
     if plot is not None:
         from epvf_data.cards.histogram import plot_returns
 
-        plot_returns(opened, plot)
+        plot_returns(opened, plot, force=force)
     if json:
         print_json(summary)
         return
     made = plural(summary["commits"], "commit")
-    print(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
+    say(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
     environment = {key: visible(value) for key, value in summary["env"].items()}
-    print(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
-    for found, architecture in zip(summary["architectures"], opened.architectures, strict=True):
+    say(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
+    several = list(zip(summary["architectures"], opened.architectures, strict=True))
+    for found, architecture in several[:MAX_ROWS]:
         size = f"{found['rows']:,} rows of {found['params']:,} parameters"
         if found["withheld"]:
             size += f", withheld in {found['withheld']:,} rows"
-        print(f"policies {architecture.spec} ({found['id'][:8]}): {size}")
+        say(f"policies {visible(architecture.spec)} ({found['id'][:8]}): {size}")
+    if len(several) > MAX_ROWS:
+        say(f"… and {len(several) - MAX_ROWS:,} more architectures")
     _print_coverage(summary)
     returns = summary["returns"]
     if returns["mean"] is not None:
-        print(f"returns {returns['min']:.2f} to {returns['max']:.2f}, {returns['mean']:.2f} on average")
+        say(f"returns {returns['min']:.2f} to {returns['max']:.2f}, {returns['mean']:.2f} on average")
         _print_histogram(opened)
     if plot is not None:
-        print(f"histogram written to {plot}")
+        say(f"histogram written to {plot}")
 
 
 def _print_coverage(summary: dict[str, Any]) -> None:
     """Rows of each source in each architecture, and the sources' returns."""
     if len(summary["architectures"]) == 1 or len(summary["sources"]) == 1:
-        print("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
+        say("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
         return
     found = {(line["source"], line["architecture"]): line for line in summary["coverage"]}
     ids = [architecture["id"] for architecture in summary["architectures"]]
@@ -92,6 +99,7 @@ def plot(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="The PNG.  [default: DATASET.png]")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw, where there are more rows than are drawn.")] = 0,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -100,12 +108,12 @@ def plot(
     from epvf_data.store import reader
 
     target = out or Path(f"{dataset.resolve().stem}.png")
-    seen = plot_dataset(reader.open(dataset), target, seed)
+    seen = plot_dataset(reader.open(dataset), target, seed, force=force)
     if json:
         print_json({"picture": str(target), "rows_drawn": len(seen.returns), "variance_shown": list(seen.explained)})
         return
     share = f"; the map shows {sum(seen.explained):.0%} of the actions' variance" if any(seen.explained) else ""
-    print(f"{target}: {len(seen.returns):,} of {seen.rows:,} policies{share}.")
+    say(f"{target}: {len(seen.returns):,} of {seen.rows:,} policies{share}.")
 
 
 def _print_commits(dataset: Path, events: list[dict[str, Any]], json: bool) -> None:
@@ -115,11 +123,11 @@ def _print_commits(dataset: Path, events: list[dict[str, Any]], json: bool) -> N
     for event in events:
         indent = "    from " if event["origin"] else ""
         rows = f"{event['rows']:,} rows" + (f", {event['removed']:,} parts replaced" if event["removed"] else "")
-        print(f"{indent}commit {event['commit']} · {visible(event['created'] or '?')} · {rows}")
+        say(f"{indent}commit {event['commit']} · {visible(event['created'] or '?')} · {rows}")
         for key in ("command", "made", "versions", "git", "seed"):
             if event[key]:
-                print(f"{' ' * len(indent)}  {key:8} {visible(event[key])}")
-    print(f"{dataset}: {plural(sum(not event['origin'] for event in events), 'commit')}.")
+                say(f"{' ' * len(indent)}  {key:8} {visible(event[key])}")
+    say(f"{dataset}: {plural(sum(not event['origin'] for event in events), 'commit')}.")
 
 
 def _print_histogram(opened: Any, bins: int = 12, width: int = 44) -> None:
@@ -134,7 +142,7 @@ def _print_histogram(opened: Any, bins: int = 12, width: int = 44) -> None:
     counts, edges = np.histogram(every, bins=bins)
     scale = width / np.log1p(counts.max())
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        print(f"{low:9.1f} to {high:7.1f}  {'█' * round(scale * np.log1p(count)):<{width}} {count:,}")
+        say(f"{low:9.1f} to {high:7.1f}  {'█' * round(scale * np.log1p(count)):<{width}} {count:,}")
 
 
 @app.command(
@@ -178,12 +186,12 @@ def validate(
         print_json(values)
     else:
         for problem in problems:
-            print(f"problem: {visible(problem, 1000)}")
+            say(f"problem: {visible(problem, 1000)}")
         for note in values["notes"]:
-            print(f"note: {visible(note, 1000)}")
+            say(f"note: {visible(note, 1000)}")
         checked = "every byte" if deep else "metadata, sizes and commit chain (--deep reads every byte)"
-        print(f"{dataset}: {plural(len(problems), 'problem') if problems else 'no problem found'}; checked {checked}.")
+        say(f"{dataset}: {plural(len(problems), 'problem') if problems else 'no problem found'}; checked {checked}.")
         if result is not None:
-            print(result.describe())
+            say(result.describe())
     if problems:
         raise typer.Exit(1)

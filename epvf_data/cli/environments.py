@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Debug, Json, app, print_json, print_table
-from epvf_data.errors import ConfigError, StorageError
+from epvf_data.cli.app import Debug, Force, Json, app, print_json, print_table, say
+from epvf_data.errors import ConfigError
 
 
 @app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
@@ -30,31 +30,29 @@ def list_envs(json: Json = False, debug: Debug = False) -> None:
             for env in found
         ],
     )
-    print(f"With epvf-data[playground] also playground: and one of {', '.join(envs.playground.NAMES)}.")
+    say(f"With epvf-data[playground] also playground: and one of {', '.join(envs.playground.NAMES)}.")
 
 
 @app.command("new-env", rich_help_panel="This machine", epilog="Example: `epvf-data new-env cartwheel`")
 def new_env(
     name: Annotated[str, typer.Argument(help="Its name; the file gets it too.", show_default=False)],
+    force: Force = False,
     debug: Debug = False,
 ) -> None:
     """Write a file with a small environment of your own, ready to run and to be changed."""
     from importlib import resources
 
-    path = Path(f"{name.replace('-', '_')}.py")
+    from epvf_data.outputs import write_bytes
+    from epvf_data.untrusted import check_name
+
+    path = Path(f"{check_name(name, 'an environment').replace('-', '_')}.py")
     if not path.stem.isidentifier():
         raise ConfigError(f"{name!r} cannot be the name of a Python file; take letters, digits and '-'.")
     text = resources.files("epvf_data.envs").joinpath("template.py").read_text()
-    try:
-        with path.open("x") as file:
-            file.write(text.replace('"my-pendulum"', f'"{name}"'))
-    except FileExistsError:
-        raise ConfigError(f"{path} exists already; choose another name.") from None
-    except OSError as error:
-        raise StorageError(f"{path} could not be written ({error.strerror}).") from error
-    print(f"{path}: a pendulum to begin with. Next:")
-    print(f"  epvf-data check-env {path}:make")
-    print(f"  epvf-data collect --env {path}:make --envs 256")
+    write_bytes(path, text.replace('"my-pendulum"', f'"{name}"').encode(), force)
+    say(f"{path}: a pendulum to begin with. Next:")
+    say(f"  epvf-data check-env {path}:make")
+    say(f"  epvf-data collect --env {path}:make --envs 256")
 
 
 @app.command("check-env", rich_help_panel="This machine", epilog="Example: `epvf-data check-env my_env.py:make`")
@@ -82,8 +80,8 @@ def check_env(
         print_json({"env": made.name, "ok": good, "findings": [finding._asdict() for finding in found]})
     else:
         for finding in found:
-            print(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
+            say(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
         told = "keeps all rules that were looked at" if good else "cannot be used yet"
-        print(f"{made.name} (digest {made.digest[:12]}) {told}.")
+        say(f"{made.name} (digest {made.digest[:12]}) {told}.")
     if not good:
         raise typer.Exit(1)

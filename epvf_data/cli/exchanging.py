@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Dataset, Debug, Json, Quiet, Set, app, plural, print_json, visible, working
+from epvf_data.cli.app import Dataset, Debug, Force, Json, Quiet, Set, app, plural, print_json, say, visible, working
 
 
 @app.command(
@@ -19,6 +19,7 @@ from epvf_data.cli.app import Dataset, Debug, Json, Quiet, Set, app, plural, pri
 def export_hdf5(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET.h5]")] = None,
+    force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -27,7 +28,7 @@ def export_hdf5(
     from epvf_data.exchange.hdf5 import export_hdf5 as run
 
     with working("export", quiet, "no file is left") as progress:
-        report = run(dataset, out or Path(f"{dataset.resolve().stem}.h5"), progress=progress)
+        report = run(dataset, out or Path(f"{dataset.resolve().stem}.h5"), force=force, progress=progress)
     _tell(report, json)
 
 
@@ -53,7 +54,7 @@ def import_hdf5(
         print_json(asdict(report))
     else:
         architectures, commits = plural(report.architectures, "architecture"), plural(report.commits, "commit")
-        print(f"{target}: {report.rows:,} rows of {architectures} in {commits}.")
+        say(f"{target}: {report.rows:,} rows of {architectures} in {commits}.")
 
 
 @app.command(
@@ -66,6 +67,7 @@ def export_policy(
     row: Annotated[str, typer.Option(help="best, median, worst, or a number.")] = "best",
     architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET-ROW.safetensors]")] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -73,11 +75,11 @@ def export_policy(
     from epvf_data.exchange.policy import export_policy as run
 
     target = out or Path(f"{dataset.resolve().stem}-{row}.safetensors")
-    report = run(dataset, target, row=row, architecture=architecture)
+    report = run(dataset, target, row=row, architecture=architecture, force=force)
     if json:
         print_json(asdict(report))
     else:
-        print(f"{report.policy}: row {report.row}, mean return {report.mean_return:.2f}; {report.snippet} runs it.")
+        say(f"{report.policy}: row {report.row}, mean return {report.mean_return:.2f}; {report.snippet} runs it.")
 
 
 @app.command(
@@ -102,6 +104,7 @@ def import_policy(
     format: Annotated[
         str | None, typer.Option(help="safetensors, msgpack, orbax, torch or sb3.  [default: by its contents]")
     ] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -113,15 +116,15 @@ def import_policy(
     prepare()
     settings = read_settings(str(spec) if spec else None, set_ or [])
     target = out or Path(f"{file.resolve().stem}-policy.safetensors")
-    report = run(file, target, settings=settings, env=env, format=format)
+    report = run(file, target, settings=settings, env=env, format=format, force=force)
     if json:
         print_json(asdict(report))
         return
     sizes = "-".join(map(str, report.sizes))
     kind = f"{report.activation}, {report.output}{', normalised' if report.normaliser else ''}"
-    print(f"{report.policy}: {sizes} ({kind}), {report.parameters:,} parameters, from {visible(report.layout)}")
+    say(f"{report.policy}: {sizes} ({kind}), {report.parameters:,} parameters, from {visible(report.layout)}")
     for note in report.notes:
-        print(f"note: {visible(note, 400)}")
+        say(f"note: {visible(note, 400)}")
 
 
 @app.command(
@@ -133,6 +136,7 @@ def export_npz(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET.npz]")] = None,
     architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
+    force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -142,7 +146,7 @@ def export_npz(
 
     target = out or Path(f"{dataset.resolve().stem}.npz")
     with working("export", quiet, "no file is left") as progress:
-        report = run(dataset, target, architecture=architecture, progress=progress)
+        report = run(dataset, target, architecture=architecture, force=force, progress=progress)
     _tell(report, json)
 
 
@@ -179,7 +183,7 @@ def card(
     if json:
         print_json(asdict(report))
     else:
-        print(f"card: {', '.join(map(str, report.files))}")
+        say(f"card: {', '.join(map(str, report.files))}")
 
 
 def _tell(report, json: bool) -> None:
@@ -187,4 +191,4 @@ def _tell(report, json: bool) -> None:
         print_json(asdict(report))
     else:
         rows = f"{report.rows:,} rows of {plural(report.architectures, 'architecture')}"
-        print(f"{report.file}: {rows}, {report.size / 1e6:,.1f} MB.")
+        say(f"{report.file}: {rows}, {report.size / 1e6:,.1f} MB.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Json, OwnEnv, Quiet, Seed, Set, app, print_json
+from epvf_data.cli.app import Backend, Debug, Force, Json, OwnEnv, Quiet, Seed, Set, app, print_json, say, visible
 from epvf_data.errors import RunError
 
 WIDTHS = (9, 15, 7, 8, 11, 11, 7, 8)  # of the columns of `compare`
@@ -37,10 +36,12 @@ def critics(
     from epvf_data.runtime import prepare
 
     prepare()
-    try:
-        widths = tuple(int(width) for width in hidden.split(",") if width)
-    except ValueError:
-        raise ConfigError(f"got hidden widths {hidden!r}; write whole numbers with commas between them.") from None
+    words = [width.strip() for width in hidden.split(",") if width]
+    if len(words) > 32 or not all(word.isdecimal() and len(word) <= 5 for word in words):
+        raise ConfigError(
+            f"got hidden widths '{visible(hidden)}'; write at most 32 whole numbers below 100,000, with commas."
+        )
+    widths = tuple(int(word) for word in words)
     task = make(env)
     spec = PolicySpec(task.observation_size, task.action_size, widths)
     settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
@@ -48,10 +49,10 @@ def critics(
     if json:
         print_json({name: {**one._asdict(), "about": CRITICS[name].about} for name, one in found.items()})
         return
-    print(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
-    print(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
+    say(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
+    say(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
     for name, one in found.items():
-        print(
+        say(
             f"{name:16}{one.parameters:12,}{_count(one.operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})"
         )
 
@@ -98,17 +99,17 @@ def evaluate(
     flags = {"split": split, "seed": seed, "backend": backend, "env": env}
     changes = configuration.parse_overrides(set_ or [])
     settings = configuration.build(EvaluationConfig, changes, {k: v for k, v in flags.items() if v is not None})
-    say = (lambda line: None) if quiet or json else (lambda line: print(line, file=sys.stderr))
+    told = (lambda line: None) if quiet or json else (lambda line: say(line, error=True))
     try:
-        found = judge(run, dataset, settings, where, rollouts, say)
+        found = judge(run, dataset, settings, where, rollouts, told)
     except KeyboardInterrupt:
         raise RunError("interrupted; the run is as it was.") from None
     if json:
         print_json(found)
         return
     for line in _describe(found):
-        print(line)
-    print(f"picture: {run / 'evaluation.png'}   everything: {run / 'evaluation.json'}")
+        say(line)
+    say(f"picture: {run / 'evaluation.png'}   everything: {run / 'evaluation.json'}")
 
 
 @app.command(
@@ -119,6 +120,7 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Directories of offline runs.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Write a picture to this PNG.")] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -126,16 +128,16 @@ def compare(
     from epvf_data.trainers.evaluation import compare as side_by_side
     from epvf_data.trainers.evaluation.compare import label
 
-    found = side_by_side(runs, out)
+    found = side_by_side(runs, out, force=force)
     if json:
         print_json(found)
         return
     if not found["same_rows"]:
-        print("These runs were not judged on the same rows: data sets, seeds, test fractions or architectures differ.")
+        say("These runs were not judged on the same rows: data sets, seeds, test fractions or architectures differ.")
     for name, lines in found["splits"].items():
-        print(f"{name}:")
+        say(f"{visible(name, 60)}:")
         heads = zip(("Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "∇V", "gain"), WIDTHS, strict=True)
-        print(f"  {'run':34}" + "".join(f"{head:>{width}}" for head, width in heads))
+        say(f"  {'run':34}" + "".join(f"{head:>{width}}" for head, width in heads))
         for line in lines:
             interval = "[{:.2f}, {:.2f}]".format(*line["interval"])
             numbers = f"{line['spearman']:9.3f}{interval:>15}{line['iqm']:7.3f}{line['r2']:8.3f}"
@@ -144,9 +146,9 @@ def compare(
                 f"{'–':>{width}}" if line[key] is None else f"{line[key]:{width}.{digits}f}"
                 for key, width, digits in (("gradient_cosine", 7, 3), ("improvement", 8, 2))
             )
-            print(f"  {label(line):34}{numbers}{ends}")
+            say(f"  {visible(label(line), 60):34}{numbers}{ends}")
     if out is not None:
-        print(f"picture: {out}")
+        say(f"picture: {out}")
 
 
 def _describe(found: dict[str, Any]) -> list[str]:

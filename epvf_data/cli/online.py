@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json, resume_command
+from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
 from epvf_data.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def _list_presets() -> None:
     from epvf_data.trainers.online.settings import presets
 
     for name, sentence in presets().items():
-        print(f"{name:18}{sentence}")
-    print(f"{', '.join(BASELINES)}: PPO and SAC of brax, which the extra `baselines` installs.")
+        say(f"{name:18}{sentence}")
+    say(f"{', '.join(BASELINES)}: PPO and SAC of brax, which the extra `baselines` installs.")
 
 
 def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool) -> OnlineReport:
@@ -119,17 +119,17 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
     if json:
         print_json(report.to_dict())
         return
-    print(
+    say(
         f"{report.run}: {report.iterations:,} iterations, {report.env_steps:,} env steps in {report.seconds:.0f} s "
         f"({report.env_steps / max(report.seconds, 1e-9):,.0f} a second)"
     )
-    print(
+    say(
         f"return: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of the "
         f"unperturbed one, {report.return_best:.2f} at best"
     )
     if not report.finished:
-        print(f"not finished; continue with: {resume_command()}")
-    print(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")
+        say(f"not finished; continue with: {resume_command()}")
+    say(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")
 
 
 def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:
@@ -144,5 +144,5 @@ def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quie
     if json:
         print_json(report.to_dict())
         return
-    print(f"{report.run}: {report.env_steps:,} env steps in {report.seconds:.0f} s")
-    print(f"return of the deterministic policy: {report.return_unperturbed:.2f}; curves: {target / 'metrics.jsonl'}")
+    say(f"{report.run}: {report.env_steps:,} env steps in {report.seconds:.0f} s")
+    say(f"return of the deterministic policy: {report.return_unperturbed:.2f}; curves: {target / 'metrics.jsonl'}")

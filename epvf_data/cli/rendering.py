@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Debug, Json, Quiet, app, plural, print_json, working
+from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, say, working
 from epvf_data.errors import ConfigError
 
 
@@ -33,6 +33,7 @@ def render(
     height: Annotated[int, typer.Option(help="Pixels, an even number.")] = 360,
     frames: Annotated[int, typer.Option(help="Frames of the strip.")] = 8,
     webp: Annotated[bool, typer.Option("--webp", help="An animated WebP too, for pages that play no video.")] = False,
+    force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -55,11 +56,20 @@ def render(
                 architecture=architecture,
                 episode=episode,
                 film=film,
+                force=force,
                 progress=progress,
             )
         else:
             report = render_policy(
-                policy, out, env=env, horizon=horizon, seed=seed, episode=episode, film=film, progress=progress
+                policy,
+                out,
+                env=env,
+                horizon=horizon,
+                seed=seed,
+                episode=episode,
+                film=film,
+                force=force,
+                progress=progress,
             )
     if json:
         print_json({"policy": str(policy), **report.to_dict()})
@@ -69,4 +79,4 @@ def render(
     if report.row is not None:
         result = f"row {report.row}, stored return {report.stored_return:.1f}; {result}"
     webp_too = f"   webp: {report.webp}" if report.webp else ""
-    print(f"{report.env}: {result}   video: {report.video}   strip: {report.strip}{webp_too}")
+    say(f"{report.env}: {result}   video: {report.video}   strip: {report.strip}{webp_too}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, plural, print_json
+from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, plural, print_json, say
 from epvf_data.errors import RunError
 
 
@@ -65,8 +65,8 @@ def reproduce(
         print_json(result.to_dict())
     else:
         finished = sum(status == "finished" for status in result.runs.values())
-        print(f"{figure}: {finished} of {plural(len(result.runs), 'variant')} finished")
-        print(f"picture: {result.image}   report: {result.report}   data: {result.data}")
+        say(f"{figure}: {finished} of {plural(len(result.runs), 'variant')} finished")
+        say(f"picture: {result.image}   report: {result.report}   data: {result.data}")
     if result.failed:
         names = ", ".join(result.failed)
         reason = next(iter(result.failed.values()))

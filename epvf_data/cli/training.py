@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Config, Debug, Json, Quiet, Seed, Set, app, only_dataset, print_json, resume_command
+from epvf_data.cli.app import Config, Debug, Json, Quiet, Seed, Set, app, only_dataset, print_json, resume_command, say
 from epvf_data.errors import RunError
 
 
@@ -68,14 +68,15 @@ def train_offline(
         print_json(report.to_dict())
         return
     for name, result in report.splits.items():
-        print(_describe_split(name, result))
-    print(f"picture: {target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
+        for line in _describe_split(name, result):
+            say(line)
+    say(f"picture: {target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
 
 
-def _describe_split(name: str, result: dict[str, Any]) -> str:
+def _describe_split(name: str, result: dict[str, Any]) -> list[str]:
     """A split's table: the critic and its controls, then the verdict."""
     if not result["available"]:
-        return f"{name}: not available. {result['reason']}\n"
+        return [f"{name}: not available. {result['reason']}", ""]
     lines = [f"{name}: {result['rows_train']:,} policies to train on, {result['rows_test']:,} held out"]
     lines.append(f"  {'':8}{'Spearman':>10}{'95 %':>16}{'Kendall':>10}{'R²':>8}{'|error|':>10}{'on top tenth':>14}")
     for who, found in (("critic", result["critic"]), *result["controls"].items()):
@@ -86,4 +87,4 @@ def _describe_split(name: str, result: dict[str, Any]) -> str:
     ceiling = result["ceiling"]
     if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
         lines.append(f"  no critic can exceed R² {ceiling['r2']:.3f}: {ceiling['basis']}")
-    return "\n".join([*lines, f"  {result['verdict']}", ""])
+    return [*lines, f"  {result['verdict']}", ""]

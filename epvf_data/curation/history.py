@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from epvf_data.provenance import origins
+from epvf_data.provenance import descent
 from epvf_data.store.reader import Dataset
 
 _VERSIONS = ("epvf-data", "python", "jax", "mujoco", "numpy")
@@ -20,28 +21,19 @@ def history(dataset: Dataset) -> list[dict[str, Any]]:
     Keys: `commit`, `record` (SHA-256), `origin`, `created`, `rows`, `removed` (parts), `command`, `made` (backend and
     device), `versions`, `git`, `seed`; None where the provenance, which is free-form, does not tell.
     """
-    events: list[dict[str, Any]] = []
-    for record in dataset.commits:
-        told = _told(record.provenance)
-        head = {"commit": record.number, "record": record.sha256, "origin": False, "created": record.created}
-        events.append({**head, "rows": record.rows, "removed": len(record.remove), **told})
-        events += _origins(record.provenance)
-        if len(events) > MAX_ORIGINS:
-            break
-    return events[:MAX_ORIGINS]
+    return list(itertools.islice(_events(dataset), MAX_ORIGINS))
 
 
-def _origins(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
-    for item in origins(provenance):
-        inner = item["provenance"]
-        numbers = {key: value if type(value := item.get(key)) is int else None for key in ("commit", "rows")}
-        record = item["record"] if isinstance(item.get("record"), str) else None
-        created = inner["ended"] if isinstance(inner.get("ended"), str) else None
-        head = {"commit": numbers["commit"], "record": record, "origin": True, "created": created}
-        events.append({**head, "rows": numbers["rows"] or 0, "removed": 0, **_told(inner)})
-        events += _origins(inner)
-    return events
+def _events(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    for commit in dataset.commits:
+        head = {"commit": commit.number, "record": commit.sha256, "origin": False, "created": commit.created}
+        yield {**head, "rows": commit.rows, "removed": len(commit.remove), **_told(commit.provenance)}
+        for item, inner in descent(commit.provenance):
+            numbers = {key: value if type(value := item.get(key)) is int else None for key in ("commit", "rows")}
+            record = item["record"] if isinstance(item.get("record"), str) else None
+            created = inner["ended"] if isinstance(inner.get("ended"), str) else None
+            head = {"commit": numbers["commit"], "record": record, "origin": True, "created": created}
+            yield {**head, "rows": numbers["rows"] or 0, "removed": 0, **_told(inner)}
 
 
 def _told(provenance: Mapping[str, Any]) -> dict[str, Any]:

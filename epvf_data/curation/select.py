@@ -87,8 +87,7 @@ def sample(
     dataset = reader.open(path)
     if not 0 < rows <= dataset.rows:
         raise DatasetError(f"{rows} rows were asked for; {path} has {dataset.rows}, ask for 1 to {dataset.rows}.")
-    if seed < 0:
-        raise DatasetError(f"the seed is {seed}; seeds start at 0.")
+    _check_seed(seed)
     chosen = np.sort(np.random.default_rng(seed).choice(dataset.rows, rows, replace=False))
     return _make(dataset, {Path(out): _by_part(dataset, chosen)}, "sample", {"rows": rows, "seed": seed}, progress)
 
@@ -112,6 +111,7 @@ def split(
         raise DatasetError(f"split by {by!r} is unknown; choose 'lineage' or 'rows'.")
     if Path(train).absolute() == Path(test).absolute():
         raise DatasetError(f"train and test set would both be {train}; name two paths.")
+    _check_seed(seed)
     dataset = reader.open(path)
     if by == "lineage":
         halves = split_by_lineage(_families(dataset), test_fraction, seed)
@@ -139,6 +139,11 @@ def withhold(
         )
     every = {part.entry.id: np.arange(part.entry.rows) for part in dataset.parts}
     return _make(dataset, {Path(out): every}, "withhold", {}, progress, without=("params",))
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise DatasetError(f"the seed is {seed}; seeds start at 0.")
 
 
 Chosen = Mapping[str, Int64[np.ndarray, " chosen"]]  # part id → row numbers inside the part, sorted

@@ -31,9 +31,10 @@ from epvf_data.exchange.hdf5_child import MAX_OBJECTS
 from epvf_data.exchange.hdf5_guard import Hdf5, open_hdf5
 from epvf_data.exchange.hdf5_rows import read_dataset, read_rows
 from epvf_data.exchange.report import ExportReport, Progress
-from epvf_data.outputs import draft_file
+from epvf_data.outputs import check_free, draft_file
 from epvf_data.store import reader
-from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, STAGING, CommitRecord, record_path
+from epvf_data.store.commit import CommitRecord, record_path
+from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT, STAGING
 from epvf_data.store.origins import derived, leaves
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
@@ -63,22 +64,28 @@ def _h5py() -> Any:
 
 
 def export_hdf5(
-    dataset_path: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress | None = None
+    dataset_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Writes a data set's rows, probing states and commit records into one new HDF5 file (HDF5 1.10 or newer reads it).
 
     The file appears under its name when it is complete and on the disk; what was read was verified chunk by chunk.
-    `progress(done rows, all rows)` is called on the way. Raises DatasetError where there is no data set or `out`
-    exists, CorruptDatasetError where the data set is damaged, StorageError if the disk refuses.
+    `progress(done rows, all rows)` is called on the way. Raises DatasetError where there is no data set, and where
+    `out` exists and `force` does not replace it, CorruptDatasetError where the data set is damaged, StorageError if the
+    disk refuses.
     """
     h5py, target = _h5py(), Path(out)
+    check_free(target, force)
     dataset = reader.open(dataset_path)
     objects = 5 + len(dataset.commits) + sum(len(part.names) + 2 for part in dataset.parts)
     if objects > MAX_OBJECTS:
         raise DatasetError(
             f"{dataset.path} would become {objects} HDF5 objects, more than {MAX_OBJECTS}: compact it first."
         )
-    with draft_file(target) as draft:
+    with draft_file(target, force) as draft:
         with draft.open("r+b", buffering=0) as raw:
             sink = _Sink(raw)
             # Since 1.10 HDF5 puts a checksum on its own structures, too.

@@ -165,10 +165,9 @@ class Hdf5:
         try:
             kind, text = json.loads(data)
             error = _ERRORS[kind]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             error, text = CorruptDatasetError, "its reader answers nonsense"
-        plain = "".join(letter if letter.isprintable() else "?" for letter in str(text))[:400]
-        return error(f"{self.path} cannot be imported: {plain}.")
+        return error(f"{self.path} cannot be imported: {untrusted.printable(text, 400)}.")
 
     def _fill(self, target: memoryview) -> None:
         while target:

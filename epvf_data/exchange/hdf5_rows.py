@@ -12,8 +12,9 @@ from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError
 from epvf_data.exchange.hdf5_guard import Hdf5
 from epvf_data.store import guard
-from epvf_data.store.commit import COMMITS, PARTS, PROBES, ROOT, CommitRecord, unseal
+from epvf_data.store.commit import CommitRecord, unseal
 from epvf_data.store.extract import row_bytes
+from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT
 from epvf_data.store.lineage import LINEAGE_COLUMNS, Lineage
 from epvf_data.store.part import Group, Part
 from epvf_data.store.reader import Dataset

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
 from epvf_data.exchange.report import ExportReport, Progress
-from epvf_data.outputs import draft_file
+from epvf_data.outputs import check_free, draft_file
 from epvf_data.store import reader
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.schema import to_json
@@ -30,6 +30,7 @@ def export_npz(
     *,
     architecture: str | None = None,
     rows: Int[np.ndarray, " chosen"] | slice | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Writes rows of one architecture into one new uncompressed `.npz`, which `numpy.load` reads without pickle.
@@ -48,8 +49,8 @@ def export_npz(
     stays bounded. `progress(done rows, all rows)` is called on the way.
 
     Raises DatasetError where no single architecture is named, parts differ in their number of episodes or discount, a
-    row number is out of range, or `out` exists; CorruptDatasetError where the data set is damaged; StorageError if the
-    disk refuses.
+    row number is out of range, or `out` exists and `force` does not replace it; CorruptDatasetError where the data set
+    is damaged; StorageError if the disk refuses.
     """
     dataset = reader.open(dataset_path)
     table = dataset.table(architecture)
@@ -57,6 +58,7 @@ def export_npz(
     target = Path(out)
     if target.is_dir():
         target = target / f"{table.spec.id[:12]}.npz"
+    check_free(target, force)
     about = {
         "spec": table.spec.to_dict(),
         "env": dataset.env.to_dict(),
@@ -65,7 +67,7 @@ def export_npz(
     arrays = _small(table, about)
     shapes = {name: (len(chosen), *table.row_shape(name)) for name in table.names}  # refuses before anything is written
     largest = max(shapes, key=lambda name: np.prod(shapes[name]))
-    with draft_file(target) as draft:
+    with draft_file(target, force) as draft:
         with zipfile.ZipFile(draft, "w", allowZip64=True) as archive:
             for name, value in arrays.items():
                 _member(archive, name, value.shape, value.dtype, iter([value]))

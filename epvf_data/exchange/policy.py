@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from epvf_data.errors import DatasetError, StorageError
+from epvf_data import outputs
+from epvf_data.errors import ConfigError
 from epvf_data.policies.files import save_policy
 from epvf_data.store import reader
 from epvf_data.store.pick import pick_row
@@ -44,27 +45,30 @@ class PolicyReport:
 
 
 def export_policy(
-    dataset_path: str | os.PathLike[str], out: str | Path, *, row: str = "best", architecture: str | None = None
+    dataset_path: str | os.PathLike[str],
+    out: str | Path,
+    *,
+    row: str = "best",
+    architecture: str | None = None,
+    force: bool = False,
 ) -> PolicyReport:
     """Writes a row's policy to `out` (safetensors, its specification and environment in the header).
 
     Beside it lies a `.py` of a dozen lines that runs it with NumPy, a Gaussian policy with the noise that it is given.
 
     `row` is `best`, `median`, `worst` or a number. Raises ConfigError or DatasetError where there is no such row, its
-    parameters are withheld, or a file exists; StorageError if the disk refuses.
+    parameters are withheld, or a file exists and `force` does not replace it; StorageError if the disk refuses.
     """
+    policy, snippet = Path(out), Path(out).with_suffix(".py")
+    if policy == snippet:
+        raise ConfigError(f"both the policy and the lines that run it would be {policy}; take a name in .safetensors.")
+    for path in (policy, snippet):
+        outputs.check_free(path, force)
     dataset = reader.open(dataset_path)
     table, number = pick_row(dataset, row, architecture)
     params, mean = table.take("params", np.array([number]))[0], float(table.mean_returns()[number])
-    policy, snippet = Path(out), Path(out).with_suffix(".py")
-    for path in (policy, snippet):
-        if path.exists():
-            raise DatasetError(f"{path} exists already; choose another name.")
     spec = table.spec
-    save_policy(policy, spec, params, env=dataset.env.name, horizon=str(dataset.env.horizon))
     text = SNIPPET.format(name=policy.name, observations=spec.observation_size, actions=spec.action_size)
-    try:
-        snippet.write_text(text)
-    except OSError as error:
-        raise StorageError(f"{snippet} could not be written ({error.strerror}).") from error
+    outputs.write_bytes(snippet, text.encode(), force)
+    save_policy(policy, spec, params, env=dataset.env.name, horizon=str(dataset.env.horizon))
     return PolicyReport(str(policy), str(snippet), spec.id, number, mean)

@@ -10,10 +10,11 @@ from typing import Any
 
 from epvf_data import config as configuration
 from epvf_data import envs
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.importing import assemble, files, layouts
 from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, Place, build, read_settings
+from epvf_data.outputs import check_free
 from epvf_data.policies.files import save_policy
 
 TRAINING = ("opt_state/*", "optimizer/*", "optimizer_state/*", "optimizer_state_dict/*")  # no part of any policy
@@ -43,6 +44,7 @@ def import_policy(
     settings: Mapping[str, Any] | None = None,
     env: str | None = None,
     format: str | None = None,
+    force: bool = False,
 ) -> ImportReport:
     """Writes the policy in `file` to `out` (safetensors, its specification in the header).
 
@@ -52,11 +54,10 @@ def import_policy(
 
     Raises ConfigError for files and settings that make no policy, ArchitectureMismatchError for shapes that do not fit
     each other or the environment `env`, UnsafeDatasetError for files that would run code or are absurdly large,
-    DatasetError where `out` exists.
+    DatasetError where `out` exists and `force` does not replace it.
     """
     target = Path(out)
-    if target.exists():
-        raise DatasetError(f"{target} exists already; choose another name.")
+    check_free(target, force)
     stated = configuration.merge(read_settings(None if spec is None else str(spec), []), _nested(settings or {}))
     world = None if env is None else envs.make(env)
     contents = files.read(Path(file), format)

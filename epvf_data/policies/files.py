@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +9,17 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, StorageError
+from epvf_data import outputs
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.spec import PolicySpec
 
 
 def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], **notes: str) -> None:
-    """Writes the policy whole or not at all. `notes` are free text for people, such as env="ant"."""
-    path = Path(path)
+    """Writes the policy whole or not at all; an earlier file goes. `notes` are free text for people, as in env="ant".
+
+    Raises ArchitectureMismatchError for parameters of another size, DatasetError where `path` is a link or a folder,
+    StorageError if the disk refuses.
+    """
     flat = np.asarray(flat, np.float32)
     if flat.shape != (spec.size,):
         raise ArchitectureMismatchError(f"got parameters of shape {flat.shape}; a policy {spec} needs [{spec.size}].")
@@ -25,15 +27,7 @@ def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"]
         name: flat[slot.offset : slot.offset + slot.size].reshape(slot.shape) for name, slot in spec.tensors.items()
     }
     data = save(tensors, metadata={"spec": spec.to_json(), **notes})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageError(f"the policy could not be written to {path} ({error.strerror}).") from error
+    outputs.write_bytes(Path(path), data, force=True)
 
 
 def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, UInt32
 from safetensors import safe_open
 
-from epvf_data import envs
+from epvf_data import envs, outputs
 from epvf_data.envs.base import Env
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, StorageError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.render import cartpole_frames, mujoco_frames
@@ -74,6 +73,7 @@ def render_policy(
     seed: int = 0,
     episode: int = 0,
     film: Film | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Draws one episode of the policy in a file: a video `out` (POLICY.mp4) and, beside it, a strip of frames (.png).
@@ -82,7 +82,8 @@ def render_policy(
     starts are random; both 0 are the first episode of `rollout`.
 
     Raises ConfigError for wrong arguments, ArchitectureMismatchError for a policy of another environment, BackendError
-    where this machine cannot draw, StorageError where files cannot be written. No file is changed then.
+    where this machine cannot draw, DatasetError where a file is there already, unless `force` replaces it, StorageError
+    where files cannot be written. No file is changed then.
     """
     policy, film = Path(policy), film or Film()
     spec, params = load_policy(policy)
@@ -95,7 +96,7 @@ def render_policy(
         raise ConfigError(f"a picture would replace the policy {policy}; name another file with --out.")
     reset_seed = np.asarray(jax.random.key_data(jax.random.key(seed)), np.uint32)
     world = world.with_horizon(horizon or world.horizon)
-    return render_episode(world, spec, params, video, reset_seed, episode, film, progress)
+    return render_episode(world, spec, params, video, reset_seed, episode, film, force, progress)
 
 
 def render_episode(
@@ -106,13 +107,17 @@ def render_episode(
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
     number: int = 0,
     film: Film = Film(),  # noqa: B008 (immutable)
+    force: bool = False,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Draws episode `number` of a row as `rollout` plays it. Raises as `render_policy` does."""
-    _check(env, spec, video, film)
-    footage = play(env, spec, params, reset_seed, number, film.fps)
     files = _files(video, film)
-    with _published(files) as drafts:
+    _check(env, spec, video, film)
+    for path in files:
+        outputs.check_free(path, force)
+    footage = play(env, spec, params, reset_seed, number, film.fps)
+    with contextlib.ExitStack() as stack:
+        drafts = [stack.enter_context(outputs.draft_file(path, force)) for path in files]
         frames = _draw(footage, film, drafts, progress)
     return RenderReport(
         env=env.name,
@@ -191,20 +196,3 @@ def _environment_of(policy: Path, spec: PolicySpec) -> str:
     fitting = " or ".join(env.name for env in made if (env.observation_size, env.action_size) == sizes)
     hint = f"the policy has the sizes of {fitting}" if fitting else "the policy has the sizes of none here"
     raise ConfigError(f"{policy} has no note of its environment; name it with --env ({hint}).")
-
-
-@contextlib.contextmanager
-def _published(files: list[Path]) -> Iterator[list[Path]]:
-    """Drafts beside the files, which take the files' names at the end; whatever goes wrong leaves no draft."""
-    drafts = [path.with_name(f".{path.name}.{os.getpid()}") for path in files]
-    try:
-        files[0].parent.mkdir(parents=True, exist_ok=True)
-        yield drafts
-        for draft, path in zip(drafts, files, strict=True):
-            draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{files[0]} could not be written ({error.strerror or error}).") from error
-    finally:
-        for draft in drafts:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)

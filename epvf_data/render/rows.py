@@ -27,6 +27,7 @@ def render_row(
     architecture: str | None = None,
     episode: int = 0,
     film: Film | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Draws one of the row's own episodes: a video `out` (DATASET-ROW.mp4 here) and a strip beside it.
@@ -35,7 +36,8 @@ def render_row(
     of a row of one architecture. `env` names the user's own environment.
 
     Raises ConfigError or DatasetError for a row or episode that is not there and for withheld parameters,
-    EnvironmentMismatchError for an environment that is not here, BackendError where this machine cannot draw.
+    EnvironmentMismatchError for an environment that is not here, BackendError where this machine cannot draw, and as
+    `render_policy` does where files are there already.
     """
     dataset = reader.open(dataset_path)
     task = task_of(dataset, env)
@@ -46,7 +48,7 @@ def render_row(
         raise ConfigError(f"episode {episode} was asked for; row {number} has the episodes 0 to {len(stored) - 1}.")
     video = Path(f"{Path(dataset_path).resolve().stem}-{row}.mp4") if out is None else Path(out)
     seed = table.take("reset_seed", place)[0]
-    report = render_episode(task, table.spec, params, video, seed, episode, film or Film(), progress)
+    report = render_episode(task, table.spec, params, video, seed, episode, film or Film(), force, progress)
     return replace(report, row=number, architecture=table.spec.id, stored_return=float(stored[episode]))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from epvf_data import provenance
+from epvf_data import outputs, provenance
 from epvf_data.errors import RunError
 from epvf_data.reproduction import runs
 from epvf_data.reproduction.claims import judge
@@ -25,6 +25,7 @@ from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, summar
 from epvf_data.trainers import rundir
 
 PLAN = "plan.json"
+RESULTS = DATA, IMAGE, REPORT = "data.json", "figure.png", "report.md"
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,14 @@ def reproduce(
     drawn; with `redraw`, which runs nothing, `only` draws some. `seeds` and `overrides` (nested tables) go to every
     run. A run that fails leaves the others alone and is named in `failed`.
 
-    Raises ConfigError for unknown names and settings, and RunError for a directory with runs of other settings, and
-    where there is nothing to draw.
+    Raises ConfigError for unknown names and settings, RunError for a directory with runs of other settings and where
+    there is nothing to draw, and DatasetError where others made files of those names.
     """
     about, only = check(figure, scale, settings), tuple(only)
     every = variants(figure, scale, settings)
     chosen = variants(figure, scale, settings, only)
     folder = Path(f"{figure}-{scale}" if out is None else out)
-    stored = runs.read(folder / PLAN)
-    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
-        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
+    stored = _stored(folder, figure, scale)
     failed: dict[str, str] = {}
     left_out: dict[str, str] = {}
     if not redraw:
@@ -103,6 +102,17 @@ def reproduce(
         "claims": judge(figure, scale, measured, partly),
     }
     return _publish(folder, data, failed)
+
+
+def _stored(folder: Path, figure: str, scale: str) -> dict[str, Any]:
+    """The plan of a folder in which the same figure was begun; an empty one where there is none yet."""
+    stored = runs.read(folder / PLAN)
+    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
+        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
+    if not stored:  # files of these names are the user's
+        for name in RESULTS:
+            outputs.check_free(folder / name)
+    return stored
 
 
 def _references(every: list[Variant]) -> dict[str, Variant]:
@@ -144,15 +154,15 @@ def _publish(folder: Path, data: dict[str, Any], failed: dict[str, str]) -> Repr
     """Writes the three files, each whole or not at all."""
     from epvf_data.reproduction.draw import draw
 
-    image = folder / "figure.png"
-    rundir.publish(folder / "data.json", lambda path: path.write_text(_compact(data)))
+    image = folder / IMAGE
+    rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data)))
     rundir.publish(image, lambda path: draw(data, path))
-    rundir.publish(folder / "report.md", lambda path: path.write_text(write_report(data, image.name)))
+    rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name)))
     return Reproduction(
         figure=data["figure"],
-        data=str(folder / "data.json"),
+        data=str(folder / DATA),
         image=str(image),
-        report=str(folder / "report.md"),
+        report=str(folder / REPORT),
         runs={variant["name"]: variant["status"] for variant in data["variants"]},
         failed=failed,
     )

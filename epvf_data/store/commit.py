@@ -14,21 +14,18 @@ from typing import Any
 
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
-from epvf_data.store.durable import discard, flush, publish, write_file
+from epvf_data.store.durable import discard, publish, write_file
+from epvf_data.store.folders import COMMITS, ROOT, STAGING, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
 
-ROOT = "zarr.json"
-COMMITS, PARTS, PROBES, STAGING = "commits", "parts", "probes", "staging"
-FOLDERS = (COMMITS, PARTS, PROBES, STAGING)
 FOLDER_METADATA = to_json({"zarr_format": 3, "node_type": "group", "attributes": {}})
 MAX_RECORDS = 100_000
+_DEEPEST = 200  # numbers in the place of a part, before places are numbered anew
 _SEAL = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL) + 64 + len(b'"}')
 _HEX = re.compile(r"[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"[0-9]{8}\.json")
-
-Files = Mapping[str, tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,11 @@ def _part(value: Any, where: object) -> PartEntry:
 
 
 def record_path(root: Path, number: int) -> Path:
-    return root / COMMITS / f"{number:08d}.json"
+    return root / COMMITS / record_name(number)
+
+
+def record_name(number: int) -> str:
+    return f"{number:08d}.json"
 
 
 def read_anchor(root: Path) -> str:
@@ -211,32 +212,31 @@ def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
     A record that removes parts puts those that it adds where the first removed part stood: compaction keeps the order.
     Raises CorruptDatasetError where a record removes what is not there or adds what was there before.
     """
+    places: dict[str, tuple[int, ...]] = {}  # of the live parts; tuples, so that several fit where one stood
     parts: dict[str, PartEntry] = {}
-    seen: set[str] = set()
     for record in records:
-        added = {part.id: part for part in record.add}
-        gone = set(record.remove)
-        wrong = (gone - parts.keys()) | (seen & added.keys())
-        if wrong or len(added) < len(record.add) or len(gone) < len(record.remove):
+        gone = {name: places[name] for name in record.remove if name in places}
+        added = {part.id: part for part in record.add if part.id not in parts}
+        wrong = len(record.remove) - len(gone) + len(record.add) - len(added)
+        if wrong:
             raise CorruptDatasetError(
-                f"commit {record.number} removes or adds parts that it cannot ({len(wrong)} unknown or repeated)."
+                f"commit {record.number} removes or adds parts that it cannot ({wrong} unknown or repeated)."
             )
-        seen |= added.keys()
-        if not gone:
-            parts |= added
-            continue
-        renewed: dict[str, PartEntry] = {}
-        for name, part in parts.items():
-            if name not in gone:
-                renewed[name] = part
-            elif added.keys().isdisjoint(renewed):
-                renewed |= added  # where the first one stood
-        parts = renewed
-    return list(parts.values())
+        for name in gone:
+            del places[name]
+        if gone and len(added) == 1:
+            places |= dict.fromkeys(added, min(gone.values()))
+        else:
+            before = min(gone.values()) if gone else ()
+            places |= {name: (*before, len(parts) + number) for number, name in enumerate(added)}
+            if len(before) > _DEEPEST:
+                places = {name: (number,) for number, name in enumerate(sorted(places, key=places.__getitem__))}
+        parts |= added
+    return [parts[name] for name in sorted(places, key=places.__getitem__)]
 
 
 def publish_record(
-    root: Path, known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str | None = None
+    folders: Folders, known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str | None = None
 ) -> list[CommitRecord]:
     """Appends a record to the chain, after whatever others have appended meanwhile. Returns the whole chain.
 
@@ -244,11 +244,11 @@ def publish_record(
     nothing was published: another process may have removed the parts that `content` removes. The caller flushes the
     folder of records.
     """
-    known = list(known)
+    known, root = list(known), folders.root.path
     anchor = anchor or read_anchor(root)
     while True:
         known = list(read_chain(root, known, anchor))
-        draft = root / STAGING / f"{uuid.uuid4().hex}.json"
+        draft = f"{uuid.uuid4().hex}.json"
         data = seal(
             {
                 **content,
@@ -268,11 +268,10 @@ def publish_record(
         if record.remove:
             live_parts([*known, record])
         try:
-            write_file(draft, [data])
-            flush(draft)
-            if publish(draft, record_path(root, len(known))):
+            write_file(folders.staging, draft, [data], durable=True)
+            if publish(draft, folders.staging, folders.commits, record_name(len(known))):
                 return [*known, record]
         except OSError:
-            discard(draft)
+            discard(folders.staging, draft)
             raise
-        discard(draft)
+        discard(folders.staging, draft)

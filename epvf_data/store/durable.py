@@ -1,6 +1,7 @@
 """File system primitives that survive a crash: write and flush, flush a tree, publish a name that nobody else has.
 
-Each is a thin layer over `os`, so that a test can make any single system call fail.
+They work in open folders: whatever takes a folder's place while a writer is at work, nothing is written or removed
+there. Each is a thin layer over `os`, so that a test can make any single system call fail.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from epvf_data.errors import StorageError
-from epvf_data.outputs import flush
+from epvf_data.errors import StorageError, UnsafeDatasetError
 
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FLUSHERS = 8
 _PUSH = 16 << 20  # bytes after which the disk is told to begin
 _WAITING = 8  # pieces that may wait for their hash: they stay in memory
@@ -37,12 +40,67 @@ def storage_errors(path: Path, action: str) -> Iterator[None]:
         ) from error
 
 
-def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, str]:
-    """Writes a new file. Returns its size and SHA-256; `flush` makes it durable."""
+@dataclass(frozen=True)
+class Folder:
+    """An open folder; `path` is what it was called, for messages."""
+
+    descriptor: int
+    path: Path
+
+    def names(self) -> list[str]:
+        """What lies in it, in order."""
+        return sorted(os.listdir(self.descriptor))  # noqa: PTH208 (a descriptor)
+
+    def status(self, name: str) -> os.stat_result | None:
+        """Of what lies there under this name, links not followed; None where there is nothing."""
+        try:
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+
+@contextlib.contextmanager
+def open_folder(path: Path) -> Iterator[Folder]:
+    """A folder that the user named; it may be reached by links."""
+    descriptor = os.open(path, _OPEN)
+    try:
+        yield Folder(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def inner(folder: Folder, *names: str, make: bool = False) -> Iterator[Folder]:
+    """The folder under these names, one inside the other; with `make` those that are missing are made.
+
+    Raises UnsafeDatasetError where a link or a file has one of the names.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            if make:
+                make_folder(folder, name)
+            try:
+                descriptor = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=folder.descriptor)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                raise UnsafeDatasetError(
+                    f"{folder.path / name} is a link or a special file; a data set holds plain folders there."
+                ) from error
+            stack.callback(os.close, descriptor)
+            folder = Folder(descriptor, folder.path / name)
+        yield folder
+
+
+def write_file(
+    folder: Folder, name: str, pieces: Iterable[bytes | memoryview], *, durable: bool = False
+) -> tuple[int, str]:
+    """Writes a new file. Returns its size and SHA-256. If not `durable` at once, `flush_tree` makes it so."""
     digest = hashlib.sha256()
     size = unsynced = 0
     with contextlib.ExitStack() as stack:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o644, dir_fd=folder.descriptor)
         stack.callback(os.close, descriptor)
         hasher: ThreadPoolExecutor | None = None
         pusher: ThreadPoolExecutor | None = None
@@ -66,7 +124,9 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, s
                 pushes.append(pusher.submit(os.fdatasync, descriptor))
                 unsynced = 0
         for push in pushes:
-            push.result()  # an error is reported once: `flush` would not see it again
+            push.result()  # an error is reported once: fsync would not see it again
+        if durable:
+            os.fsync(descriptor)
     return size, digest.hexdigest()  # leaving the stack waited for the hasher
 
 
@@ -85,21 +145,34 @@ def _joined(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview
         yield bytes(waiting)
 
 
-def flush_tree(folder: Path) -> None:
-    """fsync of every file and then of every folder under `folder`, several at once: a journal groups such requests."""
-    walked = [(Path(here), names) for here, _, names in os.walk(folder)]
-    with ThreadPoolExecutor(_FLUSHERS) as pool:
-        list(pool.map(flush, (here / name for here, names in walked for name in names)))
-        list(pool.map(flush, (here for here, _ in reversed(walked))))
+def flush(folder: Folder) -> None:
+    """fsync of a folder's entries."""
+    os.fsync(folder.descriptor)
+
+
+def flush_tree(folder: Folder) -> None:
+    """fsync of every file and then of every folder in a new tree, several at once: a journal groups such requests."""
+    files: list[int] = []
+    folders: list[int] = []
+    with contextlib.ExitStack() as stack:
+        for _, _, names, here in os.fwalk(".", dir_fd=folder.descriptor):
+            folders.append(os.dup(here))
+            stack.callback(os.close, folders[-1])
+            for name in names:
+                files.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here))
+                stack.callback(os.close, files[-1])
+        with ThreadPoolExecutor(_FLUSHERS) as pool:
+            list(pool.map(os.fsync, files))
+            list(pool.map(os.fsync, reversed(folders)))
 
 
 @contextlib.contextmanager
-def lock(folder: Path, *, exclusive: bool, wait: bool = False) -> Iterator[bool]:
+def lock(folder: Folder, *, exclusive: bool, wait: bool = False) -> Iterator[bool]:
     """Holds an advisory lock on a folder, which goes with the process. Gives False where others hold it.
 
     A file system without locks counts as free: grace periods guard there.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(".", _OPEN, dir_fd=folder.descriptor)
     try:
         try:
             kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
@@ -115,31 +188,38 @@ def lock(folder: Path, *, exclusive: bool, wait: bool = False) -> Iterator[bool]
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Creates a folder unless it is there."""
+def make_folder(folder: Folder, name: str) -> None:
+    """Creates a folder in another one unless it is there."""
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path)  # noqa: PTH102 - every system call here goes through `os`
+        os.mkdir(name, dir_fd=folder.descriptor)
 
 
-def publish(draft: Path, final: Path) -> bool:
+def move(name: str, folder: Folder, target: Folder, final: str) -> None:
+    """Gives what lies in `folder` under `name` the name `final` in `target`; a file of that name is replaced."""
+    os.rename(name, final, src_dir_fd=folder.descriptor, dst_dir_fd=target.descriptor)
+
+
+def publish(draft: str, folder: Folder, target: Folder, final: str) -> bool:
     """Gives a flushed draft its final name, only if nobody has that name; the draft's name goes. False if taken."""
     try:
-        os.link(draft, final)
+        os.link(draft, final, src_dir_fd=folder.descriptor, dst_dir_fd=target.descriptor, follow_symlinks=False)
     except OSError as error:
         # A network file system may report an error for a link that it has made.
-        if not (final.exists() and final.samefile(draft)):
+        mine, there = folder.status(draft), target.status(final)
+        if mine is None or there is None or not os.path.samestat(mine, there):
             if isinstance(error, FileExistsError):
                 return False
             raise
     with contextlib.suppress(OSError):
-        os.unlink(draft)  # noqa: PTH108 - readers cope with a draft that stays
+        os.unlink(draft, dir_fd=folder.descriptor)  # readers cope with a draft that stays
     return True
 
 
-def discard(path: Path) -> None:
+def discard(folder: Folder, name: str) -> None:
     """Removes a draft as far as possible; a failure here must not hide the error that led here."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    with contextlib.suppress(OSError, RecursionError):
+        status = folder.status(name)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=folder.descriptor)
+        elif status is not None:
+            os.unlink(name, dir_fd=folder.descriptor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError
 from epvf_data.store import guard
-from epvf_data.store.commit import ROOT, STAGING, Files
-from epvf_data.store.durable import discard, flush, flush_tree, publish, write_file
+from epvf_data.store.durable import Folder, discard, flush_tree, inner, publish, write_file
+from epvf_data.store.folders import ROOT, Files
 from epvf_data.store.schema import KEY, Column, to_json
 from epvf_data.store.shard import Layout, array_metadata, chunk_rows, encode
 
@@ -27,42 +27,49 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
 
 
 def write_group(
-    folder: Path, attributes: Mapping[str, Any], columns: Mapping[str, tuple[np.ndarray, Column]], zstd: int | None
+    parent: Folder,
+    group: str,
+    attributes: Mapping[str, Any],
+    columns: Mapping[str, tuple[np.ndarray, Column]],
+    zstd: int | None,
 ) -> dict[str, tuple[int, str]]:
-    """Writes a Zarr group with its arrays and flushes it. Returns relative path → (size, SHA-256)."""
+    """Writes the new Zarr group `group` with its arrays and flushes it. Returns relative path → (size, SHA-256)."""
     files: dict[str, tuple[int, str]] = {}
-    os.mkdir(folder)  # noqa: PTH102
-    files[ROOT] = write_file(folder / ROOT, [group_metadata(attributes)])
-    for name, (value, column) in columns.items():
-        layout = Layout(value.shape, column.dtype, chunk_rows(len(value)), zstd)
-        metadata = array_metadata(layout, column.dims)
-        guard.array_layout(metadata, column, f"array {name}")  # never write what a reader would refuse
-        inner = folder / name
-        os.mkdir(inner)  # noqa: PTH102
-        for piece in layout.file.split("/")[:-1]:
-            inner = inner / piece
-            os.mkdir(inner)  # noqa: PTH102
-        files[f"{name}/{ROOT}"] = write_file(folder / name / ROOT, [to_json(metadata)])
-        files[f"{name}/{layout.file}"] = write_file(folder / name / layout.file, encode(value, layout))
-    flush_tree(folder)
+
+    def write(name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        *above, last = name.split("/")
+        with inner(folder, *above, make=True) as there:
+            files[name] = write_file(there, last, pieces)
+
+    os.mkdir(group, dir_fd=parent.descriptor)
+    with inner(parent, group) as folder:
+        write(ROOT, [group_metadata(attributes)])
+        for name, (value, column) in columns.items():
+            layout = Layout(value.shape, column.dtype, chunk_rows(len(value)), zstd)
+            metadata = array_metadata(layout, column.dims)
+            guard.array_layout(metadata, column, f"array {name}")  # never write what a reader would refuse
+            write(f"{name}/{ROOT}", [to_json(metadata)])
+            write(f"{name}/{layout.file}", encode(value, layout))
+        flush_tree(folder)
     return files
 
 
-def copy_group(source: Path, files: Files, folder: Path) -> None:
+def copy_group(source: Path, files: Files, parent: Folder, group: str) -> None:
     """Copies the files of a group, compares each with its SHA-256 on the way, and flushes the copy.
 
     Raises CorruptDatasetError where the source is not what its commit says.
     """
-    os.mkdir(folder)  # noqa: PTH102
-    for name, expected in files.items():
-        inner = folder
-        for piece in name.split("/")[:-1]:
-            inner = inner / piece
-            if not inner.exists():
-                os.mkdir(inner)  # noqa: PTH102
-        if write_file(folder / name, _pieces(source / name)) != expected:
-            raise CorruptDatasetError(f"{source / name} does not match its commit's SHA-256; fetch this file again.")
-    flush_tree(folder)
+    os.mkdir(group, dir_fd=parent.descriptor)
+    with inner(parent, group) as folder:
+        for name, expected in files.items():
+            *above, last = name.split("/")
+            with inner(folder, *above, make=True) as there:
+                written = write_file(there, last, _pieces(source / name))
+            if written != expected:
+                raise CorruptDatasetError(
+                    f"{source / name} does not match its commit's SHA-256; fetch this file again."
+                )
+        flush_tree(folder)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -71,12 +78,11 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def publish_bytes(root: Path, data: bytes, final: Path) -> bool:
+def publish_bytes(staging: Folder, data: bytes, folder: Folder, name: str) -> bool:
     """Writes a small file under `staging`, flushes it and gives it its name; False if that is taken."""
-    draft = root / STAGING / f"{uuid.uuid4().hex}.json"
+    draft = f"{uuid.uuid4().hex}.json"
     try:
-        write_file(draft, [data])
-        flush(draft)
-        return publish(draft, final)
+        write_file(staging, draft, [data], durable=True)
+        return publish(draft, staging, folder, name)
     finally:
-        discard(draft)
+        discard(staging, draft)

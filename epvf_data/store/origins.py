@@ -15,15 +15,28 @@ MAX_LEVELS = 22  # of nesting in it: some six generations of data sets made of d
 
 
 def leaves(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, int]]:
-    """The commits whose rows a commit holds, with the number of rows, in order: compaction is looked through."""
-    try:
-        found = [(dataset.commits[number], int(rows)) for number, rows in record.provenance["rows_of"]]
-    except (KeyError, IndexError, TypeError, ValueError):
-        return [(record, record.rows)]
-    if any(old.number >= record.number for old, _ in found) or sum(rows for _, rows in found) != record.rows:
-        return [(record, record.rows)]  # provenance is free-form: not one of ours
-    # A compacted commit holds one run of rows: another compaction takes all of it, and of other commits maybe some.
-    return [item for old, rows in found for item in (leaves(dataset, old) if old.rows == rows else [(old, rows)])]
+    """The commits whose rows a commit holds, with the number of rows, in order: compaction is looked through.
+
+    Every part is removed once at most, so that this takes no longer than reading the records, whatever they say.
+    """
+    found: list[tuple[CommitRecord, int]] = []
+    waiting = [(record, record.rows)]
+    while waiting:
+        old, rows = waiting.pop()
+        # A compacted commit holds one run of rows: another compaction takes all of it, and of other commits maybe some.
+        joined = _joined(dataset, old) if rows == old.rows else []
+        waiting += reversed(joined)
+        if not joined:
+            found.append((old, rows))
+    return found
+
+
+def _joined(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, int]]:
+    """The commits whose parts a compaction has joined, each with its rows there; empty for a commit of another kind."""
+    parts = [dataset.removed(name) for name in record.remove]
+    found = [(dataset.record_of(part), part.rows) for part in parts]
+    same = record.provenance.get("rows_of") == [[old.number, rows] for old, rows in found]
+    return found if same and len(record.add) == 1 and sum(part.rows for part in parts) == record.rows else []
 
 
 def origin(record: CommitRecord, rows: int) -> dict[str, Any]:

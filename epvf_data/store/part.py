@@ -16,7 +16,8 @@ from epvf_data import untrusted
 from epvf_data.errors import ConfigError, CorruptDatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import guard
-from epvf_data.store.commit import PARTS, PROBES, ROOT, Files, PartEntry
+from epvf_data.store.commit import PartEntry
+from epvf_data.store.folders import PARTS, PROBES, ROOT, Files
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.schema import COLUMNS, OPTIONAL, PROBE_STATES, Column, EnvIdentity, probe_id
 from epvf_data.store.shard import Layout, Shard, allocate

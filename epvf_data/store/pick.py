@@ -7,6 +7,7 @@ import numpy as np
 from epvf_data.errors import ConfigError, DatasetError
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
+from epvf_data.untrusted import printable
 
 NAMED = ("best", "median", "worst")
 
@@ -18,8 +19,8 @@ def pick_row(dataset: Dataset, row: str, architecture: str | None = None) -> tup
     number of a row of one architecture. Raises ConfigError or DatasetError where there is no such row.
     """
     if row not in NAMED:
-        if not row.isdecimal():
-            raise ConfigError(f"row {row!r} was asked for; expected {', '.join(NAMED)} or a number.")
+        if not row.isdecimal() or len(row) > 18:
+            raise ConfigError(f"row '{printable(row)}' was asked for; expected {', '.join(NAMED)} or a number.")
         table = dataset.table(architecture)
         if int(row) >= table.rows:
             raise DatasetError(f"row {row} was asked for; there are the rows 0 to {table.rows - 1}.")

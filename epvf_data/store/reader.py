@@ -15,8 +15,8 @@ from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.store.commit import CommitRecord, live_parts, read_chain
-from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage
+from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
+from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage, by_word
 from epvf_data.store.loader import Loader
 from epvf_data.store.part import Layouts, Part
 from epvf_data.store.root import Root, read_root
@@ -51,6 +51,7 @@ class Dataset:
         self.commits = commits
         self._root = root
         self._origin = {part.id: record for record in commits for part in record.add}
+        self._entries = {part.id: part for record in commits for part in record.add}
         known: Layouts = {}
         self.parts = tuple(
             Part(path, root.env, entry, self._origin[entry.id].probes.get(entry.probe or ""), known)
@@ -138,9 +139,13 @@ class Dataset:
         vocabularies = {name: table.vocabulary(name) for name in VOCABULARIES}
         return Lineage(**{**columns, **indices}, vocabularies=vocabularies)
 
-    def record_of(self, part: Part) -> CommitRecord:
+    def record_of(self, part: Part | PartEntry) -> CommitRecord:
         """The commit that added a part."""
-        return self._origin[part.entry.id]
+        return self._origin[part.entry.id if isinstance(part, Part) else part.id]
+
+    def removed(self, name: str) -> PartEntry:
+        """What the commits say of a part that was there once."""
+        return self._entries[name]
 
     def summary(self) -> dict[str, Any]:
         """What `info` prints: plain JSON values. Non-finite returns are left out of `returns`."""
@@ -190,12 +195,17 @@ class Dataset:
 
 def _coverage(table: Table) -> list[dict[str, Any]]:
     """Rows and finite mean returns of each source of an architecture."""
-    source, means, found = table.column("source"), table.mean_returns(), []
-    for index, name in enumerate(table.vocabulary("source")):
-        some = means[source == index]
-        finite = some[np.isfinite(some)]
+    means, words, found = table.mean_returns(), table.vocabulary("source"), []
+    for index, rows in by_word(table.column("source")):
+        finite = means[rows][np.isfinite(means[rows])]
         mean, top = (float(finite.mean()), float(finite.max())) if finite.size else (None, None)
         found.append(
-            {"source": name, "architecture": table.spec.id, "rows": len(some), "return_mean": mean, "return_max": top}
+            {
+                "source": words[index],
+                "architecture": table.spec.id,
+                "rows": len(rows),
+                "return_mean": mean,
+                "return_max": top,
+            }
         )
-    return [line for line in found if line["rows"]]
+    return found

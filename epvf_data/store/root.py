@@ -12,7 +12,8 @@ from pathlib import Path
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store import guard
-from epvf_data.store.commit import COMMITS, FOLDER_METADATA, FOLDERS, ROOT, STAGING
+from epvf_data.store.commit import FOLDER_METADATA
+from epvf_data.store.folders import COMMITS, FOLDERS, ROOT, STAGING
 from epvf_data.store.schema import FORMAT_VERSION, KEY, EnvIdentity
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -16,24 +16,13 @@ import numpy as np
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
-from epvf_data.store.commit import (
-    COMMITS,
-    PARTS,
-    PROBES,
-    ROOT,
-    STAGING,
-    CommitRecord,
-    Files,
-    PartEntry,
-    live_parts,
-    read_chain,
-)
+from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
+from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.shard import Shard
 from epvf_data.store.values import Tally, doubts
 
-CARD = ("README.md", "croissant.json", "returns.png")  # plain files that may lie in the root; no reader reads them
 MAX_ENTRIES = 200_000  # in a folder of parts or probing states
 _MAX_FOREIGN = 20  # foreign entries of one folder that are named one by one
 _SPAN = 4 << 20  # bytes of rows that are looked at together
@@ -104,14 +93,21 @@ def leftovers(path: str | os.PathLike[str]) -> list[str]:
     notes = []
     for folder, what in ((PARTS, "rows"), (PROBES, "probing states")):
         for name, status in _entries(root / folder):
-            if stat.S_ISDIR(status.st_mode) and name not in known[folder] and _is_id(folder, name):
+            if name not in {*known[folder], ROOT} and has_our_form(folder, name, status.st_mode):
                 notes.append(
                     f"{root / folder / name} holds {what} in no commit record: a write was interrupted or is under "
                     "way, or the newest record is lost."
                 )
-    drafts = [name for name, _ in _entries(root / STAGING) if name != ROOT] if (root / STAGING).exists() else []
+    found = list(_entries(root / STAGING)) if (root / STAGING).exists() else []
+    drafts = sum(has_our_form(STAGING, name, status.st_mode) for name, status in found if name != ROOT)
+    others = [untrusted.printable(name) for name, status in found if not has_our_form(STAGING, name, status.st_mode)]
     if drafts:
-        notes.append(f"{root / STAGING} holds {len(drafts)} drafts: writes were interrupted or are under way.")
+        notes.append(f"{root / STAGING} holds {drafts} drafts: writes were interrupted or are under way.")
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        notes.append(
+            f"{root / STAGING} holds '{others[0]}'{more}, which no writer makes and `epvf-data gc` leaves alone."
+        )
     return notes
 
 
@@ -136,10 +132,6 @@ def _known(records: list[CommitRecord]) -> dict[str, set[str]]:
     }
 
 
-def _is_id(folder: str, name: str) -> bool:
-    return len(name) == (32 if folder == PARTS else 64) and not set(name) - set("0123456789abcdef")
-
-
 def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Name and status of what lies in a folder, in order. Raises UnsafeDatasetError where it is too much."""
     names = []
@@ -162,11 +154,10 @@ def _foreign(root: Path) -> Iterator[str]:
         where = root / folder if folder else root
         for name, status in _entries(where):
             if folder is None:
-                fine = name in (PARTS, PROBES, COMMITS, STAGING, ROOT)
+                fine = name in (*FOLDERS, ROOT)
                 fine = fine or (name in CARD and stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
             else:
-                fine = name == ROOT or folder == COMMITS
-                fine = fine or (_is_id(folder, name) and stat.S_ISDIR(status.st_mode))
+                fine = folder == COMMITS or has_our_form(folder, name, status.st_mode)
             count += not fine
             if not fine and count <= _MAX_FOREIGN:
                 yield f"{where}/{untrusted.printable(name)} does not belong into a data set."

@@ -13,21 +13,11 @@ from typing import Any
 import numpy as np
 
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError, StorageError
-from epvf_data.store.commit import (
-    COMMITS,
-    PARTS,
-    PROBES,
-    ROOT,
-    STAGING,
-    CommitRecord,
-    Files,
-    publish_record,
-    read_anchor,
-    read_chain,
-)
+from epvf_data.store.commit import CommitRecord, publish_record, read_anchor, read_chain
 from epvf_data.store.creation import create, draft
-from epvf_data.store.durable import discard, flush, lock, make_folder, storage_errors
+from epvf_data.store.durable import discard, flush, lock, move, storage_errors
 from epvf_data.store.files import copy_group, write_group
+from epvf_data.store.folders import ROOT, Files, Folders, open_folders
 from epvf_data.store.part import Part
 from epvf_data.store.root import read_root
 from epvf_data.store.schema import (
@@ -48,9 +38,8 @@ class Writer:
 
     def __init__(self, path: Path, env: EnvIdentity, compression: int | None, anchor: str) -> None:
         self.path, self.env, self._compression, self._anchor = path, env, compression, anchor
-        with storage_errors(path, "opening for writing"):
-            make_folder(path / STAGING)  # a copy made by a tool that drops such folders has none
-            flush(path)  # who published the root may have been killed before it was on the disk
+        with storage_errors(path, "opening for writing"), open_folders(path) as folders:
+            flush(folders.root)  # who published the root may have been killed before it was on the disk
         self._records: list[CommitRecord] = list(read_chain(path, anchor=anchor))
 
     @classmethod
@@ -116,55 +105,59 @@ class Writer:
             _check_fits(group, self.env)
         to_json(provenance)
         placed: list[str] = []
-        with storage_errors(self.path, "the commit"), lock(self.path / STAGING, exclusive=False, wait=True):
-            try:
-                add = [self._place(group, placed) for group in groups]
-                probes = {name: self._place_probe(name, states) for name, states in _probe_states(groups)}
-                flush(self.path / PARTS)
-                content = {"add": add, "remove": list(remove), "probes": probes, "provenance": dict(provenance)}
-                self._records = publish_record(self.path, self._records, content, self._anchor)
-            except BaseException:
-                self._withdraw(placed)
-                raise
+        with storage_errors(self.path, "the commit"), open_folders(self.path) as folders:
+            with lock(folders.staging, exclusive=False, wait=True):
+                try:
+                    add = [self._place(folders, group, placed) for group in groups]
+                    probes = {name: self._place_probe(folders, name, states) for name, states in _probe_states(groups)}
+                    flush(folders.parts)
+                    content = {"add": add, "remove": list(remove), "probes": probes, "provenance": dict(provenance)}
+                    self._records = publish_record(folders, self._records, content, self._anchor)
+                except BaseException:
+                    self._withdraw(folders, placed)
+                    raise
+            self._confirm(folders)
+        return self._records[-1]
+
+    def _confirm(self, folders: Folders) -> None:
+        """Makes the newest record's name durable."""
         try:
-            flush(self.path / COMMITS)
+            flush(folders.commits)
         except OSError as error:
             raise StorageError(
                 f"commit {self._records[-1].number} of {self.path} is visible, but the disk did not confirm it "
                 f"({error.strerror}); look at the data set before committing the same rows again."
             ) from error
-        return self._records[-1]
 
-    def _withdraw(self, placed: Sequence[str]) -> None:
+    def _withdraw(self, folders: Folders, placed: Sequence[str]) -> None:
         """Removes the parts of a failed commit, unless its record was published (an interrupt can fall in between)."""
         with contextlib.suppress(DatasetError, OSError):
             committed = {part.id for record in read_chain(self.path, anchor=self._anchor) for part in record.add}
             for part in set(placed) - committed:
-                discard(self.path / PARTS / part)
+                discard(folders.parts, part)
 
-    def _place(self, rows: Rows | Part, placed: list[str]) -> dict[str, Any]:
+    def _place(self, folders: Folders, rows: Rows | Part, placed: list[str]) -> dict[str, Any]:
         """Writes one part under `staging`, flushes it, moves it to `parts`. Returns its entry for the record."""
         name = uuid.uuid4().hex
-        staged = self.path / STAGING / name
         placed.append(name)
         try:
             if isinstance(rows, Part):
                 entry = rows.entry
-                copy_group(rows.group.path, entry.files, staged)
+                copy_group(rows.group.path, entry.files, folders.staging, name)
                 found: dict[str, Any] = {"rows": entry.rows, "architecture": entry.architecture, "probe": entry.probe}
                 found["files"] = dict(entry.files)
             else:
                 found = {"rows": len(rows), "architecture": rows.spec.id, "probe": None}
                 if rows.probe_states is not None:
                     found["probe"] = probe_id(rows.probe_states)
-                found["files"] = self._write(staged, rows, found["probe"])
-            os.rename(staged, self.path / PARTS / name)  # noqa: PTH104
+                found["files"] = self._write(folders, name, rows, found["probe"])
+            move(name, folders.staging, folders.parts, name)
         except BaseException:
-            discard(staged)
+            discard(folders.staging, name)
             raise
         return {"id": name, **found}
 
-    def _write(self, folder: Path, rows: Rows, probe: str | None) -> Files:
+    def _write(self, folders: Folders, name: str, rows: Rows, probe: str | None) -> Files:
         attributes = {
             "architecture": rows.spec.id,
             "policy": rows.spec.to_dict(),
@@ -176,23 +169,23 @@ class Writer:
             "rows": len(rows),
         }
         columns = {key: (value, COLUMNS[key]) for key, value in rows.columns().items()}
-        return write_group(folder, attributes, columns, self._compression)
+        return write_group(folders.staging, name, attributes, columns, self._compression)
 
-    def _place_probe(self, name: str, states: np.ndarray) -> Files:
+    def _place_probe(self, folders: Folders, name: str, states: np.ndarray) -> Files:
         """Stores probing states under their content's id, once. Returns the files, which depend on the content only."""
         for record in reversed(self._records):
-            if name in record.probes and (self.path / PROBES / name).exists():
+            if name in record.probes and folders.probes.status(name):
                 return dict(record.probes[name])
-        staged = self.path / STAGING / uuid.uuid4().hex
+        staged = uuid.uuid4().hex
         try:
-            files = write_group(staged, {"probe": name}, {"states": (states, PROBE_STATES)}, None)
-            os.rename(staged, self.path / PROBES / name)  # noqa: PTH104
+            files = write_group(folders.staging, staged, {"probe": name}, {"states": (states, PROBE_STATES)}, None)
+            move(staged, folders.staging, folders.probes, name)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         finally:
-            discard(staged)
-        flush(self.path / PROBES)
+            discard(folders.staging, staged)
+        flush(folders.probes)
         return files
 
 

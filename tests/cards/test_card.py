@@ -456,7 +456,7 @@ for number in range(calls):
     if child == 0:
         calls = number
         out = os.path.join(sys.argv[2], str(number))
-        for name in ("open", "write", "fsync", "replace"):
+        for name in ("open", "write", "fsync", "rename"):
             setattr(os, name, deadly(getattr(os, name)))
         names = (card.PICTURE, card.CROISSANT, card.README)
         card._publish(card.Path(out), {name: name.encode() * 1000 for name in names})
@@ -465,7 +465,7 @@ for number in range(calls):
     if number == 0:  # and once the whole command, at its last step
         child = os.fork()
         if child == 0:
-            os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+            os.rename = lambda *names, **folders: os.kill(os.getpid(), signal.SIGKILL)
             card.write_card(sys.argv[1])
         print(os.waitpid(child, 0)[1])
 """
@@ -477,7 +477,7 @@ def test_a_killed_card_leaves_no_half_file(toy, tmp_path):
     command = [sys.executable, "-c", KILLER, str(toy), str(tmp_path / "out"), "30"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     killed = output.count("9")
-    assert killed > 15  # so many system calls does it make
+    assert killed > 12  # so many system calls does it make
     assert output.count(str(7 << 8)) == len(output) - killed > 0
     names = (README, CROISSANT, PICTURE)
     for number in range(30):

@@ -116,11 +116,11 @@ def test_two_creators_agree_or_one_is_told(tmp_path, env, monkeypatch):
     for creator, fits in ((env, True), (other, False)):
         shutil.rmtree(path, ignore_errors=True)
 
-        def link(draft, final, creator=creator):
-            if Path(final) == path / "zarr.json":
+        def link(draft, final, *, dst_dir_fd, creator=creator, **words):
+            if Path(f"/proc/self/fd/{dst_dir_fd}").readlink() / final == path / "zarr.json":
                 monkeypatch.setattr("os.link", real)
                 Writer.open(path, creator)
-            real(draft, final)
+            real(draft, final, dst_dir_fd=dst_dir_fd, **words)
 
         monkeypatch.setattr("os.link", link)
         if fits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data.errors import CorruptDatasetError, DatasetError
-from epvf_data.store import guard
+from epvf_data.store import commit, guard
 from epvf_data.store.commit import live_parts, publish_record, read_chain
+from epvf_data.store.folders import CARD, open_folders
 from epvf_data.store.schema import COLUMNS
 from epvf_data.store.shard import Layout, array_metadata, encode
-from epvf_data.store.validate import CARD, leftovers, validate
+from epvf_data.store.validate import leftovers, validate
 from epvf_data.store.writer import Writer
 
 _source = importlib.util.spec_from_file_location("store_forge", Path(__file__).with_name("forge.py"))
@@ -106,7 +108,8 @@ def test_removed_parts_leave_and_their_successors_take_their_place(tiny, make_ro
     with Writer.open(tiny, env) as writer:
         writer.commit(make_rows(4, 2, probes=2), {})
         records = list(read_chain(tiny))
-        publish_record(tiny, records, {"add": [], "remove": [both[1]], "probes": {}, "provenance": {}})
+        with open_folders(tiny) as folders:
+            publish_record(folders, records, {"add": [], "remove": [both[1]], "probes": {}, "provenance": {}})
     after = epvf_data.open(tiny)
     assert after.rows == 7
     expected = np.concatenate([table.column("params")[:3], make_rows(4, 2).params])
@@ -121,6 +124,41 @@ def test_removed_parts_leave_and_their_successors_take_their_place(tiny, make_ro
         live_parts([*after.commits, merged, again])
 
 
+def chain(tiny, changes):
+    """Records that each remove and add parts of these names."""
+    first = epvf_data.open(tiny).commits[0]
+    for number, (gone, new) in enumerate(changes):
+        add = tuple(replace(first.add[0], id=name) for name in new)
+        yield replace(first, number=number, add=add, remove=tuple(gone))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_parts_stand_where_the_first_of_the_removed_ones_stood(tiny, monkeypatch, data):
+    monkeypatch.setattr(commit, "_DEEPEST", 2)
+    order, changes = [], []
+    for number in range(data.draw(st.integers(1, 12))):
+        gone = data.draw(st.lists(st.sampled_from(order), unique=True, max_size=3)) if order else []
+        new = [f"{number}-{place}" for place in range(data.draw(st.integers(0, 3)))]
+        place = min(map(order.index, gone), default=len(order))
+        kept = [[name for name in half if name not in gone] for half in (order[:place], order[place:])]
+        order = [*kept[0], *new, *kept[1]]
+        changes.append((gone, new))
+    assert [part.id for part in live_parts(list(chain(tiny, changes)))] == order
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_thousands_of_compactions_take_no_time(tiny, kept):
+    """Each replaces the part before, by one or by two."""
+    many = 10_000
+    changes = [([], [f"old {number}" for number in range(many)]), ([], ["0"])]
+    changes += [([f"{number}"], [f"{number + 1}", f"more {number}"][: 1 + kept]) for number in range(many)]
+    began = time.process_time()
+    parts = live_parts(list(chain(tiny, changes)))
+    assert time.process_time() - began < 5
+    assert len(parts) == many + 1 + kept * many
+
+
 def test_the_card_is_welcome_and_leftovers_are_no_problem(tiny):
     for name in CARD:
         (tiny / name).write_text("card")
@@ -129,7 +167,7 @@ def test_the_card_is_welcome_and_leftovers_are_no_problem(tiny):
     part = tiny / "parts" / epvf_data.open(tiny).commits[0].add[0].id
     shutil.copytree(part, tiny / "parts" / ("0" * 32))
     (tiny / "probes" / ("0" * 64)).mkdir()
-    (tiny / "staging" / "draft").mkdir()
+    (tiny / "staging" / ("0" * 32)).mkdir()
     assert validate(tiny, deep=True) == []
     notes = leftovers(tiny)
     assert [str(tiny / "parts" / ("0" * 32)) in notes[0], str(tiny / "probes") in notes[1], "1 draft" in notes[2]] == [
@@ -138,7 +176,7 @@ def test_the_card_is_welcome_and_leftovers_are_no_problem(tiny):
     (tiny / "commits" / "00000001.json").unlink()
     assert validate(tiny, deep=True) == []
     assert sum("the newest record is lost" in note for note in leftovers(tiny)) == 3
-    (tiny / "staging" / "draft").rmdir()
+    (tiny / "staging" / ("0" * 32)).rmdir()
     (tiny / "README.md").unlink()
     (tiny / "README.md").symlink_to("/etc/hostname")
     (tiny / "parts" / ("1" * 32)).symlink_to(part)

@@ -35,17 +35,18 @@ def test_everything_is_flushed_before_it_is_published(tmp_path, make_rows, env, 
             log.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
             real_fsync(descriptor)
 
-        def rename(old, new):
-            inside = [str(old), *(str(item) for item in Path(old).rglob("*"))]
+        def rename(old, new, src_dir_fd, dst_dir_fd):
+            whole = Path(f"/proc/self/fd/{src_dir_fd}").readlink() / old
+            inside = [str(whole), *(str(item) for item in whole.rglob("*"))]
             flushed = {name for kind, name in log if kind == "fsync"}
             assert set(inside) <= flushed
-            log.append(("rename", str(new)))
-            real_rename(old, new)
+            log.append(("rename", new))
+            real_rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-        def link(draft, final):
-            assert ("fsync", str(draft)) in log
-            log.append(("link", str(final)))
-            real_link(draft, final)
+        def link(draft, final, src_dir_fd, **words):
+            assert ("fsync", str(Path(f"/proc/self/fd/{src_dir_fd}").readlink() / draft)) in log
+            log.append(("link", final))
+            real_link(draft, final, src_dir_fd=src_dir_fd, **words)
 
         for name, function in (("fsync", fsync), ("rename", rename), ("link", link)):
             monkeypatch.setattr(os, name, function)

@@ -102,8 +102,8 @@ def test_an_interrupt_after_publishing_keeps_the_commit(tmp_path, make_rows, env
     real = os.link
     with Writer.open(tmp_path / "a", env) as writer:
 
-        def link(*args):
-            real(*args)
+        def link(*args, **words):
+            real(*args, **words)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(os, "link", link)

@@ -15,13 +15,14 @@ from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, Stora
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.compact import compact
 from epvf_data.store.digest import content_hash
-from epvf_data.store.durable import lock
+from epvf_data.store.durable import lock, open_folder
 from epvf_data.store.extract import row_bytes
 from epvf_data.store.garbage import collect_garbage
 from epvf_data.store.validate import validate
 from epvf_data.store.writer import Writer
 
 WIDE = PolicySpec(4, 2, (5,))
+LEFT = "5" * 32  # the name of a draft
 
 
 @pytest.fixture
@@ -68,10 +69,10 @@ def test_two_compactions_at_once_lose_nothing(many, monkeypatch):
     before = content_hash(epvf_data.open(many))
     real = os.link
 
-    def link(draft, final):
+    def link(*args, **words):
         monkeypatch.setattr(os, "link", real)
         compact(many)
-        real(draft, final)
+        real(*args, **words)
 
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(DatasetError, match="another process compacts"):
@@ -84,11 +85,11 @@ def test_two_compactions_at_once_lose_nothing(many, monkeypatch):
 def test_commits_during_a_compaction_stay(many, env, make_rows, monkeypatch):
     real = os.link
 
-    def link(draft, final):
+    def link(*args, **words):
         monkeypatch.setattr(os, "link", real)
         with Writer.open(many, env) as writer:
             writer.commit(make_rows(4, 77), {"step": 77})
-        real(draft, final)
+        real(*args, **words)
 
     rows = epvf_data.open(many).rows
     monkeypatch.setattr(os, "link", link)
@@ -101,18 +102,17 @@ def test_garbage_is_what_nobody_needs_and_old_enough(many, env, make_rows):
     compact(many)
     before = content_hash(epvf_data.open(many))
     shutil.copytree(next((many / "parts").glob("[0-9a-f]*")), many / "parts" / ("0" * 32))
-    (many / "staging" / "left").mkdir()
-    (many / "staging" / "left" / "x").write_bytes(b"12345")
-    (many / "staging" / "link").symlink_to("/etc/passwd")
+    (many / "staging" / LEFT).mkdir()
+    (many / "staging" / LEFT / "x").write_bytes(b"12345")
+    (many / "staging" / f"{LEFT}.json").write_bytes(b"{}")
     assert collect_garbage(many).waiting == 23
     planned = collect_garbage(many, grace=0, dry_run=True)
-    assert (planned.parts, planned.staging, planned.waiting) == (21, 2, 0)
+    assert (planned.parts, planned.staging, planned.waiting, planned.foreign) == (21, 2, 0, 0)
     assert len(list((many / "parts").iterdir())) == 25
     done = collect_garbage(many, grace=0)
     assert (done.parts, done.staging, done.bytes) == (planned.parts, planned.staging, planned.bytes)
     assert len(list((many / "parts").iterdir())) == 4
     assert [item.name for item in (many / "staging").iterdir()] == ["zarr.json"]
-    assert Path("/etc/passwd").exists()
     assert content_hash(epvf_data.open(many)) == before
     assert validate(many, deep=True) == []
     with Writer.open(many, env) as writer:
@@ -131,11 +131,11 @@ def test_the_grace_period_begins_when_a_part_was_replaced(many):
 
 
 def test_a_new_file_inside_an_old_draft_counts(many):
-    (many / "staging" / "left" / "inner").mkdir(parents=True)
-    age(many / "staging" / "left", 10_000)
-    (many / "staging" / "left" / "inner" / "new").write_bytes(b"")
+    (many / "staging" / LEFT / "inner").mkdir(parents=True)
+    age(many / "staging" / LEFT, 10_000)
+    (many / "staging" / LEFT / "inner" / "new").write_bytes(b"")
     assert collect_garbage(many, grace=3600).staging == 0
-    age(many / "staging" / "left", 10_000)
+    age(many / "staging" / LEFT, 10_000)
     assert collect_garbage(many, grace=3600).staging == 1
 
 
@@ -143,11 +143,11 @@ def test_no_garbage_is_collected_while_a_writer_is_at_work(many, env, make_rows,
     real = os.rename
     refused = []
 
-    def rename(old, new):
+    def rename(old, new, **words):
         with pytest.raises(StorageError, match="a writer is at work"):
             collect_garbage(many, grace=0)
         refused.append(new)
-        real(old, new)
+        real(old, new, **words)
 
     monkeypatch.setattr(os, "rename", rename)
     with Writer.open(many, env) as writer:
@@ -237,13 +237,14 @@ def test_nothing_of_others_is_replaced(quick_path, env):
 
 
 def test_a_lock_goes_with_its_holder(tmp_path):
-    with lock(tmp_path, exclusive=False) as one, lock(tmp_path, exclusive=False) as two:
-        assert one
-        assert two
-        with lock(tmp_path, exclusive=True) as three:
-            assert not three
-    with lock(tmp_path, exclusive=True) as four:
-        assert four
+    with open_folder(tmp_path) as folder:
+        with lock(folder, exclusive=False) as one, lock(folder, exclusive=False) as two:
+            assert one
+            assert two
+            with lock(folder, exclusive=True) as three:
+                assert not three
+        with lock(folder, exclusive=True) as four:
+            assert four
 
 
 def test_the_reader_gives_arrays_batches_and_lineage(many):

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from epvf_data import outputs
 from epvf_data.critics import CRITICS
 from epvf_data.errors import RunError
-from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.evaluate import RESULT
 from epvf_data.trainers.offline.plot import COLOURS
 from epvf_data.trainers.offline.run import stored_run
@@ -23,12 +23,15 @@ _READS = {"params": "parameters", "probe_actions": "stored actions"}
 _DRAWN = ("seed", "test_fraction", "architecture")  # settings that choose the test rows
 
 
-def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict[str, Any]:
+def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, force: bool = False) -> dict[str, Any]:
     """What the reports of the runs say of each split, best Spearman first; `image` gets a picture.
 
     The ridges on what the critics read stand among them; Spearman comes as the interquartile mean over seeds too.
-    `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report.
+    `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report,
+    DatasetError where there is a file `image` already, unless `force` replaces it.
     """
+    if image is not None:
+        outputs.check_free(Path(image), force)
     reports = [_read(Path(run)) for run in runs]
     judged = {(one["content"], *(one["config"][name] for name in _DRAWN)) for one in reports}
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -45,7 +48,8 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict
         lines.sort(key=lambda line: -line["spearman"])
     found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}
     if image is not None:
-        rundir.publish(Path(image), lambda path: _draw(found, path))
+        with outputs.draft_file(Path(image), force) as draft:
+            _draw(found, draft)
     return found
 
 
