@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from epvf_data.errors import CorruptDatasetError, UnsafeDatasetError
-from epvf_data.untrusted import open_regular, parse_json, printable, read_bytes, walk
+from epvf_data.trees import walk
+from epvf_data.untrusted import open_regular, parse_json, printable, read_bytes
 
 TREE = "_METADATA"  # what orbax keeps beside the arrays of a tree
 MAX_FILES, MAX_DEPTH = 40_000, 40  # without a database, an array is a folder
@@ -129,7 +130,9 @@ def _names(tree: Any, folder: Path) -> dict[tuple[str, ...], str]:
         name = ".".join(place)
         # Each array of a checkpoint without a database is a folder of this name.
         if len(name) > 1000 or not name.isprintable() or any(part in ("", ".", "..") for part in name.split("/")):
-            raise UnsafeDatasetError(f"{folder / TREE} names an array by a path, or by no name at all; nothing was read.")
+            raise UnsafeDatasetError(
+                f"{folder / TREE} names an array by a path, or by no name at all; nothing was read."
+            )
         if kind in _ARRAYS and skipped is False:
             found[place] = name
     inner = {place[:end] for place in found for end in range(1, len(place))}

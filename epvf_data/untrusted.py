@@ -43,6 +43,23 @@ def printable(value: object, limit: int = 80) -> str:
     return cut if len(text) <= limit else f"{cut}…"
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A value as Python writes it, for a message: bounded as `printable` is, whatever the value is."""
+    try:
+        return printable(repr(value), limit)
+    except (ValueError, RecursionError):  # a whole number of over 4,300 digits somewhere in it
+        return f"a {type(value).__name__} of many digits or levels"
+
+
+def picture_text(value: object, limit: int = 40) -> str:
+    """A stranger's text for a picture: matplotlib draws it as it is, in any label, tick or legend.
+
+    Its `$` would begin a formula, and legends leave out what begins with `_`.
+    """
+    text = printable(value, limit).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def check_relative(name: object, where: str) -> str:
     """A relative path of plain components. Raises UnsafeDatasetError for `..`, absolute paths and odd characters."""
     if not isinstance(name, str) or len(name) > MAX_NAME or not all(_is_plain(part) for part in name.split("/")):
@@ -135,34 +152,6 @@ def _has_twin(descriptor: int, twin: Path | None) -> bool:
     return os.fstat(descriptor).st_nlink == 1
 
 
-def walk(folder: Path, what: str, most: int, depth: int) -> Iterator[tuple[str, int]]:
-    """Every file below a folder, as its relative path and size. The folder itself may be a link that the user made.
-
-    `what` is the word of messages for that which the folder holds. Raises UnsafeDatasetError for links, hard links,
-    special files, more than `most` entries and more than `depth` folders in each other.
-    """
-    waiting, entries = [""], 0
-    try:
-        while waiting:
-            inner = waiting.pop()
-            with os.scandir(folder / inner) as listing:
-                for entry in listing:
-                    entries += 1
-                    name, status = f"{inner}{entry.name}", entry.stat(follow_symlinks=False)
-                    if entries > most or name.count("/") > depth:
-                        raise UnsafeDatasetError(f"{folder} holds more than {most:,} files, or folders too deep.")
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(f"{name}/")
-                    elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                        yield name, status.st_size
-                    else:
-                        raise UnsafeDatasetError(
-                            f"{folder}/{printable(name)} is a link or a special file; a {what} holds plain files only."
-                        )
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be read ({error.strerror}).") from error
-
-
 def read_bytes(path: Path, twin: Path | None = None, what: str = "data set", limit: int = MAX_JSON_BYTES) -> bytes:
     """A small file's bytes. Raises as `open_regular` does, and UnsafeDatasetError above `limit` bytes."""
     with open_regular(path, twin, what) as descriptor:
@@ -175,7 +164,7 @@ def read_bytes(path: Path, twin: Path | None = None, what: str = "data set", lim
 
 def parse_json(data: bytes, where: object) -> dict[str, Any]:
     """A JSON object of bounded size and depth, without repeated keys, of finite numbers and UTF-8 text."""
-    depth, items = (0, 0) if _is_small(data) else _structure(data)
+    depth, items = _structure(data)
     if depth > MAX_JSON_DEPTH or items > MAX_JSON_ITEMS:
         raise UnsafeDatasetError(f"{where} nests {depth} levels with {items} items; that is no metadata of ours.")
     hooks = {"parse_constant": _no_constant, "parse_int": _whole, "parse_float": _finite}
@@ -190,11 +179,6 @@ def parse_json(data: bytes, where: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptDatasetError(f"{where} is not a JSON object.")
     return value
-
-
-def _is_small(data: bytes) -> bool:
-    """Whether text is too short to hold many items, and has too few brackets to nest deep: a line of metrics, say."""
-    return len(data) < MAX_JSON_ITEMS and data.count(b"[") + data.count(b"{") <= MAX_JSON_DEPTH
 
 
 def _structure(data: bytes) -> tuple[int, int]:

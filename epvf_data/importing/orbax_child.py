@@ -39,7 +39,9 @@ def restore(folder: Path) -> Tensors:
     """The floating-point arrays of a checkpoint, by name. Sizes are checked before anything is unpacked."""
     found = orbax_files.describe(folder, MAX_BYTES)
     floating = {
-        "/".join(place): one for place, one in found.items() if one.dtype == "bfloat16" or np.dtype(one.dtype).kind == "f"
+        "/".join(place): one
+        for place, one in found.items()
+        if one.dtype == "bfloat16" or np.dtype(one.dtype).kind == "f"
     }
     if len(floating) > MAX_TENSORS or sum(4 * one.numbers for one in floating.values()) > MAX_BYTES:
         raise UnsafeDatasetError(

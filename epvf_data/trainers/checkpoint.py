@@ -131,6 +131,11 @@ def restore(directory: Path, template: Any = None, step: int | None = None) -> A
         raise RunError(str(error)) from error
 
 
+def finite(tree: Any) -> bool:
+    """Whether all numbers of a tree are."""
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
 def _name(key: Any) -> str:
     """What orbax calls a step down a tree."""
     for attribute in ("key", "idx", "name"):
@@ -144,7 +149,8 @@ def _most_bytes(template: Any) -> int:
     if template is None:
         return 1 << 40
     sizes = (
-        np.prod([leaf.most if size is None else size for size in leaf.shape], dtype=float) * np.dtype(leaf.dtype).itemsize
+        np.prod([leaf.most if size is None else size for size in leaf.shape], dtype=float)
+        * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(template)
     )
     return int(2.2 * sum(sizes)) + orbax_files.ROOM

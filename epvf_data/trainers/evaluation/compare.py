@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,43 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from epvf_data import outputs
 from epvf_data.critics import CRITICS
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.evaluate import RESULT
-from epvf_data.trainers.offline.plot import COLOURS
+from epvf_data.trainers.offline.plot import COLOURS, save
 from epvf_data.trainers.offline.run import stored_run
+from epvf_data.trainers.offline.splits import SPLITS
+from epvf_data.untrusted import picture_text
 
 _READS = {"params": "parameters", "probe_actions": "stored actions"}
 
+_NUMBERS = {
+    **dict.fromkeys(("spearman", "r2"), float),
+    "interval": {"spearman": [float, float]},
+    "iqm": {"spearman": float},
+    "per_seed": {"spearman": [float]},
+    "top_tenth": {"spearman": float, "mean_absolute_error": float},
+    "regret": {"10": float},
+}
+_SPLIT = {"critic": _NUMBERS, "controls": {"ridge": _NUMBERS}, "seconds": float}  # of a report, where available
+_EVALUATION = {
+    "gradient": ({"cosine": float}, None),
+    "improvement": ({"stopped": {"gain": float}}, None),
+}
 _DRAWN = ("seed", "test_fraction", "architecture")  # settings that choose the test rows
 
 
-def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict[str, Any]:
+def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, force: bool = False) -> dict[str, Any]:
     """What the reports of the runs say of each split, best Spearman first; `image` gets a picture.
 
     The ridges on what the critics read stand among them; Spearman comes as the interquartile mean over seeds too.
-    `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report.
+    `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report,
+    DatasetError where there is a file `image` already, unless `force` replaces it.
     """
+    if image is not None:
+        outputs.check_free(Path(image), force)
     reports = [_read(Path(run)) for run in runs]
     judged = {(one["content"], *(one["config"][name] for name in _DRAWN)) for one in reports}
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -36,6 +55,8 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict
         for name, split in one["report"]["splits"].items():
             if split["available"]:
                 splits.setdefault(name, []).append(_line(one, split))
+    if not splits:
+        raise RunError("no split of these runs is available; their reports say why.")
     for name, lines in splits.items():
         controls: dict[str, dict[str, Any]] = {}
         for one in reports:
@@ -45,19 +66,28 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None) -> dict
         lines.sort(key=lambda line: -line["spearman"])
     found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}
     if image is not None:
-        rundir.publish(Path(image), lambda path: _draw(found, path))
+        with outputs.draft_file(Path(image), force) as draft:
+            _draw(found, draft)
     return found
 
 
 def _read(run: Path) -> dict[str, Any]:
-    try:
-        report = json.loads((run / "report.json").read_text())
-        evaluation = json.loads((run / RESULT).read_text()) if (run / RESULT).is_file() else {}
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{run} holds no report of an offline run that can be read ({error}); train or evaluate it first."
-        ) from error
+    """What a run says of itself, in the shapes that are used below."""
+    path, evaluated = run / "report.json", run / RESULT
+    if not os.path.lexists(path):
+        raise RunError(f"{run} holds no report of an offline run; train or evaluate it first.")
     settings = stored_run(run)
+    report, evaluation = rundir.read(path), rundir.read(evaluated) if os.path.lexists(evaluated) else {}
+    splits = report.get("splits", {})
+    right = rundir.fits(splits, {}) and all(
+        name in SPLITS
+        and rundir.fits(split, {"available": bool})
+        and (not split["available"] or rundir.fits(split, _SPLIT))
+        for name, split in splits.items()
+    )
+    if not right or not (evaluation == {} or rundir.fits(evaluation, _EVALUATION)):
+        name = RESULT if right else path.name
+        raise RunError(f"{run / name} is not what an evaluation of an offline run leaves; evaluate the run again.")
     config, content = settings["config"], settings["dataset"]["content"]
     return {"run": str(run), "report": report, "config": config, "content": content, "evaluation": evaluation}
 
@@ -106,11 +136,11 @@ def _draw(found: dict[str, Any], path: Path) -> None:
             colour = "grey" if line["run"] is None else COLOURS[0]
             axes.plot(line["interval"], [place, place], color=colour, linewidth=2, solid_capstyle="round")
             axes.plot([line["spearman"]], [place], "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(lines)), [label(line) for line in reversed(lines)], fontsize=8)
+        axes.set_yticks(range(len(lines)), [picture_text(label(line), 60) for line in reversed(lines)], fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(axis="x", alpha=0.2)
         axes.set_title(name, fontsize=10)
-    figure.savefig(path, format="png")
+    save(figure, path)
 
 
 def label(line: dict[str, Any]) -> str:
