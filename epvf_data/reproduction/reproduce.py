@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from epvf_data import provenance
+from epvf_data import outputs, provenance
 from epvf_data.errors import RunError
 from epvf_data.reproduction import runs
 from epvf_data.reproduction.claims import judge
@@ -21,10 +21,19 @@ from epvf_data.reproduction.figures import Figure, Variant, check, variants
 from epvf_data.reproduction.plan import configure
 from epvf_data.reproduction.report import write_report
 from epvf_data.reproduction.statistics import LEVEL, RESAMPLES
-from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, summarise
+from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, printable_texts, summarise
 from epvf_data.trainers import rundir
+from epvf_data.untrusted import printable
 
 PLAN = "plan.json"
+RESULTS = DATA, IMAGE, REPORT = "data.json", "figure.png", "report.md"
+_PLAN = {
+    **dict.fromkeys(("figure", "scale", "command", "date"), str),
+    "commands": [str],
+    "left_out": {str: str},
+    "versions": {str: (str, None)},
+    "hardware": {"processor": str, "cores": int, "device": str},
+}
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,15 @@ def reproduce(
     drawn; with `redraw`, which runs nothing, `only` draws some. `seeds` and `overrides` (nested tables) go to every
     run. A run that fails leaves the others alone and is named in `failed`.
 
-    Raises ConfigError for unknown names and settings, and RunError for a directory with runs of other settings, and
-    where there is nothing to draw.
+    Raises ConfigError for unknown names and settings, RunError for a directory with runs of other settings and where
+    there is nothing to draw, and DatasetError where others made files of the results' names.
     """
     about, only = check(figure, scale, settings), tuple(only)
     every = variants(figure, scale, settings)
     chosen = variants(figure, scale, settings, only)
     folder = Path(f"{figure}-{scale}" if out is None else out)
-    stored = runs.read(folder / PLAN)
-    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
-        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
+    stored = _stored_plan(folder, figure, scale)
+    runs.check(folder / "runs")
     failed: dict[str, str] = {}
     left_out: dict[str, str] = {}
     if not redraw:
@@ -103,6 +111,22 @@ def reproduce(
         "claims": judge(figure, scale, measured, partly),
     }
     return _publish(folder, data, failed)
+
+
+def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
+    """The plan of an earlier call, empty where there is none. Raises RunError for one of another figure or form, and
+    DatasetError where others made files of the results' names."""
+    stored = printable_texts(runs.read(folder / PLAN))
+    for found in (stored, stored or printable_texts(runs.read(folder / DATA))):
+        if found and (found.get("figure"), found.get("scale")) != (figure, scale):
+            what = f"{printable(found.get('figure'))} at scale {printable(found.get('scale'))}"
+            raise RunError(f"{folder} holds {what}; choose another --out.")
+    if stored and not rundir.fits(stored, _PLAN):
+        raise RunError(f"{folder / PLAN} is not what `reproduce` leaves; choose another --out.")
+    if not stored and not os.path.lexists(folder / DATA):  # a folder without a plan of ours: its files are the user's
+        for name in RESULTS:
+            outputs.check_free(folder / name)
+    return stored
 
 
 def _references(every: list[Variant]) -> dict[str, Variant]:
@@ -144,15 +168,15 @@ def _publish(folder: Path, data: dict[str, Any], failed: dict[str, str]) -> Repr
     """Writes the three files, each whole or not at all."""
     from epvf_data.reproduction.draw import draw
 
-    image = folder / "figure.png"
-    rundir.publish(folder / "data.json", lambda path: path.write_text(_compact(data)))
+    image = folder / IMAGE
+    rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data)))
     rundir.publish(image, lambda path: draw(data, path))
-    rundir.publish(folder / "report.md", lambda path: path.write_text(write_report(data, image.name)))
+    rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name)))
     return Reproduction(
         figure=data["figure"],
-        data=str(folder / "data.json"),
+        data=str(folder / DATA),
         image=str(image),
-        report=str(folder / "report.md"),
+        report=str(folder / REPORT),
         runs={variant["name"]: variant["status"] for variant in data["variants"]},
         failed=failed,
     )

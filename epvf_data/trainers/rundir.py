@@ -102,8 +102,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def fits(value: Any, shape: Any) -> bool:
     """Whether a JSON value has a shape: a type (`float` takes any number of sensible size), a dictionary of the keys
-    that must be there, `[shape]` for a list, `[shape, shape]` for one of that length, or a tuple of choices.
+    that must be there (`{str: shape}` for any keys), `[shape]` for a list, `[shape, shape]` for one of that length, or
+    a tuple of choices.
     """
+    if isinstance(shape, dict) and str in shape:
+        return isinstance(value, dict) and all(fits(one, shape[str]) for one in value.values())
     if isinstance(shape, dict):
         return isinstance(value, dict) and all(key in value and fits(value[key], one) for key, one in shape.items())
     if isinstance(shape, list):
