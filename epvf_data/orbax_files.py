@@ -119,6 +119,7 @@ def _names(tree: Any, folder: Path) -> dict[tuple[str, ...], str]:
     if not isinstance(tree, dict) or len(tree) > MAX_ARRAYS:
         raise damaged(folder, f"its {TREE} describes no tree of at most {MAX_ARRAYS:,} arrays")
     found: dict[tuple[str, ...], str] = {}
+    repeated = False
     for entry in tree.values():
         try:
             place = tuple(key["key"] for key in entry["key_metadata"])
@@ -134,9 +135,9 @@ def _names(tree: Any, folder: Path) -> dict[tuple[str, ...], str]:
                 f"{folder / TREE} names an array by a path, or by no name at all; nothing was read."
             )
         if kind in _ARRAYS and skipped is False:
-            found[place] = name
+            repeated, found[place] = repeated or place in found, name
     inner = {place[:end] for place in found for end in range(1, len(place))}
-    if len({*found.values()}) < len(found) or any(place in inner for place in found):
+    if repeated or len({*found.values()}) < len(found) or any(place in inner for place in found):
         raise damaged(folder, f"its {TREE} gives two arrays one name")
     return found
 

@@ -51,7 +51,11 @@ def _only(folder: Path, files: list[Path]) -> Path:
         return folder
     inside = sorted(file.parent for file in files if file.name == TREE)
     if len(inside) != 1:
-        hint = f"name one of the {len(inside)} inside, such as {inside[0]}" if inside else f"there is no {TREE} in it"
+        hint = (
+            f"name one of the {len(inside)} inside, such as {printable(inside[0])}"
+            if inside
+            else f"there is no {TREE} in it"
+        )
         raise ConfigError(f"{folder} is no checkpoint of orbax; {hint}.")
     return inside[0]
 

@@ -40,7 +40,7 @@ def check(folder: Path) -> None:
 
 def parts(directory: Path) -> list[Path]:
     """The run directories of a variant: its own, or those of its seeds where each is a run by itself."""
-    if (directory / rundir.CONFIG).is_file() or not directory.is_dir():
+    if os.path.lexists(directory / rundir.CONFIG) or not directory.is_dir():
         return [directory] if directory.is_dir() else []
     return sorted(path for path in directory.iterdir() if _SEED.fullmatch(path.name) and path.is_dir())
 
