@@ -43,6 +43,14 @@ def printable(value: object, limit: int = 80) -> str:
     return cut if len(text) <= limit else f"{cut}…"
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A value as Python writes it, for a message: bounded as `printable` is, whatever the value is."""
+    try:
+        return printable(repr(value), limit)
+    except (ValueError, RecursionError):  # a whole number of over 4,300 digits somewhere in it
+        return f"a {type(value).__name__} of many digits or levels"
+
+
 def picture_text(value: object, limit: int = 40) -> str:
     """A stranger's text for a picture: matplotlib draws it as it is, in any label, tick or legend.
 

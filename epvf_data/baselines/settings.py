@@ -10,8 +10,10 @@ from typing import Any
 
 from epvf_data import config as configuration
 from epvf_data import envs
+from epvf_data.config import MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import shown
 
 ALGORITHMS = ("ppo", "sac")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")  # those that a policy file can name
@@ -79,13 +81,17 @@ class BaselineConfig:
         _choose("backend", self.backend, ("mjx",))
         for table in ("ppo", "sac"):
             _choose(f"{table}.activation", getattr(self, table).activation, ACTIVATIONS)
-        for name in ("horizon", "envs", "env_steps", "evaluations"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("seed", self.seed, 0)
-        for name in ("unroll_length", "batch_size", "num_minibatches", "num_updates_per_batch"):
-            _at_least(f"ppo.{name}", getattr(self.ppo, name), 1)
-        for name in ("batch_size", "min_replay_size", "max_replay_size", "grad_updates_per_step"):
-            _at_least(f"sac.{name}", getattr(self.sac, name), 1)
+        check_range(self, "", 1, MAX_HORIZON, "horizon")
+        check_range(self, "", 1, MAX_WORLDS, "envs")
+        check_range(self, "", 1, MAX_STEPS, "env_steps")
+        check_range(self, "", 1, 100_000, "evaluations")
+        check_range(self, "", 0, MAX_SEED, "seed")
+        amounts = ("batch_size", "unroll_length", "num_minibatches", "num_updates_per_batch")
+        check_range(self.ppo, "ppo.", 1, MAX_WORLDS, *amounts)
+        check_range(self.ppo, "ppo.", 1, 1 << 16, "policy_hidden_layer_sizes", "value_hidden_layer_sizes")
+        check_range(self.sac, "sac.", 1, MAX_WORLDS, "batch_size", "grad_updates_per_step")
+        check_range(self.sac, "sac.", 1, 10**9, "min_replay_size", "max_replay_size")
+        check_range(self.sac, "sac.", 1, 1 << 16, "hidden_layer_sizes")
         segments = self.ppo.batch_size * self.ppo.num_minibatches
         if self.algorithm == "ppo" and segments % self.envs:
             raise ConfigError(
@@ -130,9 +136,4 @@ def baseline_config(preset_or_file: str | Path = "ant-ppo-cpu", **changes: Any) 
 
 def _choose(name: str, got: str, known: tuple[str, ...]) -> None:
     if got not in known:
-        raise ConfigError(f"{name} is {got!r}; choose one of {', '.join(known)}.")
-
-
-def _at_least(name: str, got: int | None, least: int) -> None:
-    if got is not None and got < least:
-        raise ConfigError(f"{name} is {got}; it must be at least {least}.")
+        raise ConfigError(f"{name} is {shown(got)}; choose one of {', '.join(known)}.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -32,6 +35,8 @@ Progress = Callable[[dict[str, Any]], None]
 RANDOM_STARTS = 16  # episodes of an evaluation where starts are random
 _NO_LOSS = ("training/sps", "training/walltime", "training/learning_rate", "training/buffer_current_size")
 _STEPS = "brax"  # where brax keeps SAC's checkpoints while it trains
+_STEP = re.compile(r"[0-9]{1,18}(\.orbax-checkpoint-tmp(-[0-9]+)?)?", re.ASCII)  # their names, unfinished ones' too
+_POLICY = re.compile(r"(last|best|at-[0-9]+)-[0-9]+\.safetensors", re.ASCII)
 EXACT = 1e-4  # a policy file is written only if its actions are brax's within this
 
 
@@ -95,18 +100,32 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
 def _start(directory: Path, config: BaselineConfig, env: Env) -> None:
     """Makes the run directory, or empties the one that a killed run of the same settings left behind."""
     settings = {"kind": "baseline", "config": configuration.to_dict(config), "env": env.identity}
-    if (directory / "config.json").is_file():
+    if os.path.lexists(directory / rundir.CONFIG):
+        before = rundir.read_run(directory)
         if (directory / "report.json").exists():
             raise RunError(f"{directory} holds a finished run; choose another directory for a new one.")
-        if rundir.read_run(directory) != settings:
+        if before != json.loads(json.dumps(settings)):
             raise RunError(f"{directory} was started with other settings; choose another directory for a new run.")
-        for old in (directory / "metrics.jsonl", *(directory / "policies").glob("*.safetensors")):
+        for old in (directory / rundir.METRICS, *_named(directory / "policies", _POLICY)):
             old.unlink(missing_ok=True)
-        shutil.rmtree(directory / _STEPS, ignore_errors=True)
+        _remove_steps(directory / _STEPS)
         rundir.write_json(directory / "versions.json", _versions())
         return
     rundir.create_run(directory, settings)
     rundir.write_json(directory / "versions.json", _versions())
+
+
+def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
+    """What has a name of that form in a folder, if there is one."""
+    return sorted(path for path in folder.iterdir() if form.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def _remove_steps(folder: Path) -> None:
+    """Removes the checkpoints that brax has written, and nothing else."""
+    for step in _named(folder, _STEP):
+        shutil.rmtree(step, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _versions() -> dict[str, Any]:
@@ -259,7 +278,7 @@ def _sac(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
 def _keep_sac(log: _Log, make_policy: Callable) -> None:
     """SAC's policies of each evaluation, from the checkpoints that brax has written, which go."""
     folder = log.directory / _STEPS
-    for number, path in enumerate(sorted(folder.glob("*")), 1):
+    for number, path in enumerate((path for path in _named(folder, _STEP) if path.name.isdecimal()), 1):
         params = library.load("training.checkpoint").load(path)
         log.save(make_policy, params, f"at-{number:06d}")
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_steps(folder)

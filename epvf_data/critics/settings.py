@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from epvf_data.config import MAX_FLOAT, check_range
 from epvf_data.critics.losses import LOSSES
 from epvf_data.critics.unf import FIXED
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import shown
 
 BOUNDS = ("mean", "min", "lower")
 AUGMENTS = ("none", "permute", "flip", "both")
 DTYPES = ("float32", "bfloat16")
 STARTS = ("states", "noise")
+MAX_LAYERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +49,21 @@ class CriticSettings:
         check_one_of("fixed", self.fixed, FIXED)
         check_one_of("dtype", self.dtype, DTYPES)
         check_one_of("probe_start", self.probe_start, STARTS)
-        for name in ("probes", "channels", "layers", "ensemble", "block"):
-            if (got := getattr(self, name)) is not None and got < 1:
-                raise ConfigError(f"{name} is {got}; it must be at least 1.")
-        if self.bins < 2:
-            raise ConfigError(f"bins is {self.bins}; a histogram needs at least 2.")
-        if not self.gradient_penalty >= 0:
-            raise ConfigError(f"gradient_penalty is {self.gradient_penalty}; it must not be negative.")
+        check_range(self, "", 1, 1 << 16, "widths", "channels")
+        check_range(self, "", 1, MAX_LAYERS, "layers")
+        check_range(self, "", 1, 100_000, "probes")
+        check_range(self, "", 1, 1_000, "ensemble")
+        check_range(self, "", 1, 10**8, "block")
+        check_range(self, "", 2, 10_000, "bins")
+        check_range(self, "", 0, MAX_FLOAT, "gradient_penalty")
+        if self.widths is not None and len(self.widths) > MAX_LAYERS:
+            raise ConfigError(f"widths has {len(self.widths)} layers; a critic has at most {MAX_LAYERS}.")
 
 
 def check_one_of(what: str, got: Any, known: Iterable[str]) -> None:
     """Raises ConfigError, with the nearest known name, for one that is not known."""
     known = list(known)
     if got not in known:
-        near = difflib.get_close_matches(str(got), known, n=1)
+        near = difflib.get_close_matches(shown(got).strip("'"), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
-        raise ConfigError(f"there is no {what} {got!r}; {hint}")
+        raise ConfigError(f"there is no {what} {shown(got)}; {hint}")

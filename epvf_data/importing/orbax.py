@@ -12,12 +12,14 @@ from typing import Any
 from safetensors.numpy import load
 
 import epvf_data
+from epvf_data import orbax_files
 from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.importing import orbax_child
-from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, read_bytes
+from epvf_data.importing.limits import MAX_BYTES, MAX_DEPTH, MAX_TENSORS, Tensors, read_bytes
+from epvf_data.orbax_files import TREE
+from epvf_data.trees import walk
 from epvf_data.untrusted import printable
 
-TREE = "_METADATA"  # what orbax keeps beside the arrays of a tree
 _PATIENCE = 300  # seconds
 _BRAX = ("ppo_network_config.json", "sac_network_config.json")
 
@@ -38,18 +40,10 @@ def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
 
 def _checked(folder: Path) -> list[Path]:
     """The files of a folder, in which there are no links and not too many bytes."""
-    files, size = [], 0
-    for parent, names, plain in os.walk(folder):
-        for path in (Path(parent, name) for name in (*names, *plain)):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise UnsafeDatasetError(f"{path} is a link or a special file; a checkpoint holds plain files.")
-        files += [Path(parent, name) for name in plain]
-        size += sum(Path(parent, name).stat().st_size for name in plain)
-        if len(files) > MAX_TENSORS or size > MAX_BYTES:
-            raise UnsafeDatasetError(
-                f"{folder} holds over {MAX_TENSORS:,} files or {MAX_BYTES >> 20} MiB; name one checkpoint of a policy."
-            )
-    return files
+    files = dict(walk(folder, "checkpoint", MAX_TENSORS, MAX_DEPTH))
+    if sum(files.values()) > MAX_BYTES:
+        raise UnsafeDatasetError(f"{folder} holds over {MAX_BYTES >> 20} MiB; name one checkpoint of a policy.")
+    return [folder / name for name in files]
 
 
 def _only(folder: Path, files: list[Path]) -> Path:
@@ -57,7 +51,11 @@ def _only(folder: Path, files: list[Path]) -> Path:
         return folder
     inside = sorted(file.parent for file in files if file.name == TREE)
     if len(inside) != 1:
-        hint = f"name one of the {len(inside)} inside, such as {inside[0]}" if inside else f"there is no {TREE} in it"
+        hint = (
+            f"name one of the {len(inside)} inside, such as {printable(inside[0])}"
+            if inside
+            else f"there is no {TREE} in it"
+        )
         raise ConfigError(f"{folder} is no checkpoint of orbax; {hint}.")
     return inside[0]
 
@@ -80,12 +78,10 @@ def _restored(folder: Path) -> bytes:
     )
     if done.returncode == 0:
         return done.stdout
-    if done.returncode == orbax_child.TOO_LARGE:
-        raise UnsafeDatasetError(
-            f"{folder} unpacks to over {MAX_TENSORS:,} tensors or {MAX_BYTES >> 20} MiB; save the policy alone."
-        )
-    reason = printable(done.stdout.decode(errors="replace"), 200) if done.returncode == orbax_child.DAMAGED else "crash"
-    raise ConfigError(f"{folder} is a damaged checkpoint of orbax, or of another version ({reason}).")
+    reason = printable(done.stdout.decode(errors="replace"), 600)
+    if done.returncode == orbax_child.UNSAFE:
+        raise UnsafeDatasetError(reason)
+    raise ConfigError(reason if done.returncode == orbax_child.DAMAGED else str(orbax_files.damaged(folder, "crash")))
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """The process that reads a checkpoint of orbax: `python -m … FOLDER` writes its tensors to stdout as safetensors.
 
-Otherwise it exits with `TOO_LARGE`, or with `DAMAGED` and one line that says why.
+Otherwise it exits with `UNSAFE` or `DAMAGED` and one line that says why.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import UnsafeDatasetError
+from epvf_data import orbax_files
+from epvf_data.errors import CorruptDatasetError, UnsafeDatasetError
 from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, flatten
 
-TOO_LARGE, DAMAGED = 3, 4
+UNSAFE, DAMAGED = 3, 4
 
 
 def main(folder: str) -> int:
@@ -26,10 +25,11 @@ def main(folder: str) -> int:
     os.dup2(2, 1)  # what a library prints is no answer
     try:
         answer, code = save(restore(Path(folder))), 0
-    except UnsafeDatasetError:
-        answer, code = b"", TOO_LARGE
-    except Exception as error:  # orbax and tensorstore raise all kinds
-        answer, code = ((str(error).splitlines() or [""])[0] or type(error).__name__).encode(), DAMAGED
+    except UnsafeDatasetError as error:
+        answer, code = str(error).encode(), UNSAFE
+    except Exception as error:  # tensorstore raises all kinds
+        told = error if isinstance(error, CorruptDatasetError) else orbax_files.damaged(Path(folder), error)
+        answer, code = str(told).encode(), DAMAGED
     with os.fdopen(answers, "wb") as out:
         out.write(answer)
     return code
@@ -37,27 +37,17 @@ def main(folder: str) -> int:
 
 def restore(folder: Path) -> Tensors:
     """The floating-point arrays of a checkpoint, by name. Sizes are checked before anything is unpacked."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    checkpointer = ocp.PyTreeCheckpointer()
-    item = checkpointer.metadata(folder).item_metadata
-    if item is None:
-        raise ValueError("no description of its tree")
-    sizes = [_size(leaf) for leaf in jax.tree.leaves(item.tree)]
-    if len(sizes) > MAX_TENSORS or 4 * sum(sizes) > MAX_BYTES:
-        raise UnsafeDatasetError("too large")
-    kinds = jax.tree.map(
-        lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray if hasattr(leaf, "shape") else str), item.tree
-    )
-    return flatten(checkpointer.restore(folder, ocp.args.PyTreeRestore(restore_args=kinds)), str(folder))
-
-
-def _size(leaf: Any) -> int:
-    """Numbers in an array, or in one of its stored pieces where that is more: pieces are unpacked whole."""
-    storage = getattr(leaf, "storage", None)
-    shapes = (getattr(leaf, "shape", None), getattr(storage, "chunk_shape", None))
-    return max(math.prod(shape) if shape else 1 for shape in shapes)
+    found = orbax_files.describe(folder, MAX_BYTES)
+    floating = {
+        "/".join(place): one
+        for place, one in found.items()
+        if one.dtype == "bfloat16" or np.dtype(one.dtype).kind == "f"
+    }
+    if len(floating) > MAX_TENSORS or sum(4 * one.numbers for one in floating.values()) > MAX_BYTES:
+        raise UnsafeDatasetError(
+            f"{folder} unpacks to over {MAX_TENSORS:,} tensors or {MAX_BYTES >> 20} MiB; save the policy alone."
+        )
+    return flatten(dict(zip(floating, orbax_files.read(floating.values(), folder), strict=True)), str(folder))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Container
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from epvf_data.trainers import rundir
+
 RETURNS = ("return_perturbed", "return_unperturbed")
 AXES = ("env_steps", "iteration")
+_LINE = {"seed": int, "iteration": float, "env_steps": float}
 CELLS = 120  # of a common axis
 
 
@@ -30,32 +33,23 @@ class Curve(NamedTuple):
         return x[there], y[there]
 
 
-def read_curves(directory: Path) -> list[Curve]:
-    """The curves in metrics.jsonl, one a seed; empty where nothing was logged.
+def read_curves(directory: Path, expected: Container[int] | None = None) -> list[Curve]:
+    """The curves in metrics.jsonl, one a seed (of those `expected`); empty where nothing was logged.
 
-    A line torn by a kill is left out; of two lines of one iteration and seed the later one counts.
+    A line torn by a kill, or without numbers where they belong, is left out; of two lines of one iteration and seed the
+    later one counts.
     """
-    try:
-        lines = (directory / "metrics.jsonl").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    seeds: dict[int, dict[float, dict[str, Any]]] = {}
-    for line in lines:
-        try:
-            record = json.loads(line)
-            seeds.setdefault(int(record["seed"]), {})[float(record["iteration"])] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [_curve(seed, [found[place] for place in sorted(found)]) for seed, found in sorted(seeds.items())]
+    seeds: dict[int, dict[float, tuple[float, ...]]] = {}
+    for line in rundir.read_lines(directory):
+        if rundir.fits(line, _LINE) and (expected is None or line["seed"] in expected):
+            numbers = (line[name] if rundir.fits(line.get(name), float) else np.nan for name in RETURNS)
+            seeds.setdefault(line["seed"], {})[float(line["iteration"])] = (line["env_steps"], *numbers)
+    return [_curve(seed, sorted(found.items())) for seed, found in sorted(seeds.items())]
 
 
-def _curve(seed: int, records: list[dict[str, Any]]) -> Curve:
-    def column(key: str) -> np.ndarray:
-        values = np.array([np.nan if record.get(key) is None else record[key] for record in records], np.float64)
-        return np.where(np.isfinite(values), values, np.nan)
-
-    iteration, env_steps = column("iteration"), column("env_steps")
-    return Curve(seed, iteration, env_steps, *(column(key) for key in RETURNS))
+def _curve(seed: int, points: list[tuple[float, tuple[float, ...]]]) -> Curve:
+    columns = np.array([(iteration, *numbers) for iteration, numbers in points], np.float64).T
+    return Curve(seed, *columns)
 
 
 def shared_range(curves: list[Curve], key: str, axis: str = "env_steps") -> tuple[float, float] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from epvf_data.cards.words import code, prose
+
 SCALE_NOTES = {
     "smoke": "A smoke run shows that everything works. It is far too short to learn, and says nothing about the paper.",
     "cpu": "The cpu scale is what two cores can run.",
@@ -54,7 +56,8 @@ def write_report(data: Mapping[str, Any], image: str) -> str:
 
 
 def _how(data: Mapping[str, Any]) -> list[str]:
-    hardware = data["hardware"]
+    hardware = data["hardware"]  # an earlier call's plan says so, and a stranger may have sent it
+    versions = ", ".join(f"{name} {prose(data['versions'].get(name))}" for name in ("epvf-data", "jax", "mujoco"))
     note = CARTPOLE_CPU if data["figure"] == "fig1" and data["scale"] != "smoke" else SCALE_NOTES[data["scale"]]
     counts = {status: sum(v["status"] == status for v in data["variants"]) for status in ("finished", "unfinished")}
     runs = {v["name"] if v["kind"] == "epvf" else v["name"].removeprefix("ours-"): v for v in data["variants"]}
@@ -64,11 +67,10 @@ def _how(data: Mapping[str, Any]) -> list[str]:
         f"Scale `{data['scale']}`. {note} {_sizes(data['variants'])} {counts['finished']} of {len(data['variants'])} "
         f"variants are finished; not yet finished: {counts['unfinished']}.",
         "",
-        *[f"Command: `{command}`" for command in data["commands"]],
+        *[f"Command: {code(command, 4000)}" for command in data["commands"]],
         "",
-        f"{steps:,.0f} environment steps in {_duration(total)} on {hardware['cores']} cores of {hardware['processor']} "
-        f"(device: {hardware['device']}), epvf-data {data['versions'].get('epvf-data')}, jax "
-        f"{data['versions'].get('jax')}, mujoco {data['versions'].get('mujoco')}, {data['date']}.",
+        f"{steps:,.0f} environment steps in {_duration(total)} on {hardware['cores']} cores of "
+        f"{prose(hardware['processor'])} (device: {prose(hardware['device'])}), {versions}, {prose(data['date'])}.",
         "",
         WHAT,
     ]
@@ -130,7 +132,7 @@ def _changes(variants: list[dict[str, Any]]) -> list[str]:
     for variant in variants:
         changed = ", ".join(f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in variant["changes"].items())
         what = f"changes {changed}" if changed else ""
-        reason = f"{variant['status']}: {variant['reason']}" if variant["reason"] else ""
+        reason = f"{variant['status']}: {prose(variant['reason'], 500)}" if variant["reason"] else ""
         if told := "; ".join(filter(None, (f"preset `{variant['preset']}`", what, reason))):
             lines.append(f"- `{variant['name']}`: {told}{'' if told.endswith('.') else '.'}")
     return lines
@@ -146,7 +148,7 @@ def _interval(found: Mapping[str, Any] | None, middle: str, digits: int) -> str:
 
 
 def _value(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else prose(value)
 
 
 def _duration(seconds: float) -> str:

@@ -21,11 +21,19 @@ from epvf_data.reproduction.figures import Figure, Variant, check, variants
 from epvf_data.reproduction.plan import configure
 from epvf_data.reproduction.report import write_report
 from epvf_data.reproduction.statistics import LEVEL, RESAMPLES
-from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, summarise
+from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, printable_texts, summarise
 from epvf_data.trainers import rundir
+from epvf_data.untrusted import printable
 
 PLAN = "plan.json"
 RESULTS = DATA, IMAGE, REPORT = "data.json", "figure.png", "report.md"
+_PLAN = {
+    **dict.fromkeys(("figure", "scale", "command", "date"), str),
+    "commands": [str],
+    "left_out": {str: str},
+    "versions": {str: (str, None)},
+    "hardware": {"processor": str, "cores": int, "device": str},
+}
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,14 @@ def reproduce(
     run. A run that fails leaves the others alone and is named in `failed`.
 
     Raises ConfigError for unknown names and settings, RunError for a directory with runs of other settings and where
-    there is nothing to draw, and DatasetError where others made files of those names.
+    there is nothing to draw, and DatasetError where others made files of the results' names.
     """
     about, only = check(figure, scale, settings), tuple(only)
     every = variants(figure, scale, settings)
     chosen = variants(figure, scale, settings, only)
     folder = Path(f"{figure}-{scale}" if out is None else out)
-    stored = _stored(folder, figure, scale)
+    stored = _stored_plan(folder, figure, scale)
+    runs.check(folder / "runs")
     failed: dict[str, str] = {}
     left_out: dict[str, str] = {}
     if not redraw:
@@ -104,12 +113,17 @@ def reproduce(
     return _publish(folder, data, failed)
 
 
-def _stored(folder: Path, figure: str, scale: str) -> dict[str, Any]:
-    """The plan of a folder in which the same figure was begun; an empty one where there is none yet."""
-    stored = runs.read(folder / PLAN)
-    if stored and (stored.get("figure"), stored.get("scale")) != (figure, scale):
-        raise RunError(f"{folder} holds {stored.get('figure')} at scale {stored.get('scale')}; choose another --out.")
-    if not stored:  # files of these names are the user's
+def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
+    """The plan of an earlier call, empty where there is none. Raises RunError for one of another figure or form, and
+    DatasetError where others made files of the results' names."""
+    stored = printable_texts(runs.read(folder / PLAN))
+    for found in (stored, stored or printable_texts(runs.read(folder / DATA))):
+        if found and (found.get("figure"), found.get("scale")) != (figure, scale):
+            what = f"{printable(found.get('figure'))} at scale {printable(found.get('scale'))}"
+            raise RunError(f"{folder} holds {what}; choose another --out.")
+    if stored and not rundir.fits(stored, _PLAN):
+        raise RunError(f"{folder / PLAN} is not what `reproduce` leaves; choose another --out.")
+    if not stored and not os.path.lexists(folder / DATA):  # a folder without a plan of ours: its files are the user's
         for name in RESULTS:
             outputs.check_free(folder / name)
     return stored

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 import traceback
@@ -10,22 +12,37 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from epvf_data.config import completed, flatten, to_dict
-from epvf_data.errors import EpvfError, RunError
+from epvf_data import outputs, untrusted
+from epvf_data.config import flatten, to_dict
+from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, RunError
 from epvf_data.progress import Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
+from epvf_data.trainers import rundir
 from epvf_data.trainers.rundir import differences
 
 Train = Callable[..., Any]
+_SEED = re.compile(r"seed-[0-9]{1,10}", re.ASCII)
 FREE = frozenset(
     {"checkpoint_seconds", "backend"}
 )  # may change between two calls; a run itself refuses another backend
 
 
+def check(folder: Path) -> None:
+    """Raises RunError unless the folder of runs holds plain files and folders only: a stranger may have sent it."""
+    try:
+        if os.path.lexists(folder):
+            untrusted.check_directory(folder, "folder of runs")
+            rundir.check(folder)
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+
+
 def parts(directory: Path) -> list[Path]:
     """The run directories of a variant: its own, or those of its seeds where each is a run by itself."""
-    return [directory] if (directory / "config.json").is_file() else sorted(directory.glob("seed-*"))
+    if os.path.lexists(directory / rundir.CONFIG) or not directory.is_dir():
+        return [directory] if directory.is_dir() else []
+    return sorted(path for path in directory.iterdir() if _SEED.fullmatch(path.name) and path.is_dir())
 
 
 def status(directory: Path) -> str:
@@ -37,27 +54,25 @@ def status(directory: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none, or where a kill left half of it."""
+    """The JSON object in a file; empty where there is none, or where a kill left half of it. Raises RunError."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        if os.path.lexists(path):
+            return untrusted.parse_json(untrusted.read_bytes(path, what="run directory"), path)
+    except CorruptDatasetError:
+        pass
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+    return {}
 
 
-def stored_config(directory: Path, settings: type | None = None) -> dict[str, Any]:
+def stored_config(directory: Path, settings: type) -> dict[str, Any]:
     """The run's settings with dotted keys; empty where there is no run. Raises RunError for an unreadable file.
 
-    With the dataclass of the settings, those that an earlier version did not know are there at their defaults.
+    `settings` is their dataclass: those that an earlier version did not know are there at their defaults.
     """
-    path = directory / "config.json"
-    try:
-        found = json.loads(path.read_text())["config"]
-        return flatten(found if settings is None else completed(settings, found))
-    except FileNotFoundError:
+    if not os.path.lexists(directory / rundir.CONFIG):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove {directory} to run it anew.") from error
+    return flatten(rundir.read_run(directory, settings)["config"])
 
 
 def check_same(directory: Path, config: Any) -> None:
@@ -96,8 +111,7 @@ def run_all(
         except Exception as error:  # whatever breaks one run must not cost the others
             if debug:
                 raise
-            folder.mkdir(parents=True, exist_ok=True)
-            note.write_text(traceback.format_exc())
+            outputs.write_bytes(note, traceback.format_exc().encode(errors="replace"), force=True)
             failed[variant.name] = _sentence(error)
             _say(f"{title}: failed: {failed[variant.name]}", quiet)
         else:

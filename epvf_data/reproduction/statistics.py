@@ -15,6 +15,7 @@ from scipy.stats import trim_mean
 
 RESAMPLES = 2000
 LEVEL = 0.95
+_NUMBERS = 1 << 22  # resampled at a time
 LEAST_SEEDS = 3  # with fewer, an interval says nothing
 
 Statistic = Callable[[np.ndarray, int], np.ndarray]  # (values, axis of the seeds) → values without that axis
@@ -84,7 +85,8 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _resampled(values: np.ndarray, statistic: Statistic, resamples: int, random: np.random.Generator) -> np.ndarray:
     """[resamples, ...]: the statistic of as many resamples of the seeds; one resample holds for a whole curve."""
     chosen = random.integers(0, len(values), (resamples, len(values)))
-    return statistic(values[chosen], 1)
+    step = max(1, _NUMBERS // max(values.size, 1))
+    return np.concatenate([statistic(values[some], 1) for some in np.split(chosen, range(step, resamples, step))])
 
 
 def _percentiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data import envs
-from epvf_data.errors import RunError
+from epvf_data import envs, untrusted
+from epvf_data.errors import DatasetError, RunError
 from epvf_data.reproduction import runs
 from epvf_data.reproduction.curves import (
     AXES,
@@ -26,6 +26,7 @@ from epvf_data.reproduction.curves import (
 )
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.statistics import Estimate, Statistic, estimate, iqm, median
+from epvf_data.trainers import rundir
 
 LAST = 0.1  # share of the environment steps whose mean return counts as the final return
 SOLVED = 475.0  # CartPole's threshold
@@ -54,7 +55,7 @@ class Measured:
         """The return that no policy exceeds: 1 a step in both environments."""
         name = self.config["env"]
         if not envs.ships(name):  # a run's file must not load code
-            raise RunError(f"the run is of {str(name)[:80]!r}, which is none of this package's environments.")
+            raise RunError(f"the run is of {untrusted.shown(name)}, which is none of this package's environments.")
         return float(self.config.get("horizon") or envs.make(name).horizon)
 
     def final(self, key: str = "return_perturbed", steps: float | None = None) -> np.ndarray:
@@ -86,21 +87,59 @@ def _measure(variant: Variant, folder: Path, failed: Mapping[str, str], left_out
     directory = folder / variant.folder
     state, reason = runs.status(directory), ""
     note = directory.with_name(f"{variant.folder}.failed.txt")
-    if state != "finished" and (variant.name in failed or note.is_file()):
-        reason = failed.get(variant.name) or note.read_text().strip().splitlines()[-1]
+    if state != "finished" and (variant.name in failed or os.path.lexists(note)):
+        reason = failed.get(variant.name) or _last_line(note)
         state = "failed"
     elif state == "missing" and variant.name in left_out:
         state, reason = "left out", left_out[variant.name]
     parts = runs.parts(directory)
+    configs = [runs.stored_config(part, _settings(variant)) for part in parts]
+    versions = runs.read(parts[0] / "versions.json") if parts else {}
     return Measured(
         variant=variant,
         status=state,
         reason=reason,
-        config=runs.stored_config(parts[0]) if parts else {},
-        curves=[curve for part in parts for curve in read_curves(part)],
+        config=configs[0] if configs else {},
+        curves=[
+            curve for part, config in zip(parts, configs, strict=True) for curve in read_curves(part, _seeds(config))
+        ],
         seconds=sum(map(_seconds, parts)),
-        versions=runs.read(parts[0] / "versions.json") if parts else {},
+        versions=printable_texts(versions) if rundir.fits(versions, {str: (str, None)}) else {},
     )
+
+
+def _settings(variant: Variant) -> type:
+    """The dataclass of a variant's settings."""
+    if variant.kind == "baseline":
+        from epvf_data.baselines.settings import BaselineConfig
+
+        return BaselineConfig
+    from epvf_data.trainers.online.settings import OnlineConfig
+
+    return OnlineConfig
+
+
+def _seeds(config: Mapping[str, Any]) -> range:
+    """The seeds that a run of these settings logs."""
+    return range(config["seed"], config["seed"] + config.get("seeds", 1)) if config else range(0)
+
+
+def _last_line(note: Path) -> str:
+    """What the traceback of a failure ends with."""
+    try:
+        text = untrusted.read_bytes(note, what="folder of runs").decode(errors="replace")
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+    return untrusted.printable((text.strip().splitlines() or ["no message"])[-1], 500)
+
+
+def printable_texts(value: Any) -> Any:
+    """A JSON value whose texts fit into a report, whoever wrote them."""
+    if isinstance(value, dict):
+        return {untrusted.printable(key): printable_texts(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [printable_texts(inner) for inner in value]
+    return untrusted.printable(value, 4000) if isinstance(value, str) else value
 
 
 def summarise(figure: str, measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
@@ -174,17 +213,8 @@ def _plain(values: Any) -> Any:
 
 def _seconds(directory: Path) -> float:
     """Wall time of a run by its report; of an unfinished one, by what it logged."""
-    found = runs.read(directory / "report.json").get("seconds")
-    if isinstance(found, (int, float)):
-        return float(found)
-    try:
-        lines = (directory / "metrics.jsonl").read_text().splitlines()
-    except OSError:
-        return 0.0
-    logged = [0.0]
-    for line in lines:
-        try:
-            logged.append(float(json.loads(line)["seconds"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return max(logged)
+    report = runs.read(directory / "report.json")
+    if rundir.fits(report, {"seconds": float}):
+        return float(report["seconds"])
+    lines = (line["seconds"] for line in rundir.read_lines(directory) if rundir.fits(line, {"seconds": float}))
+    return float(max(lines, default=0.0))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,22 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from epvf_data.errors import RunError, StorageError
+from epvf_data import orbax_files
+from epvf_data.errors import DatasetError, RunError, StorageError
+from epvf_data.untrusted import printable
 
-_UNFINISHED = ".unfinished-"
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+_UNFINISHED = re.compile(r"\.unfinished-[0-9]+(-[0-9a-f]{16})?(\.orbax-checkpoint-tmp(-[0-9]+)?)?", re.ASCII)
 _OVERHEAD = 256 * 1024  # bytes of metadata, generously
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An array of a template; a size of None may be any number from 1 to `most`."""
+
+    shape: tuple[int | None, ...]
+    dtype: Any
+    most: int = 0
 
 
 def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
@@ -24,7 +39,7 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
     Raises StorageError when the disk refuses.
     """
     directory = directory.absolute()
-    staging = directory / f"{_UNFINISHED}{step}"
+    staging = directory / f".unfinished-{step}-{secrets.token_hex(8)}"
     tree = jax.tree.map(np.asarray, tree)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -34,20 +49,28 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
             checkpointer.save(staging, tree)
         for path in (*staging.rglob("*"), staging):
             _fsync(path)
-        if (directory / str(step)).exists():
-            shutil.rmtree(directory / str(step))
+        _remove(directory / str(step))
         staging.rename(directory / str(step))
         _fsync(directory)
         for old in steps(directory)[:-keep]:
-            shutil.rmtree(directory / str(old))
+            _remove(directory / str(old))
     except (OSError, ValueError) as error:
         _remove_unfinished(directory)
         raise StorageError(f"checkpoint {step} could not be written to {directory} ({error}).") from error
 
 
 def _remove_unfinished(directory: Path) -> None:
-    for left in directory.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Removes folders that a killed process left, which their names tell."""
+    if directory.is_dir():
+        for left in directory.iterdir():
+            if _UNFINISHED.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)  # which follows no links
+
+
+def _remove(step: Path) -> None:
+    """Removes a checkpoint, where there is one."""
+    if _STEP.fullmatch(step.name) and (step / orbax_files.TREE).is_file():
+        shutil.rmtree(step)
 
 
 def _check_space(directory: Path, step: int, tree: Any) -> None:
@@ -65,7 +88,7 @@ def steps(directory: Path) -> list[int]:
     """Numbers of the complete checkpoints, ascending; empty where there is none."""
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in directory.iterdir() if _STEP.fullmatch(path.name))
 
 
 def latest(directory: Path) -> int | None:
@@ -74,28 +97,88 @@ def latest(directory: Path) -> int | None:
 
 
 def remove(directory: Path) -> None:
-    """Removes all checkpoints of a directory, where there are any."""
-    shutil.rmtree(directory, ignore_errors=True)
+    """Removes the checkpoints of a directory, and the directory where nothing else is in it."""
+    for step in steps(directory):
+        _remove(directory / str(step))
+    _remove_unfinished(directory)
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def restore(directory: Path, template: Any = None, step: int | None = None) -> Any:
     """The tree of checkpoint `step` (the newest without one), with NumPy arrays at the leaves.
 
-    `template` has the tree's structure and its leaves' shapes and dtypes; without one, the tree comes back as nested
-    dictionaries. Raises RunError when there is no checkpoint or it does not fit the template.
+    `template` has the tree's structure, and its leaves shapes and dtypes (see `Leaf`); without one, the tree comes back
+    as nested dictionaries. Nothing is unpacked unless it fits. Raises RunError when there is no checkpoint, or it does
+    not fit the template or is no checkpoint of ours.
     """
     directory = directory.absolute()
     step = latest(directory) if step is None else step
     if step is None:
         raise RunError(f"{directory} holds no checkpoint; train the run first.")
-    target = None if template is None else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+    folder = directory / str(step)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.restore(directory / str(step), target)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"checkpoint {step} in {directory} is not readable or of another critic ({reason}).") from error
-    return jax.tree.map(np.asarray, tree)
+        stored = orbax_files.describe(folder, _most_bytes(template))
+        if template is None:
+            arrays = orbax_files.read(stored.values(), folder)
+            return _nested(dict(zip(stored, arrays, strict=True)))
+        paths, structure = jax.tree_util.tree_flatten_with_path(template)
+        wanted = {tuple(map(_name, path)): leaf for path, leaf in paths}
+        if misfit := _misfit(stored, wanted):
+            raise RunError(f"checkpoint {step} in {directory} is of another critic ({misfit}).")
+        return jax.tree.unflatten(structure, orbax_files.read([stored[place] for place in wanted], folder))
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+
+
+def finite(tree: Any) -> bool:
+    """Whether all numbers of a tree are."""
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+def _name(key: Any) -> str:
+    """What orbax calls a step down a tree."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    raise TypeError(key)
+
+
+def _most_bytes(template: Any) -> int:
+    """The files of a checkpoint hold each array twice at most: orbax writes a copy and joins them."""
+    if template is None:
+        return 1 << 40
+    sizes = (
+        np.prod([leaf.most if size is None else size for size in leaf.shape], dtype=float)
+        * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(template)
+    )
+    return int(2.2 * sum(sizes)) + orbax_files.ROOM
+
+
+def _misfit(stored: dict[tuple[str, ...], orbax_files.Stored], wanted: dict[tuple[str, ...], Any]) -> str | None:
+    """How a checkpoint differs from what is wanted."""
+    if stored.keys() != wanted.keys():
+        other = "/".join(min({*stored} ^ {*wanted}))
+        return f"{printable(other)} is {'not in it' if other in wanted else 'not in the settings'}"
+    for place, leaf in wanted.items():
+        found, name = stored[place], printable("/".join(place))
+        sizes = zip(found.shape, leaf.shape, strict=False)
+        fits = all(1 <= got <= leaf.most if size is None else got == size for got, size in sizes)
+        if len(found.shape) != len(leaf.shape) or not fits or found.dtype != np.dtype(leaf.dtype).name:
+            return f"{name} is {found.dtype}{list(found.shape)}, not {np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+    return None
+
+
+def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
+    """Nested dictionaries of arrays by their places."""
+    tree: dict[str, Any] = {}
+    for place, array in flat.items():
+        node = tree
+        for key in place[:-1]:
+            node = node.setdefault(key, {})
+        node[place[-1]] = array
+    return tree
 
 
 def _fsync(path: Path) -> None:

@@ -1,26 +1,37 @@
-"""A run directory: settings, versions, metrics, report. Each file appears whole or not at all."""
+"""A run directory: settings, versions, metrics, report. Each file appears whole or not at all.
+
+A directory may come from a stranger: `read_run` is the door through which every verb opens one, and `read` and
+`read_lines` are how its files are read.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from epvf_data import provenance
-from epvf_data.config import completed, flatten
-from epvf_data.errors import RunError, StorageError
+from epvf_data import outputs, provenance, trees, untrusted
+from epvf_data.config import build, completed, flatten
+from epvf_data.errors import ConfigError, DatasetError, RunError, StorageError
+from epvf_data.untrusted import printable, shown
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+MAX_FILES, MAX_DEPTH = 100_000, 12
+LARGEST = 1e30  # a number in a report or in metrics
+MAX_LINE = 1 << 20  # bytes of a line of metrics
 
 
 def check_free(directory: Path) -> None:
     """Raises RunError unless a new run can go to this directory, that is, unless something is there already."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        is_run = (directory / "config.json").is_file()
+        is_run = (directory / CONFIG).is_file()
         cure = "resume it with resume=True (--resume), or choose" if is_run else "choose"
         raise RunError(f"{directory} exists already; {cure} another directory for a new run.")
 
@@ -28,29 +39,105 @@ def check_free(directory: Path) -> None:
 def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
     """Makes the directory with config.json and versions.json in it, in one step. Raises RunError and StorageError."""
     check_free(directory)
-    staging = directory.with_name(f".{directory.name}.{os.getpid()}")
+    directory = directory.absolute()
+    staging = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.partial")
     try:
-        staging.mkdir(parents=True)
-        write_json(staging / "config.json", settings)
-        write_json(staging / "versions.json", versions())
-        staging.replace(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        try:
+            write_json(staging / CONFIG, settings)
+            write_json(staging / "versions.json", versions())
+            staging.replace(directory)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)  # made above, under a name that nobody knew
+            raise
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
         raise StorageError(f"the run directory {directory} cannot be made ({error}).") from error
 
 
-def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
-    """The settings in config.json. Raises RunError when the directory holds no run.
+def check(directory: Path) -> None:
+    """Raises RunError unless a run's directory holds plain files and folders only. It may itself be a link of the user.
 
-    With the dataclass of its settings, those that the version that began it did not know are there at their defaults.
+    A link could make us read or write elsewhere, a pipe make us wait for ever.
     """
     try:
-        found = json.loads((directory / "config.json").read_text())
-        return found if settings is None else {**found, "config": completed(settings, found["config"])}
-    except FileNotFoundError as error:
-        raise RunError(f"{directory} holds no run; name the directory of one, or start it without resume.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{directory / 'config.json'} cannot be read ({error}); start a new run.") from error
+        for _ in trees.walk(directory, "run directory", MAX_FILES, MAX_DEPTH):
+            pass
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+
+
+def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
+    """What config.json holds, once the directory is `check`ed. Raises RunError when there is no run of a kind we know.
+
+    With the dataclass of its settings these are checked, and those that the version that began it did not know are
+    there at their defaults.
+    """
+    if not os.path.lexists(directory / CONFIG):
+        raise RunError(f"{directory} holds no run; name the directory of one, or start it without resume.")
+    check(directory)
+    found = read(directory / CONFIG)
+    if not isinstance(found.get("config"), dict):
+        raise RunError(f"{directory / CONFIG} holds no settings; start a new run.")
+    return found if settings is None else {**found, "config": stored_settings(directory, settings, found["config"])}
+
+
+def stored_settings(directory: Path, settings: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a run has stored, complete, if they are settings of this kind at all. Raises RunError."""
+    try:
+        found = completed(settings, stored)
+        build(settings, found)
+    except ConfigError as error:
+        raise RunError(f"{directory / CONFIG} cannot be used: {error}") from error
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run. Raises RunError where there is none."""
+    try:
+        return untrusted.parse_json(untrusted.read_bytes(path, what="run directory"), path)
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a JSON value has a shape: a type (`float` takes any number of sensible size), a dictionary of the keys
+    that must be there (`{str: shape}` for any keys), `[shape]` for a list, `[shape, shape]` for one of that length, or
+    a tuple of choices.
+    """
+    if isinstance(shape, dict) and str in shape:
+        return isinstance(value, dict) and all(fits(one, shape[str]) for one in value.values())
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(key in value and fits(value[key], one) for key, one in shape.items())
+    if isinstance(shape, list):
+        right = isinstance(value, list) and len(shape) in (1, len(value))
+        return right and all(fits(one, shape[place % len(shape)]) for place, one in enumerate(value))
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
+    if shape in (int, float):
+        return isinstance(value, (int, shape)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return value is None if shape is None else isinstance(value, shape)
+
+
+def read_lines(directory: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics.jsonl. One torn by a kill, or that is no JSON object, is left out. Raises RunError."""
+    path = directory / METRICS
+    if not os.path.lexists(path):
+        return
+    try:
+        with (
+            untrusted.open_regular(path, what="run directory") as descriptor,
+            open(descriptor, "rb", closefd=False) as file,
+        ):
+            while line := file.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE:
+                    raise RunError(f"{path} has a line of over {MAX_LINE >> 20} MiB; that is no file of metrics.")
+                try:
+                    yield untrusted.parse_json(line, path)
+                except DatasetError:
+                    continue
+    except DatasetError as error:
+        raise RunError(str(error)) from error
 
 
 def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -68,7 +155,7 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str] = frozenset()) -> str:
     """Settings that differ, old and new, as part of a sentence; those in `free` may differ. Empty where none does."""
     names = [name for name in sorted({*before, *now} - free) if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {before.get(name)!r} (now {now.get(name)!r})" for name in names)
+    return ", ".join(f"{printable(name)} {shown(before.get(name))} (now {shown(now.get(name))})" for name in names)
 
 
 def versions() -> dict[str, str | None]:
@@ -77,43 +164,28 @@ def versions() -> dict[str, str | None]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes the value beside `path`, fsyncs it and renames it into place. Refuses NaN and infinities."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    publish(path, lambda temporary: temporary.write_text(text))
+    """Writes the value as `publish` does. Raises RunError for NaN and infinities."""
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise RunError(f"{path} would hold numbers that are not finite; the run it is of is spoilt.") from error
+    publish(path, lambda draft: draft.write_text(text))
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a file beside `path`, fsyncs it and renames it into place. Raises StorageError."""
-    temporary = path.with_name(f".unfinished-{path.name}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} could not be written ({error}).") from error
+    with outputs.draft_file(path, force=True) as draft:
+        write(draft)
 
 
 def append_metrics(directory: Path, record: Mapping[str, Any]) -> None:
-    """Adds one line to metrics.jsonl."""
-    try:
-        with (directory / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-    except OSError as error:
-        raise StorageError(f"metrics.jsonl in {directory} could not be written ({error}).") from error
+    """Adds one line to metrics.jsonl. Raises StorageError."""
+    outputs.append_text(directory / METRICS, json.dumps(record, allow_nan=False) + "\n")
 
 
 def rewind_metrics(directory: Path, keep: Callable[[Mapping[str, Any]], bool]) -> None:
     """Drops the lines that `keep` refuses, and a line torn by a kill: training will write them again."""
-    path = directory / "metrics.jsonl"
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if keep(record):
-            kept.append(line + "\n")
-    publish(path, lambda temporary: temporary.write_text("".join(kept)))
+    kept = (json.dumps(record) + "\n" for record in read_lines(directory) if keep(record))
+    if os.path.lexists(directory / METRICS):
+        with outputs.draft_file(directory / METRICS, force=True) as draft, draft.open("w") as file:
+            file.writelines(kept)

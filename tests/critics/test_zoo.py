@@ -163,7 +163,7 @@ def test_unknown_names_get_the_nearest_one():
         ({"bound": "max"}, "choose one of"),
         ({"ensemble": 0}, "at least 1"),
         ({"bins": 1}, "at least 2"),
-        ({"gradient_penalty": -1.0}, "not be negative"),
+        ({"gradient_penalty": -1.0}, "at least 0"),
         ({"augment": "rotate"}, "choose one of"),
     ],
 )

@@ -222,8 +222,14 @@ def test_directories_and_other_settings_or_rows_are_refused(finished, toy, datas
         ({"seeds": 0}, "at least 1"),
         ({"test_fraction": 1.0}, "between 0 and 1"),
         ({"learning_rate": 0.0}, "above 0"),
-        ({"weight_decay": -1.0}, "not be negative"),
-        ({"widths": (0,)}, "whole number"),
+        ({"weight_decay": -1.0}, "at least 0"),
+        ({"widths": (0,)}, "at least 1"),
+        ({"widths": (1.5,)}, "whole number"),
+        ({"resamples": 10**9}, "resamples is 1000000000; it must be at most 100,000"),
+        ({"seeds": 10**9}, "at most 1,000"),
+        ({"widths": (1,) * 1000}, "at most 64"),
+        ({"learning_rate": float("nan")}, "above 0"),
+        ({"seeds": 1000, "ensemble": 1000}, "seeds × ensemble is 1,000,000"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_a_run_without_any_checkpoint_cannot_be_evaluated(dataset, tmp_path):
     run = tmp_path / "run"
     small = OfflineConfig(split="iid", critic="ridge", resamples=20)
     train_offline(dataset, small, run)
-    checkpoint.remove(run / "checkpoints")
+    shutil.rmtree(run / "checkpoints")
     with pytest.raises(RunError, match="no checkpoint yet"):
         evaluate_run(run)
     report = train_offline(dataset, small, run, resume=True)

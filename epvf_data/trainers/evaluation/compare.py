@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,26 @@ from epvf_data import outputs
 from epvf_data.critics import CRITICS
 from epvf_data.errors import RunError
 from epvf_data.trainers.evaluation.evaluate import RESULT
-from epvf_data.trainers.offline.plot import COLOURS
+from epvf_data.trainers.offline.plot import COLOURS, save
 from epvf_data.trainers.offline.run import stored_run
+from epvf_data.trainers.offline.splits import SPLITS
+from epvf_data.untrusted import picture_text
 
 _READS = {"params": "parameters", "probe_actions": "stored actions"}
 
+_NUMBERS = {
+    **dict.fromkeys(("spearman", "r2"), float),
+    "interval": {"spearman": [float, float]},
+    "iqm": {"spearman": float},
+    "per_seed": {"spearman": [float]},
+    "top_tenth": {"spearman": float, "mean_absolute_error": float},
+    "regret": {"10": float},
+}
+_SPLIT = {"critic": _NUMBERS, "controls": {"ridge": _NUMBERS}, "seconds": float}  # of a report, where available
+_EVALUATION = {
+    "gradient": ({"cosine": float}, None),
+    "improvement": ({"stopped": {"gain": float}}, None),
+}
 _DRAWN = ("seed", "test_fraction", "architecture")  # settings that choose the test rows
 
 
@@ -39,6 +54,8 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
         for name, split in one["report"]["splits"].items():
             if split["available"]:
                 splits.setdefault(name, []).append(_line(one, split))
+    if not splits:
+        raise RunError("no split of these runs is available; their reports say why.")
     for name, lines in splits.items():
         controls: dict[str, dict[str, Any]] = {}
         for one in reports:
@@ -54,14 +71,22 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
 
 
 def _read(run: Path) -> dict[str, Any]:
-    try:
-        report = json.loads((run / "report.json").read_text())
-        evaluation = json.loads((run / RESULT).read_text()) if (run / RESULT).is_file() else {}
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{run} holds no report of an offline run that can be read ({error}); train or evaluate it first."
-        ) from error
+    """What a run says of itself, in the shapes that are used below."""
+    path, evaluated = run / "report.json", run / RESULT
+    if not os.path.lexists(path):
+        raise RunError(f"{run} holds no report of an offline run; train or evaluate it first.")
     settings = stored_run(run)
+    report, evaluation = rundir.read(path), rundir.read(evaluated) if os.path.lexists(evaluated) else {}
+    splits = report.get("splits", {})
+    right = rundir.fits(splits, {}) and all(
+        name in SPLITS
+        and rundir.fits(split, {"available": bool})
+        and (not split["available"] or rundir.fits(split, _SPLIT))
+        for name, split in splits.items()
+    )
+    if not right or not (evaluation == {} or rundir.fits(evaluation, _EVALUATION)):
+        name = RESULT if right else path.name
+        raise RunError(f"{run / name} is not what an evaluation of an offline run leaves; evaluate the run again.")
     config, content = settings["config"], settings["dataset"]["content"]
     return {"run": str(run), "report": report, "config": config, "content": content, "evaluation": evaluation}
 
@@ -110,11 +135,11 @@ def _draw(found: dict[str, Any], path: Path) -> None:
             colour = "grey" if line["run"] is None else COLOURS[0]
             axes.plot(line["interval"], [place, place], color=colour, linewidth=2, solid_capstyle="round")
             axes.plot([line["spearman"]], [place], "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(lines)), [label(line) for line in reversed(lines)], fontsize=8)
+        axes.set_yticks(range(len(lines)), [picture_text(label(line), 60) for line in reversed(lines)], fontsize=8)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(axis="x", alpha=0.2)
         axes.set_title(name, fontsize=10)
-    figure.savefig(path, format="png")
+    save(figure, path)
 
 
 def label(line: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from epvf_data.trainers.offline.plot import COLOURS
+from epvf_data.trainers.offline.plot import COLOURS, save
+from epvf_data.untrusted import picture_text
 
 
 def draw(
@@ -26,7 +27,8 @@ def draw(
     parts = [name for name in ("calibration", "gradient", "improvement") if found[name] is not None]
     figure = Figure(figsize=(5.2 * max(1, len(parts)), 4.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{found['critic']} ({found['loss']}), split {found['split']}: {found['run']}", fontsize=11)
+    title = f"{found['critic']} ({found['loss']}), split {found['split']}: {picture_text(found['run'], 120)}"
+    figure.suptitle(title, fontsize=11)
     axes = iter(np.atleast_1d(figure.subplots(1, max(1, len(parts)))))
     if found["calibration"] is not None:
         _calibration(next(axes), found["calibration"], np.abs(mean - true), spread)
@@ -34,7 +36,7 @@ def draw(
         _gradient(next(axes), found["gradient"])
     if found["improvement"] is not None:
         _improvement(next(axes), found["improvement"])
-    figure.savefig(path, format="png")
+    save(figure, path)
 
 
 def _calibration(axes: Axes, found: Mapping[str, Any], error: np.ndarray, spread: np.ndarray) -> None:

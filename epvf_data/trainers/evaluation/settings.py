@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_SEED, check_range
 from epvf_data.errors import ConfigError
 
 
@@ -27,18 +28,15 @@ class EvaluationConfig:
     env: str | None = None  # file.py:function, where the data set is of an environment of your own
 
     def __post_init__(self) -> None:
-        for name in ("policies", "starts", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        for name in ("pairs", "episodes"):
-            if (got := getattr(self, name)) is not None and got < 1:
-                raise ConfigError(f"{name} is {got}; it must be at least 1.")
+        check_range(self, "", 0, 100_000, "policies", "starts")
+        check_range(self, "", 1, 10**6, "pairs")
+        check_range(self, "", 1, 100_000, "steps")
+        check_range(self, "", 1, MAX_EPISODES, "episodes")
+        check_range(self, "", 0, MAX_SEED, "seed")
+        check_range(self, "", 0, MAX_FLOAT, "sigma", "step", above=True)
         if self.pairs < 2:
             raise ConfigError(
                 f"pairs is {self.pairs}; half of them are compared with the other half, so take 2 or more."
             )
-        for name in ("sigma", "step"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] < 1:
+        if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise ConfigError(f"steps is {list(self.steps)}; give whole numbers of at least 1, ascending.")

@@ -14,16 +14,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from epvf_data.critics import CRITICS, Critic, Params, combine, make_critic, make_loss, make_row, ridge
+from epvf_data.errors import RunError
 from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.fit import Fit, FitState, make_fit, make_optimiser
 from epvf_data.trainers.offline.batches import Shape, shape_epoch, stream_seed
-from epvf_data.trainers.offline.ground import Ground
+from epvf_data.trainers.offline.ground import Ground, restore_ground
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import Rows, Source
 
 _BLOCK = 1024  # rows predicted at a time; one shape, so one compilation
+FINAL = ("best", "best_epoch", "epoch", "seconds")  # fields of Progressed that a finished split keeps
 _CALIBRATION = 4096  # fitting rows that give an order the units of the return
 
 
@@ -176,24 +178,33 @@ def load_fitted(source: Source, name: str, config: OfflineConfig, directory: Pat
     folder = directory / "checkpoints" / name
     if checkpoint.latest(folder / "ground") is None:
         return None
-    ground = Ground(**checkpoint.restore(folder / "ground"))
+    ground = restore_ground(folder / "ground", source)
     setup = set_up(source, ground, config)
     if config.critic == "ridge":
         return FittedSplit(source, ground, config, setup, None, 0, [], float(ground.seconds), True)
-    shapes = template(setup, config)
     finished = checkpoint.latest(folder / "final") is not None
-    if finished:
-        names = ("best", "best_epoch", "epoch", "seconds")
-        stored = checkpoint.restore(folder / "final", {name: getattr(shapes, name) for name in names})
-    elif checkpoint.latest(folder / "epochs") is not None:
-        stored = checkpoint.restore(folder / "epochs", shapes)._asdict()
-    else:
+    if not finished and checkpoint.latest(folder / "epochs") is None:
         return None
+    stored = restore_progress(folder / ("final" if finished else "epochs"), setup, config, FINAL if finished else ())
+    if not checkpoint.finite(stored["best"]):
+        raise RunError(f"{folder} holds critics whose parameters are not finite; train the run again.")
     seconds = float(ground.seconds) + float(stored["seconds"])
     best_epochs = [int(epoch) for epoch in stored["best_epoch"]]
     return FittedSplit(
         source, ground, config, setup, stored["best"], int(stored["epoch"]), best_epochs, seconds, finished
     )
+
+
+def restore_progress(folder: Path, setup: Setup, config: OfflineConfig, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of Progressed, or those named, as stored. Raises RunError for counters that no training reaches."""
+    shapes = template(setup, config)._asdict()
+    found = checkpoint.restore(folder, {name: shapes[name] for name in names or shapes})
+    epoch, best = int(found["epoch"]), found["best_epoch"]
+    if not (0 <= best.min() <= best.max() <= epoch <= setup.epochs and 0 <= found["seconds"] < np.inf):
+        raise RunError(
+            f"{folder} is of epoch {epoch} of {setup.epochs}, which no training leaves; train the run again."
+        )
+    return found
 
 
 def outputs_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from jaxtyping import Float
 
 from epvf_data.critics import Params, Scale
 from epvf_data.critics.ridge import fit_ridge
+from epvf_data.errors import RunError
+from epvf_data.trainers import checkpoint
+from epvf_data.trainers.checkpoint import Leaf
 from epvf_data.trainers.offline.source import Rows, Source, measure_scales
 from epvf_data.trainers.offline.splits import Split
 
@@ -64,6 +68,28 @@ def lay_ground(source: Source, split: Split) -> Ground:
         reach=np.array([targets[train].min(), targets[train].max()]),
         seconds=np.array(time.perf_counter() - started),
     )
+
+
+def restore_ground(folder: Path, source: Source) -> Ground:
+    """The ground of a split as stored. Raises RunError unless it is one of these rows."""
+    single, double, whole = Leaf((), np.float32), Leaf((), np.float64), Leaf((), np.int64)
+    vectors = {str(place): Leaf((size,), np.float32) for place, size in enumerate(source.sizes)}
+    shapes: dict[str, Any] = dict.fromkeys(Split._fields, Leaf((None,), np.int64, most=len(source.labels)))
+    shapes["scale"] = {
+        place: dict(zip(Scale._fields, (vector, vector, single, single), strict=True))
+        for place, vector in vectors.items()
+    }
+    shapes["ridge"] = {
+        place: {"weights": vector, "bias": single, "penalty": double, "rows": whole}
+        for place, vector in vectors.items()
+    }
+    ground = Ground(**checkpoint.restore(folder, {**shapes, "reach": Leaf((2,), np.float64), "seconds": double}))
+    ascending = all((np.diff(part) > 0).all() and part[0] >= 0 for part in ground.split)
+    inside = ascending and all(part[-1] < len(source.labels) for part in ground.split)
+    spreads = [spread for scale in ground.scales for spread in (scale.theta_std, scale.return_std)]
+    if not inside or not checkpoint.finite(ground) or not all((spread > 0).all() for spread in spreads):
+        raise RunError(f"{folder} holds rows or scales that no training leaves; train the run again.")
+    return ground
 
 
 def _ridge(

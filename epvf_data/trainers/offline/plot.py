@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from epvf_data.untrusted import picture_text
+
 TITLES = {
     "iid": "held-out policies of {} families",
     "lineage": "policies of {} held-out families",
@@ -20,6 +23,7 @@ TITLES = {
     "architecture": "policies of a held-out architecture, {} families",
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # safe for the colour-blind
+MOST_SOURCES = 12  # in the legend; the rest is one group
 MANY = 3000  # points of one colour; beyond it single points hide how many there are
 
 
@@ -41,7 +45,7 @@ def draw(panels: list[Panel], critic: str, heading: str, path: Path) -> None:
     """Writes a PNG, one panel a split: identity line, points coloured by source or, where there are many, density."""
     figure = Figure(figsize=(5.4 * len(panels) + 0.4, 5.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(heading, fontsize=12)
+    figure.suptitle(picture_text(heading, 200), fontsize=12)
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         _points(figure, axes, panel)
         _frame(axes, panel)
@@ -54,20 +58,29 @@ def draw(panels: list[Panel], critic: str, heading: str, path: Path) -> None:
             f"Spearman {panel.spearman:.2f}, R² {panel.r2:.2f}{mean_of}\nridge: Spearman {panel.ridge_spearman:.2f}",
             fontsize=10,
         )
-    figure.savefig(path, format="png")
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the PNG; characters that the font lacks are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(path, format="png")
 
 
 def _points(figure: Figure, axes: Axes, panel: Panel) -> None:
-    names, counts = np.unique(panel.sources, return_counts=True)
+    short = {name: picture_text(name, 30) for name in set(panel.sources)}
+    names, source, counts = np.unique([short[name] for name in panel.sources], return_inverse=True, return_counts=True)
     if counts.max() > MANY:
         mesh = axes.hexbin(panel.true, panel.predicted, gridsize=60, norm=LogNorm(), cmap="viridis", mincnt=1)
         figure.colorbar(mesh, ax=axes, label="policies in a cell", shrink=0.8)
         return
     size = float(np.clip(3000 / len(panel.true), 4, 24))
-    source = np.asarray(panel.sources)
     order = np.argsort(-counts)  # rare sources last, on top
-    for place, index in enumerate(order):
-        rows = source == names[index]
+    groups = [(str(names[index]), source == index) for index in order[:MOST_SOURCES]]
+    if len(rest := order[MOST_SOURCES:]):
+        groups.append((f"{len(rest)} others", np.isin(source, rest)))
+    for place, (name, rows) in enumerate(groups):
         axes.scatter(
             panel.true[rows],
             panel.predicted[rows],
@@ -75,7 +88,7 @@ def _points(figure: Figure, axes: Axes, panel: Panel) -> None:
             alpha=0.55,
             linewidths=0,
             color=COLOURS[place % len(COLOURS)],
-            label=f"{names[index]} ({counts[index]:,})",
+            label=f"{name} ({rows.sum():,})",
         )
 
 

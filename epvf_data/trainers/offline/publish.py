@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from epvf_data.critics import CRITICS
 from epvf_data.envs import make, ships
+from epvf_data.errors import RunError
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.trainers import rundir
@@ -84,6 +85,8 @@ def _judge(
         "ridge": found.ridge(test),
         "mean": np.full((1, len(test)), float(found.ground.scales[0].return_mean)),
     }
+    if not all(np.isfinite(one).all() for one in predictions.values()):
+        raise RunError(f"the critics of the {name} split predict returns that are not finite; train the run again.")
     vary, variances = chance(opened, source)
     judged = judge(
         name,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from epvf_data.config import build, to_dict
 from epvf_data.critics import CRITICS
-from epvf_data.errors import DatasetError, RunError
+from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
@@ -22,6 +23,7 @@ from epvf_data.trainers.offline.splits import make_split
 from epvf_data.trainers.offline.train import fit_split
 
 Progress = Callable[[dict[str, Any]], None]
+_LONGEST = 4096  # characters of a path
 
 
 def train_offline(
@@ -85,8 +87,8 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
     directory = Path(run_dir)
     stored = stored_run(directory)
     config = build(OfflineConfig, stored["config"])
-    where = stored["dataset"]["path"] if dataset is None else dataset
-    opened = reader.open(where) if isinstance(where, (str, Path)) else where
+    opened = _own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
+    opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
     rundir.check_same(directory, stored, _settings(opened, config))
     source = _source(opened, config)
     fitted: dict[str, FittedSplit | str] = {}
@@ -101,10 +103,35 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
 
 def stored_run(directory: Path) -> dict[str, Any]:
     """What config.json holds. Raises RunError where it is of another kind of run, or none."""
-    found = rundir.read_run(directory, OfflineConfig)
+    found = rundir.read_run(directory)
     if "dataset" not in found:
         raise RunError(f"{directory} holds no run of offline training; name one that `train-offline` has left.")
-    return found
+    try:
+        build(_Rows, found["dataset"] if isinstance(found["dataset"], dict) else {})
+    except (ConfigError, TypeError) as error:
+        raise RunError(f"{directory} does not say which rows it was trained on; start a new run.") from error
+    return {**found, "config": rundir.stored_settings(directory, OfflineConfig, found["config"])}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows a run was trained on."""
+
+    path: str
+    content: str
+
+
+def _own_rows(directory: Path, path: str) -> Dataset:
+    """The data set that a run names. Whoever sent the run chose the name: only what a data set says of itself is read
+    before its content is known to be that of the run's rows."""
+    if not path.isprintable() or len(path) > _LONGEST or not Path(path).is_absolute():
+        raise RunError(f"{directory} names no data set by its path; say where it lies with --where.")
+    try:
+        return reader.open(path)
+    except DatasetError as error:
+        raise RunError(
+            f"the data set of {directory} cannot be opened; say where it lies with --where, if it has moved: {error}"
+        ) from error
 
 
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from epvf_data.config import MAX_FLOAT, check_range
 from epvf_data.critics import CRITICS, CriticSettings
 from epvf_data.critics.settings import check_one_of
 from epvf_data.errors import ConfigError
 from epvf_data.trainers.offline.splits import SPLITS, parse_splits
 
 TARGETS = ("mean return over episodes",)
+MAX_MEMBERS, MAX_OUTPUTS = 1_000, 100_000  # critics side by side, and numbers that all of them give for a policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +47,24 @@ class OfflineConfig(CriticSettings):
             parse_splits(self.split)
         except ValueError as error:
             check_one_of("split", str(error), (*SPLITS, "both", "all"))
-        for name in ("seeds", "epochs", "patience", "batch_size", "resamples"):
-            got = getattr(self, name)
-            if got is not None and got < 1:
-                raise ConfigError(f"{name} is {got}; it must be at least 1.")
+        if self.widths is not None and any(not isinstance(width, int) for width in self.widths):
+            raise ConfigError(f"the critic's widths are {self.widths!r}; each must be a whole number of at least 1.")
+        check_range(self, "", 1, MAX_MEMBERS, "seeds")
+        check_range(self, "", 1, 10**6, "epochs", "patience")
+        check_range(self, "", 1, 10**7, "batch_size")
+        check_range(self, "", 1, 100_000, "resamples")
+        check_range(self, "", 0, MAX_FLOAT, "learning_rate", "clip", above=True)
+        check_range(self, "", 0, MAX_FLOAT, "weight_decay", "checkpoint_seconds")
+        check_range(self, "", 0, 1 << 63, "seed", "device_bytes")
         for name in ("test_fraction", "validation_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("seed", "weight_decay", "checkpoint_seconds", "device_bytes"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        if self.widths is not None and any(not isinstance(width, int) or width < 1 for width in self.widths):
-            raise ConfigError(f"the critic's widths are {self.widths!r}; each must be a whole number of at least 1.")
+        outputs = self.members * (self.bins if self.loss == "hl-gauss" else 1)
+        if self.members > MAX_MEMBERS or outputs > MAX_OUTPUTS:
+            raise ConfigError(
+                f"seeds × ensemble is {self.members:,}, which give {outputs:,} numbers for a policy; at most "
+                f"{MAX_MEMBERS:,} critics and {MAX_OUTPUTS:,} numbers are allowed."
+            )
         if self.critic == "ridge" and (self.loss, self.ensemble) != ("mse", 1):
             raise ConfigError("the ridge is solved in closed form; leave loss and ensemble alone, or take linear.")
 

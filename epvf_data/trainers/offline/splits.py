@@ -10,6 +10,7 @@ from jaxtyping import Int
 from epvf_data.errors import DatasetError
 from epvf_data.store.splits import split_by_lineage, split_iid
 from epvf_data.trainers.offline.source import Rows, Source
+from epvf_data.untrusted import printable, shown
 
 # Name → what the test rows are, as a sentence about the critic begins.
 SPLITS = {
@@ -88,7 +89,11 @@ def _hold_out(source: Source, name: str, fraction: float, seed: int, wanted: str
             )
         return train, test
     if name == "source":
-        what, (names, labels) = "sources of policies", np.unique(source.kinds, return_inverse=True)
+        what, names = "sources of policies", sorted({*source.kinds})
+        number = {
+            name: place for place, name in enumerate(names)
+        }  # an array of names would have the longest one's size
+        labels = np.array([number[name] for name in source.kinds])
     else:
         what, labels = "architectures", source.places(np.arange(count))
         names = [spec.id for spec in source.specs]
@@ -100,7 +105,8 @@ def _hold_out(source: Source, name: str, fraction: float, seed: int, wanted: str
             place for place, one in enumerate(names) if one == wanted or (name != "source" and one.startswith(wanted))
         ]
         if len(fitting) != 1:
-            raise DatasetError(f"held_out is {wanted!r}, and these {what} are {', '.join(one[:16] for one in names)}.")
+            known = ", ".join(printable(one, 16) for one in names[:20])
+            raise DatasetError(f"held_out is {shown(wanted)}, and these {what} are {known}.")
         chosen = fitting[0]
     test = labels == chosen
     return np.flatnonzero(~test), np.flatnonzero(test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,21 @@ from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.fit import FitState
 from epvf_data.trainers.offline.batches import Stream, epoch_order
 from epvf_data.trainers.offline.fitted import (
+    FINAL,
     FittedSplit,
     Progressed,
     Setup,
     load_fitted,
     member_keys,
     outputs_of,
+    restore_progress,
     set_up,
-    template,
 )
-from epvf_data.trainers.offline.ground import Ground, lay_ground
+from epvf_data.trainers.offline.ground import Ground, lay_ground, restore_ground
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import Source
 from epvf_data.trainers.offline.splits import Split
 
-_FINAL = ("best", "best_epoch", "epoch", "seconds")  # fields of Progressed that a finished split keeps
 _PAIRS = 4096  # validation rows whose order is judged pair by pair
 
 Progress = Callable[[dict[str, Any]], None]
@@ -45,10 +45,10 @@ def fit_split(
     folder = directory / "checkpoints" / name
     if checkpoint.latest(folder / "ground") is None:
         checkpoint.save(folder / "ground", 0, lay_ground(source, split)._asdict())
-    ground = Ground(**checkpoint.restore(folder / "ground"))
+    ground = restore_ground(folder / "ground", source)
     if config.critic != "ridge" and checkpoint.latest(folder / "final") is None:
         done = _train(source, name, ground, config, directory, progress)
-        checkpoint.save(folder / "final", int(done.epoch), {name: getattr(done, name) for name in _FINAL})
+        checkpoint.save(folder / "final", int(done.epoch), {name: getattr(done, name) for name in FINAL})
     checkpoint.remove(folder / "epochs")
     fitted = load_fitted(source, name, config, directory)
     assert fitted is not None  # its checkpoint was just written
@@ -76,8 +76,8 @@ def _train(
     if checkpoint.latest(folder) is None:
         now = _start(setup, config)
     else:
-        now = checkpoint.restore(folder, template(setup, config))
-    rundir.rewind_metrics(directory, lambda line: line["split"] != name or line["epoch"] <= int(now.epoch))
+        now = Progressed(**restore_progress(folder, setup, config))
+    rundir.rewind_metrics(directory, lambda line: line.get("split") != name or _reached(line, int(now.epoch)))
     run_epoch = _epoch_runner(source, ground, config, setup)
     started = saved = time.perf_counter()
     before = float(now.seconds)
@@ -106,6 +106,11 @@ def _train(
             checkpoint.save(folder, epoch, now)
             saved = time.perf_counter()
     return now
+
+
+def _reached(line: Mapping[str, Any], epoch: int) -> bool:
+    """Whether a line of metrics tells of an epoch up to this one."""
+    return rundir.fits(line, {"epoch": int}) and line["epoch"] <= epoch
 
 
 def _epoch_runner(source: Source, ground: Ground, config: OfflineConfig, setup: Setup) -> Callable[..., Any]:

@@ -22,7 +22,9 @@ class Journal:
         """Lines after `iteration` belong to work that a kill undid, and go."""
         self.directory, self.tensorboard, self.resumed_at = directory, tensorboard, iteration
         self.writers: dict[int, Any] = {}
-        rundir.rewind_metrics(directory, lambda line: line["iteration"] <= iteration)
+        rundir.rewind_metrics(
+            directory, lambda line: rundir.fits(line, {"iteration": int}) and line["iteration"] <= iteration
+        )
 
     def write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """One line for each seed; NaN and infinity become null. Raises StorageError."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from epvf_data import config as configuration
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, EnvironmentMismatchError
+from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import now, provenance
 from epvf_data.recording.probes import probing_states
@@ -18,6 +18,7 @@ from epvf_data.store import reader
 from epvf_data.store.creation import unmade
 from epvf_data.store.schema import Lineage, Rows, policy_id
 from epvf_data.store.writer import Writer
+from epvf_data.trainers import rundir
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.loop import Rollouts
 from epvf_data.trainers.online.settings import OnlineConfig
@@ -118,4 +119,8 @@ def _check(path: Path, env: Env, spec: PolicySpec, run: str) -> int:
             f"{path} holds policies {others[0].spec}, this run has {spec}; give another --record."
         )
     mine = [commit.provenance for commit in dataset.commits if commit.provenance.get("run") == run]
+    if not all(rundir.fits(made.get("iterations"), [int, int]) for made in mine):
+        raise DatasetError(
+            f"{path} holds commits of this run that do not say of which iterations; give another --record."
+        )
     return max((made["iterations"][1] for made in mine), default=0)

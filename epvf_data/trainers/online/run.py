@@ -15,7 +15,7 @@ import numpy as np
 from epvf_data import envs
 from epvf_data.config import build, to_dict
 from epvf_data.envs import Env
-from epvf_data.errors import RunError
+from epvf_data.errors import EnvironmentMismatchError, RunError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import resolve_backend
@@ -27,6 +27,7 @@ from epvf_data.trainers.online.record import Recorder
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.standing import Standing, account, active, begin, restored
 from epvf_data.trainers.online.warm import warm_up
+from epvf_data.untrusted import printable
 
 Progress = Callable[[dict[str, Any]], None]
 CHECKPOINTS, POLICIES, REPORT = "checkpoints", "policies", "report.json"
@@ -121,9 +122,28 @@ def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
     return env, config.policy.spec(env), resolve_backend(env, config.backend)
 
 
-def read_config(run_dir: str | Path) -> OnlineConfig:
-    """The settings of a run."""
-    return build(OnlineConfig, rundir.read_run(Path(run_dir))["config"])
+def read_config(run_dir: str | Path, env: str | None = None) -> OnlineConfig:
+    """The settings of a run. Where it is of an environment of the user's own, `env` names that one again.
+
+    Raises RunError where there is no run of online training, and EnvironmentMismatchError where only the run's file
+    names code: it may be a stranger's.
+    """
+    stored = stored_run(Path(run_dir))["config"]
+    if env is None and not envs.known(stored["env"]):
+        raise EnvironmentMismatchError(
+            f"{run_dir} is of {printable(stored['env'])}, which is none of this package's environments; name your own "
+            'one, as in env="my_env.py:make".'
+        )
+    return build(OnlineConfig, stored, {} if env is None else {"env": env})
+
+
+def stored_run(directory: Path) -> dict[str, Any]:
+    """What config.json holds. Raises RunError where it is of another kind of run, or none."""
+    found = rundir.read_run(directory)
+    shape = {"env_digest": str, "backend": str, "run": str, "record": (str, None), "warm_start": (str, None)}
+    if not rundir.fits(found, shape):
+        raise RunError(f"{directory} holds no run of online training; choose another directory.")
+    return {**found, "config": rundir.stored_settings(directory, OnlineConfig, found["config"])}
 
 
 def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_start: Any) -> dict[str, Any]:
@@ -144,9 +164,7 @@ def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_st
 
 def _check_same(directory: Path, settings: dict[str, Any]) -> str:
     """The identity that the run was given when it began. Raises RunError unless it is a run of these settings."""
-    stored = rundir.read_run(directory, OnlineConfig)
-    if "env_digest" not in stored:
-        raise RunError(f"{directory} holds no run of online training; choose another directory.")
+    stored = stored_run(directory)
     names = ("env_digest", "backend", "record", "warm_start")
     plain = lambda found: {  # noqa: E731
         "config": {

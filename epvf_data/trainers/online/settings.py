@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epvf_data import config as configuration
+from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.critics import CRITICS, CriticSettings
 from epvf_data.critics.settings import check_one_of
 from epvf_data.envs import check_name
@@ -24,20 +25,7 @@ UNSCALED = ("statistics", "probing", "unf", CLOSED)
 INPUTS = ("raw", "centred")
 TARGETS = ("raw", "scaled", "standardised", "ranks")
 PRESETS = Path(str(resources.files("epvf_data.trainers"))) / "online" / "presets"
-
-
-def _at_least(item: Any, table: str, least: float, *names: str) -> None:
-    for name in names:
-        got = getattr(item, name)
-        if got is not None and not got >= least:
-            raise ConfigError(f"{table}{name} is {got}; it must be at least {least:g}.")
-
-
-def _positive(item: Any, table: str, *names: str) -> None:
-    for name in names:
-        got = getattr(item, name)
-        if got is not None and not got > 0:
-            raise ConfigError(f"{table}{name} is {got}; it must be above 0.")
+MAX_COUNT = 10**6  # of steps within an iteration, of iterations to a log entry
 
 
 @dataclass(frozen=True)
@@ -54,9 +42,9 @@ class ExplorationConfig:
 
     def __post_init__(self) -> None:
         check_one_of("perturbation law", self.law, LAWS)
-        _positive(self, "exploration.", "scale", "clip_noise")
-        _at_least(self, "exploration.", 1, "policies")
-        _at_least(self, "exploration.", 0, "floor")
+        check_range(self, "exploration.", 0, MAX_FLOAT, "scale", "clip_noise", above=True)
+        check_range(self, "exploration.", 0, MAX_FLOAT, "floor")
+        check_range(self, "exploration.", 1, MAX_WORLDS, "policies")
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,8 @@ class ReplayConfig:
     batch_size: int | None = None  # rows of a critic step, drawn without replacement; None: as many as envs
 
     def __post_init__(self) -> None:
-        _at_least(self, "replay.", 1, "capacity", "batch_size")
+        check_range(self, "replay.", 1, 1000 * MAX_WORLDS, "capacity")
+        check_range(self, "replay.", 1, MAX_WORLDS, "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +78,10 @@ class CriticConfig(CriticSettings):
         check_one_of("critic", self.name, LEARNERS)
         check_one_of("critic.inputs", self.inputs, INPUTS)
         check_one_of("critic.target", self.target, TARGETS)
-        _at_least(self, "critic.", 1, "steps", "warm_steps")
-        _at_least(self, "critic.", 0, "weight_decay")
-        _positive(self, "critic.", "learning_rate", "clip", "penalty")
+        check_range(self, "critic.", 1, MAX_COUNT, "steps")
+        check_range(self, "critic.", 1, 1000 * MAX_COUNT, "warm_steps")
+        check_range(self, "critic.", 0, MAX_FLOAT, "weight_decay")
+        check_range(self, "critic.", 0, MAX_FLOAT, "learning_rate", "clip", "penalty", above=True)
         if self.inputs == "centred" and self.name in UNSCALED:
             raise ConfigError(f"critic {self.name} reads policies as they are; leave critic.inputs at raw.")
         if self.name == CLOSED and (self.loss, self.ensemble) != ("mse", 1):
@@ -115,11 +105,11 @@ class ImprovementConfig:
 
     def __post_init__(self) -> None:
         check_one_of("optimiser", self.optimiser, OPTIMISERS)
-        _at_least(self, "improvement.", 1, "steps")
-        _at_least(self, "improvement.", 0, "weight_decay", "beta1", "beta2")
-        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "final_at", "weight_clip", "trust")
-        if self.final_at > 1:
-            raise ConfigError(f"improvement.final_at is {self.final_at}; it is a share of the budget, at most 1.")
+        check_range(self, "improvement.", 1, MAX_COUNT, "steps")
+        check_range(self, "improvement.", 0, MAX_FLOAT, "weight_decay", "beta1", "beta2")
+        rates = ("learning_rate", "final_learning_rate", "weight_clip", "trust")
+        check_range(self, "improvement.", 0, MAX_FLOAT, *rates, above=True)
+        check_range(self, "improvement.", 0, 1, "final_at", above=True)  # a share of the budget
 
 
 @dataclass(frozen=True)
@@ -152,10 +142,16 @@ class OnlineConfig:
     def __post_init__(self) -> None:
         check_name(self.env)
         check_one_of("algorithm", self.algorithm, ALGORITHMS)
-        _at_least(self, "", 1, "envs", "episodes", "horizon", "iterations", "env_steps", "seeds", "log_every")
-        _at_least(self, "", 1, "evaluation_episodes")
-        _at_least(self, "", 0, "seed", "checkpoint_seconds", "snapshots")
-        _positive(self, "", "init_scale")
+        check_range(self, "", 1, MAX_WORLDS, "envs")
+        check_range(self, "", 1, MAX_EPISODES, "episodes", "evaluation_episodes")
+        check_range(self, "", 1, MAX_HORIZON, "horizon")
+        check_range(self, "", 1, MAX_STEPS, "iterations", "env_steps")
+        check_range(self, "", 1, 1_000, "seeds")
+        check_range(self, "", 1, MAX_COUNT, "log_every")
+        check_range(self, "", 0, MAX_SEED, "seed")
+        check_range(self, "", 0, 100_000, "snapshots")
+        check_range(self, "", 0, MAX_FLOAT, "checkpoint_seconds")
+        check_range(self, "", 0, MAX_FLOAT, "init_scale", above=True)
         self._check_together()
 
     def _check_together(self) -> None:

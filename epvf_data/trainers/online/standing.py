@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from epvf_data.errors import ArchitectureMismatchError
+from epvf_data.errors import ArchitectureMismatchError, RunError
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers.online.loop import Chunk, iteration_of
@@ -65,7 +65,14 @@ def begin(state: State, config: OnlineConfig, spec: PolicySpec) -> Standing:
 
 
 def restored(tree: dict[str, Any]) -> Standing:
-    """The state goes back to the device; the counters stay on the host, where they have 64 bits."""
+    """The state goes back to the device; the counters stay on the host, where they have 64 bits.
+
+    Raises RunError for counters that no training reaches.
+    """
+    state, seconds = tree["state"], tree["seconds"]
+    counted = min(state.iteration.min(), tree["env_steps"].min()) >= 0 and 0 <= seconds < np.inf
+    if not counted or not ((state.fraction >= 0) & (state.fraction < np.inf)).all():
+        raise RunError("the checkpoint has counters that no training reaches; start a new run.")
     return Standing(**{**tree, "state": jax.tree.map(jax.numpy.asarray, tree["state"])})
 
 

@@ -1,0 +1,217 @@
+"""What a stranger's folder of a figure cannot do, to `reproduce` and to what goes on with its runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from epvf_data.errors import EpvfError
+from epvf_data.reproduction import reproduce
+from epvf_data.trainers.online.run import read_config, train_online
+from epvf_data.trainers.online.settings import online_config
+
+
+def helper() -> ModuleType:
+    path = Path(__file__).parent.parent / "trainers" / "hostile_runs.py"
+    source = importlib.util.spec_from_file_location("hostile_runs", path)
+    assert source is not None
+    assert source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    return module
+
+
+corpus = helper()
+change, put, link, special = corpus.change, corpus.put, corpus.link, corpus.special
+PLAN = {
+    **{"figure": "fig1", "scale": "cpu", "command": "epvf-data reproduce fig1", "date": "2026-01-01"},
+    **{"commands": ["epvf-data reproduce fig1"], "left_out": {}, "versions": {"jax": "1"}},
+    "hardware": {"processor": "a", "cores": 2, "device": "cpu"},
+}
+IDENTITY = {"env_digest": "x", "backend": "native", "run": "x", "record": None, "warm_start": None}
+EVIL = "import pathlib; pathlib.Path('pwned').touch()\n"
+
+
+@pytest.fixture
+def figure(tmp_path, sim, monkeypatch):
+    """A folder with two runs and a plan; everything happens in the folder above it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "thesis.txt").write_text("precious")
+    (tmp_path / "evil.py").write_text(EVIL + "def make(): ...\n")
+    for envs in (1, 2):
+        config = sim.settings(env="cartpole", envs=envs, seeds=2)
+        run = sim.write_run(tmp_path / "fig" / "runs" / f"envs-{envs}", config)
+        change("config.json", lambda it: {**it, **IDENTITY})(run)
+        (run / corpus.GROUND / "0").mkdir(parents=True)
+    (tmp_path / "fig" / "plan.json").write_text(json.dumps(PLAN))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "fig"
+
+
+def draw(out: Path):
+    return reproduce("fig1", "cpu", out, redraw=True)
+
+
+def resume(out: Path):
+    return train_online(online_config("cartpole-paper", envs=1, seeds=2), out / "runs" / "envs-1", resume=True)
+
+
+VERBS = (draw, resume, lambda out: read_config(out / "runs" / "envs-1"))
+
+
+def refusal(verb, out: Path) -> str | None:
+    with corpus.Watch() as watch:
+        try:
+            verb(out)
+            text = None
+        except EpvfError as error:
+            text = str(error)
+    assert watch.seconds < 30
+    assert watch.megabytes < 300
+    assert text is None or (text.isprintable() and len(text) < 800), text
+    assert (out.parent / "outside" / "thesis.txt").read_text() == "precious"
+    assert not (out.parent / "pwned").exists()
+    return text
+
+
+RUN = {
+    **{f"config.json: {name}": (put("config.json", data), words) for name, (data, words) in corpus.BYTES.items()},
+    **{
+        f"{name} is {str(value)[:20]}": (corpus.setting(name, value), "cannot be used|holds no run")
+        for name, value in (
+            *(("seeds", 10**9), ("seeds", "x"), ("envs", -1), ("iterations", 10**39), ("policy", 5)),
+            *(("critic", []), ("env", 7), ("env", "nope"), ("algorithm", "x" * 10**6), ("nope", 1)),
+            *(("log_every", 0), ("horizon", "x"), ("seed", 10**12), ("policy", {"hidden": "x"})),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", corpus.FILES)
+def test_links_special_files_and_unknown_shapes(figure, name):
+    spoil, _ = corpus.FILES[name]
+    shutil.move(figure.parent / "outside", figure / "runs" / "outside")  # where the links point to
+    spoil(figure / "runs" / "envs-1")
+    shutil.copytree(figure / "runs" / "outside", figure.parent / "outside")
+    for verb in VERBS:
+        assert refusal(verb, figure), name
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_settings_of_runs(figure, name):
+    spoil, words = RUN[name]
+    spoil(figure / "runs" / "envs-1")
+    texts = [refusal(verb, figure) for verb in VERBS]
+    assert all(texts), texts
+    assert any(re.search(words, str(text)) for text in texts), texts
+
+
+def test_code_that_a_run_names_is_not_run(figure):
+    corpus.setting("env", "evil.py:make")(figure / "runs" / "envs-1")
+    for verb in VERBS:
+        assert "none of this package" in str(refusal(verb, figure)) or verb is resume
+    assert read_config(figure / "runs" / "envs-1", env="cartpole").env == "cartpole"
+
+
+FIGURE = {
+    "runs elsewhere": lambda out: (shutil.move(out / "runs", out / "x"), link("runs", "x")(out)),
+    "a run elsewhere": lambda out: (
+        shutil.move(out / "runs" / "envs-1", out / "x"),
+        link("runs/envs-1", "../x")(out),
+    ),
+    "seeds elsewhere": lambda out: (
+        shutil.move(out / "runs" / "envs-1", out / "x"),
+        (out / "runs" / "envs-1").mkdir(),
+        link("runs/envs-1/seed-0", "../../x")(out),
+    ),
+    "runs are a file": lambda out: (shutil.rmtree(out / "runs"), put("runs", b"")(out)),
+    "a note that is a link": link("runs/envs-4.failed.txt", "../../outside/thesis.txt"),
+    "a note that is a pipe": special("runs/envs-4.failed.txt", os.mkfifo),
+    "a plan that is a link": lambda out: (put("x", json.dumps(PLAN).encode())(out), link("plan.json", "x")(out)),
+    "a plan that is a pipe": special("plan.json", os.mkfifo),
+    "a plan of many levels": put("plan.json", corpus.deep()),
+    "a plan of another figure": change("plan.json", lambda it: it.__setitem__("figure", corpus.ESCAPE)),
+    "a picture that is a link": link("figure.png", "../outside/thesis.txt"),
+    "a report that is a link": link("report.md", "../outside/thesis.txt"),
+    "data that are a link": link("data.json", "../outside/thesis.txt"),
+    **{
+        f"{key} is {str(value)[:20]}": change("plan.json", lambda it, k=key, v=value: it.__setitem__(k, v))
+        for key, value in (
+            *(("commands", "x"), ("commands", [1]), ("versions", []), ("versions", {"jax": 1})),
+            *(("hardware", {}), ("hardware", None), ("left_out", {"envs-4": 5}), ("date", 5)),
+        )
+    },
+    "an endless line": put("runs/envs-1/metrics.jsonl", b"x" * (2 << 20)),
+    "versions of many levels": put("runs/envs-1/versions.json", corpus.deep()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURE)
+def test_figures_of_strangers(figure, name):
+    FIGURE[name](figure)
+    assert refusal(draw, figure), name
+
+
+def lines(**more) -> bytes:
+    """What a seed logged, with some numbers changed in every second line."""
+    found = []
+    for at in range(1, 400):
+        line = {"seed": 0, "iteration": at, "env_steps": 10 * at, "return_perturbed": 1.0, "return_unperturbed": 2.0}
+        found.append(json.dumps(line | {name: value(at) if callable(value) else value for name, value in more.items()}))
+    return "\n".join(found).encode()
+
+
+STRANGE = {
+    "many seeds": lines(seed=lambda at: at * 7919),
+    "seeds of words": lines(seed="x"),
+    "wild returns": lines(return_perturbed=1e300),
+    "returns of words": lines(return_perturbed="x"),
+    "wild steps": lines(env_steps=1e29),
+    "steps that go back": lines(env_steps=lambda at: -at),
+    "no steps": lines(env_steps=None),
+    "wild iterations": lines(iteration=10**39),
+    "iterations all alike": lines(iteration=1),
+    "lists": b"[]\n" * 100,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_metrics_cannot_break_a_drawing(figure, name, monkeypatch):
+    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data, path: path.write_bytes(b""))
+    put("runs/envs-1/metrics.jsonl", STRANGE[name])(figure)
+    assert refusal(draw, figure) is None
+    json.loads((figure / "data.json").read_text())
+
+
+def test_words_of_a_plan_are_no_markup(figure, monkeypatch):
+    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data, path: path.write_bytes(b""))
+    evil = "![x](http://evil/x.png) `<script>` " + corpus.ESCAPE
+    stranger = PLAN | {"commands": [evil], "date": evil, "left_out": {"envs-4": evil}, "versions": {"jax": evil}}
+    (figure / "plan.json").write_text(json.dumps(stranger | {"hardware": {**PLAN["hardware"], "processor": evil}}))
+    put("runs/envs-8.failed.txt", evil.encode())(figure)
+    put("runs/envs-1/versions.json", json.dumps({"jax": evil, "x" * 10**6: None}).encode())(figure)
+    assert refusal(draw, figure) is None
+    text = (figure / "report.md").read_text()
+    assert all(line.isprintable() for line in text.splitlines())
+    outside_code = re.sub(r"`[^`]*`", "", text.replace("figure.png)", ""))
+    assert "![x](" not in outside_code
+    assert "<script>" not in outside_code
+    assert (figure / "data.json").stat().st_size < 10**6
+
+
+def test_the_users_own_files_stay(tmp_path, sim):
+    for name in ("report.md", "figure.png", "data.json"):
+        out = tmp_path / name.replace(".", "-")
+        out.mkdir()
+        (out / name).write_text("mine")
+        with pytest.raises(EpvfError, match="exists already|choose another|lost its plan|nothing to draw"):
+            reproduce("fig1", "cpu", out, redraw=True)
+        assert (out / name).read_text() == "mine"
