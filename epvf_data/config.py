@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import tomllib
 import types
 import typing
@@ -16,8 +17,13 @@ from typing import Any, TypeVar
 
 from epvf_data import untrusted
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import printable, shown
 
 T = TypeVar("T")
+
+MAX_TEXT = 4096  # characters of a setting, a file's name for example
+MAX_LIST = 10_000  # entries of a setting
+MAX_LEVELS = 16  # of a dotted name
 
 
 def build(cls: type[T], *layers: Mapping[str, Any]) -> T:
@@ -37,12 +43,14 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1}` → {"a": {"b": 1}}."""
+    """`{"a.b": 1}` → {"a": {"b": 1}}. Raises ConfigError for a name of many dots."""
     result: dict[str, Any] = {}
     for name, value in dotted.items():
         layer: dict[str, Any] = {}
         node = layer
-        *parents, last = name.strip().split(".")
+        *parents, last = name.split(".")
+        if len(parents) >= MAX_LEVELS:
+            raise ConfigError(f"there is no setting {printable(name)}; it has {len(parents)} dots.")
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = value
@@ -68,16 +76,36 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for override in overrides:
         path, equals, text = override.partition("=")
+        path = path.strip()
         if not equals or not path:
-            raise ConfigError(f"got --set {override!r}; write it as --set key=value or --set table.key=value.")
+            raise ConfigError(f"got --set {shown(override)}; write it as --set key=value or --set table.key=value.")
         try:
-            value = untrusted.parse_toml(f"value = {text}".encode(errors="replace"), f"--set {path}")["value"]
+            data, where = f"value = {text}".encode(errors="replace"), f"--set {printable(path)}"
+            value = untrusted.parse_toml(data, where)["value"]
         except ConfigError as error:
             if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
                 raise
             value = text
         _merge(result, nested({path: value}))
     return result
+
+
+def check_range(item: object, table: str, least: float, most: float, *names: str, above: bool = False) -> None:
+    """Raises ConfigError where one of the settings, or an entry of it, is not in least … most; None always is.
+
+    With `above`, `least` itself is too little, and so is a setting without entries. `table` stands before the names.
+    """
+    for name in names:
+        got = getattr(item, name)
+        values = [value for value in (got if isinstance(got, tuple) else (got,)) if value is not None]
+        if not all(value > least if above else value >= least for value in values) or (above and got == ()):
+            bound = f"{'above' if above else 'at least'} {least:,}"
+        elif any(value > most for value in values):
+            bound = f"at most {most:,}"
+        else:
+            continue
+        told = shown(list(got) if isinstance(got, tuple) else got)
+        raise ConfigError(f"{table}{name} is {told}; it must be {bound}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -125,18 +153,18 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
                 if near
                 else f"known are {', '.join(prefix + name for name in fields)}."
             )
-            raise ConfigError(f"there is no setting {prefix}{key}; {hint}")
+            raise ConfigError(f"there is no setting {printable(prefix + key)}; {hint}")
         arguments[key] = _convert(hints[key], value, prefix + key)
     return cls(**arguments)
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     """`value` as the type `hint`, or ConfigError naming what was expected."""
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is {value!r}; it is a table of settings: set {name}.something.")
-        return _build(typing.cast(type, hint), value, prefix=f"{name}.")
     origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) or origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {shown(value)}; it is a table of settings: set {name}.something.")
+        return value if origin is Mapping else _build(typing.cast(type, hint), value, prefix=f"{name}.")
     if origin in (types.UnionType, typing.Union):
         options = typing.get_args(hint)
         if (value is None or value == "none") and type(None) in options:
@@ -144,20 +172,19 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         for option in options:
             if option is not type(None):
                 return _convert(option, value, name)
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is {value!r}; it is a table of settings: set {name}.something.")
-        return value
     if origin is tuple:
         item = typing.get_args(hint)[0]
         sequence = value if isinstance(value, (list, tuple)) else [value]
+        if len(sequence) > MAX_LIST:
+            raise ConfigError(f"{name} has {len(sequence):,} entries; it must have at most {MAX_LIST:,}.")
         return tuple(_convert(item, entry, name) for entry in sequence)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{name} is {value!r}; expected {_describe(hint)}.")
-    return value
+    fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
+    if not fits or (hint is float and not abs(value) <= sys.float_info.max):  # NaN and infinities
+        raise ConfigError(f"{name} is {shown(value)}; expected {_describe(hint)}.")
+    if isinstance(value, str) and (len(value) > MAX_TEXT or "\0" in value):
+        raise ConfigError(f"{name} is {shown(value)}; expected at most {MAX_TEXT:,} characters, none of them NUL.")
+    return float(value) if hint is float else value
 
 
 def _describe(hint: type) -> str:
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+    return {int: "a whole number", float: "a number (finite)", str: "text", bool: "true or false"}.get(hint, str(hint))

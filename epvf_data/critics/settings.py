@@ -10,6 +10,7 @@ from typing import Any
 from epvf_data.critics.losses import LOSSES
 from epvf_data.critics.unf import FIXED
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import shown
 
 BOUNDS = ("mean", "min", "lower")
 AUGMENTS = ("none", "permute", "flip", "both")
@@ -59,6 +60,6 @@ def check_one_of(what: str, got: Any, known: Iterable[str]) -> None:
     """Raises ConfigError, with the nearest known name, for one that is not known."""
     known = list(known)
     if got not in known:
-        near = difflib.get_close_matches(str(got), known, n=1)
+        near = difflib.get_close_matches(shown(got).strip("'"), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
-        raise ConfigError(f"there is no {what} {got!r}; {hint}")
+        raise ConfigError(f"there is no {what} {shown(got)}; {hint}")

@@ -15,6 +15,7 @@ from epvf_data.importing import assemble, files, layouts
 from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, Place, build, read_settings
 from epvf_data.policies.files import save_policy
+from epvf_data.untrusted import printable, shown
 
 TRAINING = ("opt_state/*", "optimizer/*", "optimizer_state/*", "optimizer_state_dict/*")  # no part of any policy
 
@@ -130,7 +131,7 @@ def _candidates(tensors: Tensors, chosen: ImportSettings) -> Tensors:
         if name.startswith(prefix) and not any(fnmatchcase(name, pattern) for pattern in ignored)
     }
     if prefix and not found:
-        raise ConfigError(f"no tensor's name begins with {prefix!r}; they are {listing(tensors)}.")
+        raise ConfigError(f"no tensor's name begins with {shown(prefix)}; they are {listing(tensors)}.")
     return found
 
 
@@ -147,5 +148,6 @@ def _check_extras(
     if extras:
         raise ConfigError(
             f"{listing(extras)} would be lost: a policy here is fully connected layers alone, without normalisation, "
-            f"convolution or memory; if the policy does not need them, say so: --set 'ignore=[\"{min(extras)[:60]}\"]'."
+            "convolution or memory; if the policy does not need them, say so: "
+            f"--set 'ignore=[\"{printable(min(extras), 60)}\"]'."
         )
