@@ -24,6 +24,15 @@ T = TypeVar("T")
 MAX_TEXT = 4096  # characters of a setting, a file's name for example
 MAX_LIST = 10_000  # entries of a setting
 MAX_LEVELS = 16  # of a dotted name
+# What can be asked for at most. More is a slip of the hand, or somebody's trick: no machine has room or time for it.
+MAX_WORLDS = 1 << 20  # at once
+MAX_POLICIES = 10**8
+MAX_EPISODES = 10_000  # a policy
+MAX_HORIZON = 10**6  # control steps
+MAX_PROBES = 1 << 16
+MAX_STEPS = 10**15  # of the environment, in a run
+MAX_SEED = 2**31 - 1
+MAX_NUMBER = 1e9  # of a weight, a scale, a rate
 
 
 def build(cls: type[T], *layers: Mapping[str, Any]) -> T:

@@ -8,10 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data import envs
+from epvf_data.config import MAX_HORIZON, MAX_LIST, MAX_POLICIES, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import shown
 
 ALGORITHMS = ("ppo", "sac")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")  # those that a policy file can name
@@ -79,13 +81,15 @@ class BaselineConfig:
         _choose("backend", self.backend, ("mjx",))
         for table in ("ppo", "sac"):
             _choose(f"{table}.activation", getattr(self, table).activation, ACTIVATIONS)
-        for name in ("horizon", "envs", "env_steps", "evaluations"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("seed", self.seed, 0)
-        for name in ("unroll_length", "batch_size", "num_minibatches", "num_updates_per_batch"):
-            _at_least(f"ppo.{name}", getattr(self.ppo, name), 1)
-        for name in ("batch_size", "min_replay_size", "max_replay_size", "grad_updates_per_step"):
-            _at_least(f"sac.{name}", getattr(self.sac, name), 1)
+        check_range(self, "", 1, MAX_HORIZON, "horizon")
+        check_range(self, "", 1, MAX_WORLDS, "envs")
+        check_range(self, "", 1, MAX_STEPS, "env_steps")
+        check_range(self, "", 1, MAX_LIST, "evaluations")
+        check_range(self, "", 0, MAX_SEED, "seed")
+        amounts = ("unroll_length", "batch_size", "num_minibatches", "num_updates_per_batch")
+        check_range(self.ppo, "ppo.", 1, MAX_WORLDS, *amounts)
+        check_range(self.sac, "sac.", 1, MAX_WORLDS, "batch_size", "grad_updates_per_step")
+        check_range(self.sac, "sac.", 1, MAX_POLICIES, "min_replay_size", "max_replay_size")
         segments = self.ppo.batch_size * self.ppo.num_minibatches
         if self.algorithm == "ppo" and segments % self.envs:
             raise ConfigError(
@@ -114,7 +118,7 @@ class BaselineConfig:
 def baseline_config(preset_or_file: str | Path = "ant-ppo-cpu", **changes: Any) -> BaselineConfig:
     """A preset or a TOML file with some settings changed: `baseline_config("ant-ppo-cpu", **{"ppo.batch_size": 64})`.
 
-    Raises ConfigError for an unknown preset, file or setting.
+    Raises ConfigError for an unknown preset, file or setting, and for a file that names code.
     """
     name = str(preset_or_file)
     if name in PRESETS:
@@ -124,15 +128,12 @@ def baseline_config(preset_or_file: str | Path = "ant-ppo-cpu", **changes: Any) 
     else:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRESETS)}, or a .toml file."
-        raise ConfigError(f"there is no preset {name!r}; {hint}")
-    return configuration.build(BaselineConfig, stated, configuration.nested(changes))
+        raise ConfigError(f"there is no preset {shown(name)}; {hint}")
+    typed = configuration.nested(changes)
+    code.check_stated(stated, typed, name)
+    return configuration.build(BaselineConfig, stated, typed)
 
 
 def _choose(name: str, got: str, known: tuple[str, ...]) -> None:
     if got not in known:
-        raise ConfigError(f"{name} is {got!r}; choose one of {', '.join(known)}.")
-
-
-def _at_least(name: str, got: int | None, least: int) -> None:
-    if got is not None and got < least:
-        raise ConfigError(f"{name} is {got}; it must be at least {least}.")
+        raise ConfigError(f"{name} is {shown(got)}; choose one of {', '.join(known)}.")

@@ -112,8 +112,8 @@ def policy(
         return spec, layers.flat()
     mean, std = normaliser
     if not mean.size == std.size == spec.observation_size:  # before a list is made of either
-        sizes = sorted({mean.size, std.size})
-        raise ConfigError(f"the normaliser has {sizes} entries; the policy observes {spec.observation_size} numbers.")
+        entries = sorted({mean.size, std.size})
+        raise ConfigError(f"the normaliser has {entries} entries; the policy observes {spec.observation_size} numbers.")
     clip = chosen.normaliser.clip
     spec = replace(spec, normaliser=Normaliser(_floats(mean), _floats(std), UNCLIPPED if clip is None else clip))
     if not chosen.normaliser.fold:

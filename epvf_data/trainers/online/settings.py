@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from epvf_data import code
 from epvf_data import config as configuration
+from epvf_data.config import (
+    MAX_EPISODES,
+    MAX_HORIZON,
+    MAX_LIST,
+    MAX_NUMBER,
+    MAX_SEED,
+    MAX_STEPS,
+    MAX_WORLDS,
+    check_range,
+)
 from epvf_data.critics import CRITICS, CriticSettings
 from epvf_data.critics.settings import check_one_of
 from epvf_data.envs import check_name
@@ -24,20 +36,8 @@ UNSCALED = ("statistics", "probing", "unf", CLOSED)
 INPUTS = ("raw", "centred")
 TARGETS = ("raw", "scaled", "standardised", "ranks")
 PRESETS = Path(str(resources.files("epvf_data.trainers"))) / "online" / "presets"
-
-
-def _at_least(item: Any, table: str, least: float, *names: str) -> None:
-    for name in names:
-        got = getattr(item, name)
-        if got is not None and not got >= least:
-            raise ConfigError(f"{table}{name} is {got}; it must be at least {least:g}.")
-
-
-def _positive(item: Any, table: str, *names: str) -> None:
-    for name in names:
-        got = getattr(item, name)
-        if got is not None and not got > 0:
-            raise ConfigError(f"{table}{name} is {got}; it must be above 0.")
+MAX_ROWS = 1 << 26  # of a replay buffer
+MAX_UPDATES = 10**6  # of a critic or a policy, an iteration
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class ExplorationConfig:
 
     def __post_init__(self) -> None:
         check_one_of("perturbation law", self.law, LAWS)
-        _positive(self, "exploration.", "scale", "clip_noise")
-        _at_least(self, "exploration.", 1, "policies")
-        _at_least(self, "exploration.", 0, "floor")
+        check_range(self, "exploration.", 0, MAX_NUMBER, "scale", "clip_noise", above=True)
+        check_range(self, "exploration.", 1, MAX_WORLDS, "policies")
+        check_range(self, "exploration.", 0, MAX_NUMBER, "floor")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ReplayConfig:
     batch_size: int | None = None  # rows of a critic step, drawn without replacement; None: as many as envs
 
     def __post_init__(self) -> None:
-        _at_least(self, "replay.", 1, "capacity", "batch_size")
+        check_range(self, "replay.", 1, MAX_ROWS, "capacity", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,9 @@ class CriticConfig(CriticSettings):
         check_one_of("critic", self.name, LEARNERS)
         check_one_of("critic.inputs", self.inputs, INPUTS)
         check_one_of("critic.target", self.target, TARGETS)
-        _at_least(self, "critic.", 1, "steps", "warm_steps")
-        _at_least(self, "critic.", 0, "weight_decay")
-        _positive(self, "critic.", "learning_rate", "clip", "penalty")
+        check_range(self, "critic.", 1, MAX_UPDATES, "steps", "warm_steps")
+        check_range(self, "critic.", 0, MAX_NUMBER, "weight_decay")
+        check_range(self, "critic.", 0, MAX_NUMBER, "learning_rate", "clip", "penalty", above=True)
         if self.inputs == "centred" and self.name in UNSCALED:
             raise ConfigError(f"critic {self.name} reads policies as they are; leave critic.inputs at raw.")
         if self.name == CLOSED and (self.loss, self.ensemble) != ("mse", 1):
@@ -115,11 +115,12 @@ class ImprovementConfig:
 
     def __post_init__(self) -> None:
         check_one_of("optimiser", self.optimiser, OPTIMISERS)
-        _at_least(self, "improvement.", 1, "steps")
-        _at_least(self, "improvement.", 0, "weight_decay", "beta1", "beta2")
-        _positive(self, "improvement.", "learning_rate", "final_learning_rate", "final_at", "weight_clip", "trust")
-        if self.final_at > 1:
-            raise ConfigError(f"improvement.final_at is {self.final_at}; it is a share of the budget, at most 1.")
+        table = "improvement."
+        check_range(self, table, 1, MAX_UPDATES, "steps")
+        check_range(self, table, 0, MAX_NUMBER, "weight_decay", "beta1", "beta2")
+        check_range(self, table, 0, MAX_NUMBER, "learning_rate", "final_learning_rate", above=True)
+        check_range(self, table, 0, MAX_NUMBER, "weight_clip", "trust", above=True)
+        check_range(self, table, 0, 1, "final_at", above=True)
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,15 @@ class OnlineConfig:
     def __post_init__(self) -> None:
         check_name(self.env)
         check_one_of("algorithm", self.algorithm, ALGORITHMS)
-        _at_least(self, "", 1, "envs", "episodes", "horizon", "iterations", "env_steps", "seeds", "log_every")
-        _at_least(self, "", 1, "evaluation_episodes")
-        _at_least(self, "", 0, "seed", "checkpoint_seconds", "snapshots")
-        _positive(self, "", "init_scale")
+        check_range(self, "", 1, MAX_WORLDS, "envs")
+        check_range(self, "", 1, MAX_EPISODES, "episodes", "evaluation_episodes")
+        check_range(self, "", 1, MAX_HORIZON, "horizon")
+        check_range(self, "", 1, MAX_STEPS, "iterations", "env_steps", "log_every")
+        check_range(self, "", 1, MAX_LIST, "seeds")
+        check_range(self, "", 0, MAX_SEED + 1 - self.seeds, "seed")
+        check_range(self, "", 0, MAX_LIST, "snapshots")
+        check_range(self, "", 0, MAX_NUMBER, "checkpoint_seconds")
+        check_range(self, "", 0, MAX_NUMBER, "init_scale", above=True)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -203,20 +209,24 @@ def presets() -> dict[str, str]:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset or of a TOML file. A preset may start from another with `preset = "name"`."""
-    path = PRESETS / f"{name}.toml"
-    if not path.is_file():
-        path = Path(name)
-        if not path.suffix and not path.is_file():
-            check_one_of("preset", name, list(presets()))
-    stated = configuration.read_toml(str(path))
+    """The settings of a preset or of a TOML file, which may start from a preset with `preset = "name"`."""
+    shipped = presets()
+    if name not in shipped and not Path(name).suffix and not os.path.isfile(name):  # noqa: PTH113 (any name)
+        check_one_of("preset", name, shipped)
+    stated = configuration.read_toml(PRESETS / f"{name}.toml" if name in shipped else name)
     parent = stated.pop("preset", None)
-    return stated if parent is None else configuration.merge(read_preset(parent), stated)
+    if parent is None:
+        return stated
+    check_one_of("preset", parent, shipped)  # not a file: one that names itself would have no end
+    return configuration.merge(read_preset(parent), stated)
 
 
 def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
-    """The preset (or file), then each layer of changes."""
-    return configuration.build(OnlineConfig, *([read_preset(preset)] if preset else []), *layers)
+    """The preset (or file), then each layer of changes. Raises ConfigError for settings that cannot be, code that the
+    file names among them."""
+    stated = read_preset(preset) if preset else {}
+    code.check_stated(stated, configuration.merge(*layers), str(preset))
+    return configuration.build(OnlineConfig, stated, *layers)
 
 
 def online_config(preset: str, **changes: Any) -> OnlineConfig:

@@ -41,7 +41,7 @@ def test_the_papers_settings_are_the_papers():
         ({"replay.batch_size": 2048}, "cannot fill it"),
         ({"critic.learning_rate": -1.0}, "above 0"),
         ({"improvement.weight_clip": 0.0}, "above 0"),
-        ({"improvement.final_at": 1.5}, "share of the budget"),
+        ({"improvement.final_at": 1.5}, "final_at is 1.5; it must be at most 1"),
         ({"critic.inputs": "centred"}, "reads policies as they are"),
         ({"exploration.policies": 2}, "one policy on fresh rows"),
         ({"exploration.policies": 128, "replay.capacity": 2048, "critic.name": "mlp"}, "fresh rows only"),
