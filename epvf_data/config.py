@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 import tomllib
 import types
@@ -187,12 +188,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if len(sequence) > MAX_LIST:
             raise ConfigError(f"{name} has {len(sequence):,} entries; it must have at most {MAX_LIST:,}.")
         return tuple(_convert(item, entry, name) for entry in sequence)
-    fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
-    if not fits or (hint is float and not abs(value) <= sys.float_info.max):  # NaN and infinities
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if infinite or not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ConfigError(f"{name} is {shown(value)}; expected {_describe(hint)}.")
     if isinstance(value, str) and (len(value) > MAX_TEXT or "\0" in value):
         raise ConfigError(f"{name} is {shown(value)}; expected at most {MAX_TEXT:,} characters, none of them NUL.")
-    return float(value) if hint is float else value
+    return value
 
 
 def _describe(hint: type) -> str:

@@ -77,6 +77,7 @@ class BaselineConfig:
     sac: SACSettings = field(default_factory=SACSettings)
 
     def __post_init__(self) -> None:
+        envs.check_name(self.env)
         _choose("algorithm", self.algorithm, ALGORITHMS)
         _choose("backend", self.backend, ("mjx",))
         for table in ("ppo", "sac"):
