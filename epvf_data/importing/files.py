@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,10 @@ def read(path: Path, format: str | None = None) -> Contents:
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}.")
-    if path.is_dir() or format == "orbax":
-        if not path.is_dir() or format not in (None, "orbax"):
-            raise ConfigError(
-                f"{path} is {'a folder' if path.is_dir() else 'a file'}; only orbax's format is a folder."
-            )
+    folder = os.path.isdir(path)  # noqa: PTH112 (no name is too long for it)
+    if folder or format == "orbax":
+        if not folder or format not in (None, "orbax"):
+            raise ConfigError(f"{path} is {'a folder' if folder else 'a file'}; only orbax's format is a folder.")
         return Contents("orbax", *orbax.read(path))
     data = read_named(path, "policy file", MAX_BYTES)
     found = _format_of(data, path)
