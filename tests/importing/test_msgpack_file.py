@@ -54,7 +54,7 @@ def test_arrays_are_those_that_flax_finds(tree):
 
 
 def test_long_lists_and_tables():
-    tree = {"a": {str(n): np.float32(n) for n in range(300)}, "b": [np.ones(1, np.float32)] * 30_000}
+    tree = {"a": {str(n): np.float32(n) for n in range(300)}, "b": [np.ones(1, np.float32)] * 40_000}
     with pytest.raises(UnsafeDatasetError, match="holds over 200,000 values"):
         msgpack_file.read(msgpack_serialize(tree), "a")
     tree["b"] = tree["b"][:300]
