@@ -13,6 +13,7 @@ from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigErro
 from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.untrusted import shown
 
 BACKENDS = ("auto", "mjx", "native")
 
@@ -23,7 +24,7 @@ def resolve_backend(env: Env, backend: str = "auto") -> str:
     Raises ConfigError for an unknown name and BackendError for one that cannot run the environment.
     """
     if backend not in BACKENDS:
-        raise ConfigError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+        raise ConfigError(f"there is no backend {shown(backend)}; choose one of {', '.join(BACKENDS)}.")
     if backend == "auto":
         return "native" if env.xml is not None and jax.default_backend() == "cpu" else "mjx"
     if backend == "native" and env.xml is None:

@@ -26,8 +26,10 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_ITEMS = 600_000
 MAX_JSON_DIGITS = 40  # of a whole number: 128 bits, as random seeds have
 MAX_TOML_BYTES = 1 << 20
+MAX_TOML_DOTS = 10_000  # on a line, numbers aside: the parser takes their square in time for a dotted key
 MAX_NAME = 256  # characters of a relative path
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_FLOAT = re.compile(rb"(?<=[\s\[,=+-])[\d_]++\.[\d_]++(?=[\s,\]}eE#]|$)")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -162,12 +164,38 @@ def read_bytes(path: Path, twin: Path | None = None, what: str = "data set", lim
             return file.read(limit + 1)
 
 
-def parse_json(data: bytes, where: object) -> dict[str, Any]:
-    """A JSON object of bounded size and depth, without repeated keys, of finite numbers and UTF-8 text."""
+def read_named(path: str | Path, what: str, limit: int) -> bytes:
+    """The bytes of a file that the user named himself, so that a link to it will do; `what` it is, for messages.
+
+    Raises ConfigError where there is none, it is no plain file, or it has more than `limit` bytes.
+    """
+    where = printable(path, 300)
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):  # first: merely opening some devices has effects  # noqa: PTH116
+            # NONBLOCK: by now it may be a FIFO, to which nobody writes.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    data = file.read(limit + 1)
+                    if len(data) <= limit:
+                        return data
+                    raise ConfigError(f"the {what} {where} has more than {limit / 2**20:g} MiB; none is that large.")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no {what} {where}.") from error
+    except (OSError, ValueError) as error:  # a name may hold NUL
+        raise ConfigError(f"the {what} {where} cannot be read ({printable(error)}).") from error
+    raise ConfigError(f"{where} is no plain file; expected a {what}.")
+
+
+def parse_json(data: bytes, where: object, infinite: bool = False) -> dict[str, Any]:
+    """A JSON object of bounded size and depth, without repeated keys, of finite numbers and UTF-8 text.
+
+    `infinite` takes Python's Infinity and NaN too, in files of other programs.
+    """
     depth, items = _structure(data)
     if depth > MAX_JSON_DEPTH or items > MAX_JSON_ITEMS:
         raise UnsafeDatasetError(f"{where} nests {depth} levels with {items} items; that is no metadata of ours.")
-    hooks = {"parse_constant": _no_constant, "parse_int": _whole, "parse_float": _finite}
+    hooks = {"parse_constant": float if infinite else _no_constant, "parse_int": _whole, "parse_float": _finite}
     try:
         value = json.loads(data.decode(), object_pairs_hook=_no_repeats, **hooks)
         if _SURROGATE.search(data):
@@ -221,24 +249,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises ConfigError with one sentence where there is none, it is no plain file, too large, or not TOML.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError(f"{path} is no plain file; expected a file with settings.")
-            data = file.read(MAX_TOML_BYTES + 1)
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no configuration file {path}.") from error
-    except OSError as error:
-        raise ConfigError(f"the configuration file {path} cannot be read ({error.strerror}).") from error
-    if len(data) > MAX_TOML_BYTES:
-        raise ConfigError(f"{path} has more than {MAX_TOML_BYTES >> 20} MiB; that is no file of settings.")
-    return parse_toml(data, f"the configuration file {path}")
+    data = read_named(path, "configuration file", MAX_TOML_BYTES)
+    return parse_toml(data, f"the configuration file {printable(path, 300)}")
 
 
 def parse_toml(data: bytes, where: str) -> dict[str, Any]:
     """The tables of TOML text. Raises ConfigError for what is none, too deep or has too many digits."""
     try:
+        dots = [line.count(b".") for line in _FLOAT.sub(b"", data).split(b"\n")]
+        if sum(count * count for count in dots) > MAX_TOML_DOTS**2:
+            raise ValueError(f"a line holds {max(dots):,} dots")
         value = tomllib.loads(data.decode())
         _check_depth(value, MAX_JSON_DEPTH)
     except (UnicodeError, ValueError, RecursionError) as error:

@@ -67,7 +67,7 @@ def test_envs_and_doctor(in_tmp, shell):
         (["collect", "--backend", "cuda"], 2, "choose one of auto, mjx, native"),
         (["collect", "--set", "random.shar=1"], 2, "did you mean random.share?"),
         (["collect", "--config", "missing.toml"], 2, "no configuration file missing.toml"),
-        (["collect", "--base", "missing.safetensors"], 2, "missing.safetensors is not a policy file"),
+        (["collect", "--base", "missing.safetensors"], 2, "there is no policy file missing.safetensors"),
         (["collect", "--out", "a_file"], 1, "a_file"),
         (["collect", "--resume"], 1, "leave --resume out"),
         (["collect", "--polices", "3"], 2, "No such option"),

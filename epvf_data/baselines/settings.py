@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data import envs
 from epvf_data.config import MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
@@ -77,6 +77,7 @@ class BaselineConfig:
     sac: SACSettings = field(default_factory=SACSettings)
 
     def __post_init__(self) -> None:
+        envs.check_name(self.env)
         _choose("algorithm", self.algorithm, ALGORITHMS)
         _choose("backend", self.backend, ("mjx",))
         for table in ("ppo", "sac"):
@@ -120,7 +121,7 @@ class BaselineConfig:
 def baseline_config(preset_or_file: str | Path = "ant-ppo-cpu", **changes: Any) -> BaselineConfig:
     """A preset or a TOML file with some settings changed: `baseline_config("ant-ppo-cpu", **{"ppo.batch_size": 64})`.
 
-    Raises ConfigError for an unknown preset, file or setting.
+    Raises ConfigError for an unknown preset, file or setting, and for a file that names code.
     """
     name = str(preset_or_file)
     if name in PRESETS:
@@ -130,8 +131,10 @@ def baseline_config(preset_or_file: str | Path = "ant-ppo-cpu", **changes: Any) 
     else:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRESETS)}, or a .toml file."
-        raise ConfigError(f"there is no preset {name!r}; {hint}")
-    return configuration.build(BaselineConfig, stated, configuration.nested(changes))
+        raise ConfigError(f"there is no preset {shown(name)}; {hint}")
+    typed = configuration.nested(changes)
+    code.check_stated(stated, typed, name)
+    return configuration.build(BaselineConfig, stated, typed)
 
 
 def _choose(name: str, got: str, known: tuple[str, ...]) -> None:

@@ -159,12 +159,13 @@ def _follow(
 ) -> CollectReport:
     """Collects what a recipe says: a bar for each teacher, then one for the rows."""
     from epvf_data.collectors.collect import gather
-    from epvf_data.config import parse_overrides
+    from epvf_data.config import merge, parse_overrides
     from epvf_data.envs import make as made
     from epvf_data.progress import Bar
     from epvf_data.recipes import build, lots_of, read, runs_of
 
-    settings = build(read(recipe, flags.get("env")), parse_overrides(changes), flags)
+    typed = merge(parse_overrides(changes), flags)
+    settings = build(read(recipe, typed.get("env"), typed), typed)
     target = out or Path(f"{made(settings.env).name}-{Path(recipe).stem}.zarr")
     bars: list[Bar] = []
 

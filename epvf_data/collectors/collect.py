@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from epvf_data.collectors.lot import Lot
 from epvf_data.collectors.setting import CollectConfig, lot_of
+from epvf_data.config import MAX_POLICIES
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
+from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, StorageError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
@@ -24,6 +26,7 @@ from epvf_data.store import reader
 from epvf_data.store.creation import unmade
 from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
+from epvf_data.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
 def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[np.ndarray]:
     """Numbers of the rows of each lot that `out` does not hold yet."""
     wanted = [np.ones(lot.rows, bool) for lot in lots]
-    dataset, runs = target(out, lots[0].env, resume), {lot.run for lot in lots}
+    dataset, runs = target(out, lots[0].env, resume), [lot.run for lot in lots]  # no set: records hold anything
     if dataset is None:
         return [np.flatnonzero(rows) for rows in wanted]
     mine = [commit.provenance for commit in dataset.commits if commit.provenance.get("run") in runs]
@@ -186,7 +189,7 @@ def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> 
     if resume and not mine and dataset.commits:
         raise DatasetError(f"no row in {out} comes from these settings; resume with the settings of the first call.")
     if mine and not resume:
-        held = sum(made["rows"][1] - made["rows"][0] for made in mine)
+        held = sum(end - begin for begin, end in map(_numbers, mine))
         raise DatasetError(
             f"{out} already holds {held} rows of exactly this collection; "
             "add --resume to finish or extend it, or give another --seed or --out."
@@ -201,8 +204,16 @@ def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> 
     for made in mine:
         for lot, rows in zip(lots, wanted, strict=True):
             if lot.run == made["run"]:
-                rows[slice(*made["rows"])] = False
+                rows[slice(*_numbers(made))] = False
     return [np.flatnonzero(rows) for rows in wanted]
+
+
+def _numbers(made: Mapping[str, Any]) -> tuple[int, int]:
+    """The numbers of the rows that a commit says to hold: the first, and the one behind the last."""
+    match made.get("rows"):
+        case [int(begin), int(end)] if 0 <= begin < end <= MAX_POLICIES:
+            return begin, end
+    raise CorruptDatasetError(f"a commit says to hold the rows {shown(made.get('rows'))} of its collection.")
 
 
 def _batches(lots: Sequence[Lot], missing: Sequence[np.ndarray]) -> Iterator[tuple[Lot, np.ndarray]]:

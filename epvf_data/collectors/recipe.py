@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt32
 
 from epvf_data.collectors.bundled import bundled_files
+from epvf_data.config import MAX_LIST, MAX_NUMBER, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies import mlp
@@ -21,6 +22,7 @@ from epvf_data.policies.perturb import check_law, clip_weights, perturb
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.schema import Lineage
 from epvf_data.streams import stream
+from epvf_data.untrusted import shown
 
 INIT_LAW = "init_uniform"  # the law of rows that are fresh initialisations: U(±scale/√fan_in)
 
@@ -55,21 +57,23 @@ class Recipe:
     perturbed: PerturbedSource = field(default_factory=PerturbedSource)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.random.share <= 1.0:
-            raise ConfigError(f"random.share is {self.random.share}; it is a share of all rows, between 0 and 1.")
-        if len(self.random.scale) != 2 or not 0 < self.random.scale[0] <= self.random.scale[1]:
-            raise ConfigError(
-                f"random.scale is {list(self.random.scale)}; expected two positive numbers [least, greatest]."
-            )
-        if not self.perturbed.scales or min(self.perturbed.scales) <= 0:
-            raise ConfigError(
-                f"perturbed.scales is {list(self.perturbed.scales)}; expected at least one positive number."
-            )
+        check_range(self.random, "random.", 0, 1, "share")
+        check_scale(self.random, "random.")
         if not self.perturbed.bases:
             raise ConfigError("perturbed.bases is empty; name policy files, `bundled` or `random`.")
-        if self.perturbed.random_bases < 1:
-            raise ConfigError(f"perturbed.random_bases is {self.perturbed.random_bases}; at least 1 is needed.")
+        check_range(self.perturbed, "perturbed.", 1, MAX_LIST, "random_bases")
+        check_range(self.perturbed, "perturbed.", 0, MAX_NUMBER, "scales", above=True)
+        check_range(self.perturbed, "perturbed.", 0, MAX_NUMBER, "random_scale", "floor", "clip")
         check_law(self.perturbed.law)
+
+
+def check_scale(source: Any, table: str) -> None:
+    """Raises ConfigError unless the setting `scale` is two positive numbers, the least first."""
+    check_range(source, table, 0, MAX_NUMBER, "scale", above=True)
+    if len(source.scale) != 2 or source.scale[0] > source.scale[1]:
+        raise ConfigError(
+            f"{table}scale is {shown(list(source.scale))}; expected two positive numbers [least, greatest]."
+        )
 
 
 class Plan(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from scipy import stats
 from epvf_data.provenance import first_hand, versions
 from epvf_data.recording.rows import simulation
 from epvf_data.recording.task import task_of
-from epvf_data.rollout import resolve_backend, rollout
+from epvf_data.rollout import BACKENDS, resolve_backend, rollout
 from epvf_data.store.reader import Dataset
 
 TOLERANCE = 1e-3  # of a return, on the processor, backend and versions that made the rows: there it should be 0
@@ -55,9 +56,9 @@ def resimulate(
     """
     task = task_of(dataset, env)
     records = [made for commit in dataset.commits for made in first_hand(commit.provenance) if "rows_of" not in made]
-    chosen = resolve_backend(
-        task, backend or (records[0].get("simulation", {}).get("backend", "auto") if records else "auto")
-    )
+    made = records[0].get("simulation") if records else None
+    stored = made.get("backend", "auto") if isinstance(made, Mapping) else "auto"
+    chosen = resolve_backend(task, backend or (stored if stored in list(BACKENDS) else "auto"))
     here = (simulation(chosen), versions())
     on_processor = chosen == "native" or jax.devices()[0].platform == "cpu"
     exact = on_processor and all((record.get("simulation"), record.get("versions")) == here for record in records)

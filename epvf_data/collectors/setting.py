@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data import envs
 from epvf_data.collectors.lot import Drawn, Lot
 from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, lineage, load_bases, parameters, plan
-from epvf_data.errors import ConfigError
 from epvf_data.policies.config import PolicyConfig
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
@@ -48,16 +47,25 @@ class CollectConfig:
     perturbed: PerturbedSource = field(default_factory=PerturbedSource)
 
     def __post_init__(self) -> None:
-        for name in ("envs", "policies", "episodes", "horizon", "probes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1.")
-        if self.discount is not None and not 0.0 < self.discount <= 1.0:
-            raise ConfigError(f"discount is {self.discount}; it must be above 0 and at most 1.")
+        check_amounts(self)
 
     @property
     def recipe(self) -> Recipe:
         return Recipe(self.random, self.perturbed)
+
+
+def check_amounts(config: Any) -> None:
+    """How much a collection, with or without a recipe, can ask for. Raises ConfigError."""
+    for most, name in (
+        (configuration.MAX_WORLDS, "envs"),
+        (configuration.MAX_POLICIES, "policies"),
+        (configuration.MAX_EPISODES, "episodes"),
+        (configuration.MAX_HORIZON, "horizon"),
+        (configuration.MAX_PROBES, "probes"),
+    ):
+        configuration.check_range(config, "", 1, most, name)
+    configuration.check_range(config, "", 0, 1, "discount", above=True)
+    configuration.check_range(config, "", -configuration.MAX_SEED, configuration.MAX_SEED, "seed")
 
 
 def configure(
@@ -65,15 +73,18 @@ def configure(
 ) -> CollectConfig:
     """The configuration of a command: the environment's default recipe, the file, `--set`, then the flags.
 
-    Where bases are files, the architecture is the first one's unless it is stated.
+    Where bases are files, the architecture is the first one's unless it is stated. Raises ConfigError for settings that
+    cannot be, code that the file names among them.
     """
     stated = configuration.read_toml(file) if file else {}
-    changes = configuration.parse_overrides(overrides)
-    name = flags.get("env", changes.get("env", stated.get("env", CollectConfig.env)))
+    typed = configuration.merge(configuration.parse_overrides(overrides), flags)
+    code.check_stated(stated, typed, str(file))
+    name = typed.get("env", stated.get("env", CollectConfig.env))
     recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{name}.toml"
-    default = configuration.read_toml(recipe) if name in envs.ENVS and recipe.is_file() else {}
+    shipped = name in list(envs.ENVS) and recipe.is_file()
+    default = configuration.read_toml(recipe) if shipped else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
-    layers = (default, stated, changes, flags, base_layer)
+    layers = (default, stated, typed, base_layer)
     found = _policy_of(configuration.build(CollectConfig, *layers))
     if found is None:
         return configuration.build(CollectConfig, *layers)

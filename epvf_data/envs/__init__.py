@@ -3,9 +3,11 @@
 import difflib
 from functools import cache
 
-from epvf_data.envs import ant, ant_servo, cartpole, gym, own, playground
+from epvf_data import code
+from epvf_data.envs import ant, ant_servo, cartpole, gym, playground
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import printable
 
 __all__ = ["ENVS", "Env", "Physics", "check_name", "known", "make", "objectives", "ships"]
 
@@ -42,14 +44,14 @@ def make(name: str) -> Env:
     """The environment of that name; the same object at each call, so that compiled functions are reused.
 
     `ant.standing` is the ant with another reward, for teachers of another purpose: see `objectives`. `playground:NAME`
-    is one of MuJoCo Playground. `module:function` and `file.py:function` name the user's own one, and run that code:
-    such a name must come from the user. Raises ConfigError for an unknown name, where Playground is not installed, or
-    where that function gives no environment of a name of its own.
+    is one of MuJoCo Playground. `module:function` and `file.py:function` name the user's own one, and run that code
+    (see `code`): such a name must come from the user. Raises ConfigError for an unknown name, where Playground is not
+    installed, or where that function gives no environment of a name of its own.
     """
     check_name(name)
     if known(name):
         return _given(name.replace(":", "-"))
-    env = own.load(name)
+    env = code.load(name, Env, "environment", "an epvf_data.envs.Env")
     if known(env.name):
         raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
     return env
@@ -76,9 +78,12 @@ def check_name(name: str) -> None:
         body, _, objective = name.partition(".")
         if body in ENVS and objective:
             choice = ", ".join(f"{body}.{one}" for one in objectives(body)) or body
-            raise ConfigError(f"environment {body} has no objective {objective!r}; choose from {choice}.")
+            raise ConfigError(
+                f"environment {body} has no objective {printable(repr(objective))}; choose from {choice}."
+            )
         near = difflib.get_close_matches(name, ENVS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ENVS))}"
         raise ConfigError(
-            f"there is no environment {name!r}; {hint}{'' if near else ', or file.py:function for yours.'}"
+            f"there is no environment {printable(repr(name))}; "
+            f"{hint}{'' if near else ', or file.py:function for yours.'}"
         )

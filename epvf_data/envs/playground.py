@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import printable
 
 # Those that tests compare with Playground's own steps. Left out: touch sensors (hopper, finger), a target that is no
 # part of positions and velocities (reacher, fish, swimmer), a free joint (humanoid), rewards that random actions never
@@ -58,7 +59,7 @@ def check_name(name: str) -> None:
     if not known(name):
         near = difflib.get_close_matches(name, [f"playground:{one}" for one in NAMES], n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}?" if near else f"choose playground: and one of {', '.join(NAMES)}."
-        raise ConfigError(f"{name} is none of the environments of MuJoCo Playground that run here; {hint}")
+        raise ConfigError(f"{printable(name)} is none of the environments of MuJoCo Playground that run here; {hint}")
 
 
 def make(name: str) -> Env:

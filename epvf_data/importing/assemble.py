@@ -18,6 +18,7 @@ from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, NormaliserSettings, Place
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import Normaliser, PolicySpec
+from epvf_data.untrusted import printable, shown
 
 UNCLIPPED = 1e30  # a specification's clip is finite; no observation is this far from its mean
 EXACT = 1e-5  # a normaliser is folded only if the actions stay within this, relative to 1 + |action|
@@ -25,7 +26,7 @@ EXACT = 1e-5  # a normaliser is folded only if the actions stay within this, rel
 
 def _find(tensors: Tensors, place: Place) -> np.ndarray:
     if place.name not in tensors:
-        raise ConfigError(f"there is no tensor {place.name[:80]!r}; expected one of {listing(tensors)}.")
+        raise ConfigError(f"there is no tensor {shown(place.name)}; expected one of {listing(tensors)}.")
     return tensors[place.name]
 
 
@@ -44,7 +45,7 @@ def layers(tensors: Tensors, chosen: ImportSettings, places: Mapping[str, Place]
         biases.append(None if bias is None else _find(tensors, bias))
     if not count or max(int(name[6:].split("/")[0]) for name in places if name.startswith("layer_")) >= count:
         raise ConfigError("tensors needs a layer_0/kernel, and a kernel for every bias.")
-    found = checked([place.name[:80] for place in names if place], kernels, biases)
+    found = checked([printable(place.name) for place in names if place], kernels, biases)
     if chosen.hidden not in (None, found.sizes[1:-1]):
         raise ArchitectureMismatchError(
             f"the file has hidden layers {list(found.sizes[1:-1])}, and {list(chosen.hidden or ())} are stated."
@@ -96,7 +97,8 @@ def normaliser(
         return None
     if "mean" not in parts or ("std" in parts) == ("var" in parts):
         raise ConfigError("the normaliser needs a mean, and either a std or a var.")
-    std = parts["std"] if "std" in parts else np.sqrt(np.maximum(parts["var"], 0) + stated.epsilon)
+    with np.errstate(all="ignore"):  # a specification refuses what is not finite
+        std = parts["std"] if "std" in parts else np.sqrt(np.maximum(parts["var"], 0) + stated.epsilon)
     return np.ravel(parts["mean"]), np.ravel(std)
 
 
@@ -109,6 +111,9 @@ def policy(
     if normaliser is None or chosen.normaliser is None:
         return spec, layers.flat()
     mean, std = normaliser
+    if not mean.size == std.size == spec.observation_size:  # before a list is made of either
+        entries = sorted({mean.size, std.size})
+        raise ConfigError(f"the normaliser has {entries} entries; the policy observes {spec.observation_size} numbers.")
     clip = chosen.normaliser.clip
     spec = replace(spec, normaliser=Normaliser(_floats(mean), _floats(std), UNCLIPPED if clip is None else clip))
     if not chosen.normaliser.fold:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from epvf_data.errors import ConfigError, UnsafeDatasetError
-from epvf_data.importing import orbax, sb3, torch_file
-from epvf_data.importing.limits import Tensors, flatten, read_bytes
+from epvf_data.importing import msgpack_file, orbax, sb3, torch_file
+from epvf_data.importing.limits import MAX_BYTES, Tensors, flatten
+from epvf_data.policies import header
+from epvf_data.untrusted import read_named
 
 FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before PyTorch 1.6
@@ -31,19 +33,18 @@ def read(path: Path, format: str | None = None) -> Contents:
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}.")
-    if path.is_dir() or format == "orbax":
-        if not path.is_dir() or format not in (None, "orbax"):
-            raise ConfigError(
-                f"{path} is {'a folder' if path.is_dir() else 'a file'}; only orbax's format is a folder."
-            )
+    folder = os.path.isdir(path)  # noqa: PTH112 (no name is too long for it)
+    if folder or format == "orbax":
+        if not folder or format not in (None, "orbax"):
+            raise ConfigError(f"{path} is {'a folder' if folder else 'a file'}; only orbax's format is a folder.")
         return Contents("orbax", *orbax.read(path))
-    data = read_bytes(path)
+    data = read_named(path, "policy file", MAX_BYTES)
     found = _format_of(data, path)
     if format not in (None, found):
         raise ConfigError(f"{path} is of the format {found}, not {format}; leave --format out.")
     if found == "sb3":
         return Contents(found, *sb3.read(data, str(path)))
-    readers = {"safetensors": _safetensors, "msgpack": _msgpack, "torch": torch_file.read}
+    readers = {"safetensors": _safetensors, "msgpack": msgpack_file.read, "torch": torch_file.read}
     return Contents(found, readers[found](data, str(path)))
 
 
@@ -68,27 +69,10 @@ def _format_of(data: bytes, path: Path) -> str:
 
 
 def _safetensors(data: bytes, where: str) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        if "spec" in json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}):
-            raise ConfigError(
-                f"{where} is a policy file of this package already; `collect --base` and `render` take it."
-            )
-        return flatten(load(data), where)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{where} is not a file of safetensors that NumPy can hold ({error}).") from error
-
-
-def _msgpack(data: bytes, where: str) -> Tensors:
-    from flax.serialization import msgpack_restore
-
-    try:
-        return flatten(msgpack_restore(data), where)
-    except UnsafeDatasetError:
-        raise
-    except Exception as error:  # a damaged file makes it raise all kinds
-        raise ConfigError(
-            f"{where} is not a file of flax.serialization.to_bytes ({type(error).__name__}: {error})."
-        ) from error
+    head = header.parse(data, where)
+    if "spec" in head.notes:
+        raise ConfigError(f"{where} is a policy file of this package already; `collect --base` and `render` take it.")
+    numbers = memoryview(data)[head.size :]
+    return flatten(
+        {name: entry.read(numbers) for name, entry in head.tensors.items() if entry.kind in header.NUMBERS}, where
+    )

@@ -67,8 +67,9 @@ def checked(names: Sequence[str], kernels: Sequence[np.ndarray], biases: Sequenc
 def fold(layers: Layers, mean: Float[np.ndarray, "I"], std: Float[np.ndarray, "I"]) -> Layers:
     """Layers that do to x what these do to (x − mean) / std: that is linear, so it can be part of the first one."""
     kernel, bias = layers.kernels[0], layers.biases[0]
-    kernel = kernel / std[:, None]
-    bias = (0.0 if bias is None else bias) - mean @ kernel
+    with np.errstate(all="ignore"):  # `flat` refuses what is not finite
+        kernel = kernel / std[:, None]
+        bias = (0.0 if bias is None else bias) - mean @ kernel
     return Layers((kernel, *layers.kernels[1:]), (bias, *layers.biases[1:]))
 
 
@@ -82,7 +83,8 @@ def keep_outputs(layers: Layers, count: int) -> Layers:
 def rescale(layers: Layers, low: Float[np.ndarray, "A"], high: Float[np.ndarray, "A"]) -> Layers:
     """Layers whose outputs −1 and 1 are `low` and `high` of these."""
     kernel, bias = layers.kernels[-1], layers.biases[-1]
-    middle, half = (high + low) / 2, (high - low) / 2
-    if bias is not None or middle.any():
-        bias = ((0.0 if bias is None else bias) - middle) / half
-    return replace(layers, kernels=(*layers.kernels[:-1], kernel / half), biases=(*layers.biases[:-1], bias))
+    with np.errstate(all="ignore"):  # `flat` refuses what is not finite
+        middle, half = (high + low) / 2, (high - low) / 2
+        if bias is not None or middle.any():
+            bias = ((0.0 if bias is None else bias) - middle) / half
+        return replace(layers, kernels=(*layers.kernels[:-1], kernel / half), biases=(*layers.biases[:-1], bias))

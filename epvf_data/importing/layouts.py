@@ -9,6 +9,7 @@ from typing import Any
 
 from epvf_data.errors import ConfigError
 from epvf_data.importing.limits import Tensors, listing
+from epvf_data.untrusted import shown
 
 _LAYER = re.compile(r"(.*\D|)(\d{1,6})[./](kernel|weight)")
 _BRAX_NORMALISER = "0/"  # brax's parameters are a tuple: normaliser, policy, and PPO's value network
@@ -49,11 +50,11 @@ def recognise(tensors: Tensors, observation_key: str = "state") -> Layout:
     if len(chains) == 1:
         (prefix, kernels), *_ = chains.items()
         kind = "PyTorch" if kernels[0].endswith("weight") else "flax"
-        return Layout(f"{kind} layers {prefix!r}" if prefix else f"{kind} layers", _mapping(kernels, tensors))
+        return Layout(f"{kind} layers {shown(prefix)}" if prefix else f"{kind} layers", _mapping(kernels, tensors))
     if chains:
         raise ConfigError(
             f"there are several stacks of layers ({listing(list(chains))}); name the policy's with --set "
-            f"prefix={next(iter(chains))!r}, or its tensors under [tensors] in --spec."
+            f"prefix={shown(next(iter(chains)))}, or its tensors under [tensors] in --spec."
         )
     raise ConfigError(
         f"no known names of layers among the tensors ({listing(dict(tensors)) or 'there are none'}); name them under "

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data.errors import ConfigError, UnsafeDatasetError
+from epvf_data.errors import UnsafeDatasetError
 from epvf_data.untrusted import printable
 
 MAX_BYTES = 256 << 20  # of a file, of its unpacked members, and of its parameters in float32
 MAX_TENSORS = 10_000
 MAX_DEPTH = 32  # of nested dictionaries
+MAX_VALUES = 20 * MAX_TENSORS  # dictionaries, lists, numbers and words beside the tensors and in their descriptions
+MAX_NAME = 1024  # characters of a tensor's name, those of the dictionaries around it included
 MAX_TEXT = 16 << 20  # of descriptions beside the tensors
+RATIO, SMALL = 4, 4 << 20  # numbers take at most so many times the file's bytes, or so many bytes in all
 
 Tensors = dict[str, Float[np.ndarray, "..."]]  # name in the file → parameters
-
-
-def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """The whole file. Raises ConfigError where it is none, UnsafeDatasetError above `limit` bytes."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be opened ({error.strerror}); expected a file with a policy.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigError(f"{path} is no plain file; expected a file with a policy.")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise UnsafeDatasetError(f"{path} has more than {limit >> 20} MiB; no policy of this package is that large.")
-    return data
 
 
 def flatten(tree: Any, where: str, array: Callable[[Any], np.ndarray | None] | None = None) -> Tensors:
@@ -44,26 +29,29 @@ def flatten(tree: Any, where: str, array: Callable[[Any], np.ndarray | None] | N
     limits on depth, number and size, also where a small file names the same array over and over.
     """
     found: Tensors = {}
-    total, todo = 0, [((), tree)]
-    for _ in range(10 * MAX_TENSORS):
+    total, todo = 0, [("", 0, tree)]
+    for _ in range(MAX_VALUES):
         if not todo:
             return found
-        names, node = todo.pop()
+        name, depth, node = todo.pop()
         if isinstance(node, Mapping | list | tuple):
             items = node.items() if isinstance(node, Mapping) else enumerate(node)
-            if len(names) >= MAX_DEPTH or len(node) > MAX_TENSORS:
+            if depth >= MAX_DEPTH or len(node) > MAX_TENSORS or len(todo) > 2 * MAX_TENSORS:
                 break
-            todo += [((*names, str(key)), value) for key, value in items]
+            longest = max((len(key) for key in node if isinstance(key, str)), default=0)
+            if len(name) + longest >= MAX_NAME:
+                break
+            todo += [(f"{name}/{key}" if depth else str(key), depth + 1, value) for key, value in items]
             continue
         leaf = (array or _floating)(node)
         if leaf is not None:
-            found["/".join(names)] = leaf
+            found[name] = leaf
             total += leaf.size
             if len(found) > MAX_TENSORS or 4 * total > MAX_BYTES:
                 break
     raise UnsafeDatasetError(
         f"{where} nests too deep or holds too much; expected at most {MAX_TENSORS:,} tensors of "
-        f"{MAX_BYTES >> 20} MiB in all: save the policy alone."
+        f"{MAX_BYTES >> 20} MiB in all, with names of {MAX_NAME} characters: save the policy alone."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -89,17 +88,17 @@ def _facts(folder: Path) -> dict[str, Any]:
     for path in (folder / name for name in _BRAX):
         if path.is_file():
             try:
-                said = json.loads(read_bytes(path, 1 << 20))
+                said = parse_json(read_bytes(path, what="checkpoint", limit=1 << 20), path, infinite=True)
                 network = said["network_factory_kwargs"]
                 facts = {"activation": network["activation"], "action_size": said["action_size"]}
                 if said["normalize_observations"] is False:
                     facts["normaliser"] = "none"
                 if network.get("distribution_type", "tanh_normal") != "tanh_normal":
                     raise ConfigError(
-                        f"{path} describes actions of the kind {network['distribution_type']!r:.40}; only brax's "
+                        f"{path} describes actions of the kind {shown(network['distribution_type'])}; only brax's "
                         "tanh_normal can be imported: its mode is tanh(mean)."
                     )
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise ConfigError(f"{path} is not a description of a network by brax ({error!r:.80}).") from error
+            except (KeyError, TypeError) as error:
+                raise ConfigError(f"{path} is not a description of a network by brax ({shown(error)}).") from error
             return {**facts, "policy_obs_key": network.get("policy_obs_key", "state")}
     return {}

@@ -16,6 +16,7 @@ from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, Place, build, read_settings
 from epvf_data.outputs import check_free
 from epvf_data.policies.files import save_policy
+from epvf_data.untrusted import printable, shown
 
 TRAINING = ("opt_state/*", "optimizer/*", "optimizer_state/*", "optimizer_state_dict/*")  # no part of any policy
 
@@ -71,8 +72,8 @@ def import_policy(
             f"the policy maps {made.observation_size} observations to {made.action_size} actions; environment "
             f"{world.name} has {world.observation_size} and {world.action_size}: name another with --env."
         )
-    remarks = {"source": layout.name} | ({} if world is None else {"env": world.name})
-    save_policy(target, made, flat, **remarks)
+    remarks = {} if world is None else {"env": world.name}
+    save_policy(target, made, flat, force=force, source=layout.name, **remarks)
     return ImportReport(
         policy=str(target),
         architecture=made.id,
@@ -131,7 +132,7 @@ def _candidates(tensors: Tensors, chosen: ImportSettings) -> Tensors:
         if name.startswith(prefix) and not any(fnmatchcase(name, pattern) for pattern in ignored)
     }
     if prefix and not found:
-        raise ConfigError(f"no tensor's name begins with {prefix!r}; they are {listing(tensors)}.")
+        raise ConfigError(f"no tensor's name begins with {shown(prefix)}; they are {listing(tensors)}.")
     return found
 
 
@@ -148,5 +149,6 @@ def _check_extras(
     if extras:
         raise ConfigError(
             f"{listing(extras)} would be lost: a policy here is fully connected layers alone, without normalisation, "
-            f"convolution or memory; if the policy does not need them, say so: --set 'ignore=[\"{min(extras)[:60]}\"]'."
+            "convolution or memory; if the policy does not need them, say so: "
+            f"--set 'ignore=[\"{printable(min(extras), 60)}\"]'."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from epvf_data.errors import ConfigError
 from epvf_data.importing import torch_file
 from epvf_data.importing.limits import MAX_TEXT, Tensors
-from epvf_data.untrusted import printable
+from epvf_data.untrusted import parse_json, printable
 
 STATE, DATA = "policy.pth", "data"
+MAX_PRINTED = 1 << 20  # characters of a printed vector
 _NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 
 
@@ -23,14 +23,11 @@ def read(data: bytes, where: str) -> tuple[Tensors, dict[str, Any]]:
     that are no vector of numbers.
     """
     archive = torch_file.Archive(data, where)
-    tensors = torch_file.read(archive.member(STATE), f"{STATE} in {where}")
+    tensors = torch_file.read(archive.member(STATE), f"{STATE} in {where}", archive.limit)
     if DATA not in archive.names:
         return tensors, {}
-    try:
-        said = json.loads(archive.member(DATA, MAX_TEXT))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{DATA} in {where} is not JSON; save the model again.") from error
-    return tensors, _facts(said if isinstance(said, dict) else {}, where)
+    said = parse_json(archive.member(DATA, MAX_TEXT), f"{DATA} in {where}", infinite=True)
+    return tensors, _facts(said, where)
 
 
 def _facts(said: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def _facts(said: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _numbers(text: Any, shape: Any) -> list[float] | None:
     """The numbers of a printed NumPy vector; None where they were shortened or are not all there."""
-    if not isinstance(text, str) or "..." in text:
+    if not isinstance(text, str) or "..." in text or len(text) > MAX_PRINTED:
         return None
     numbers = [float(number) for number in _NUMBER.findall(text)]
     return numbers if shape == [len(numbers)] else None

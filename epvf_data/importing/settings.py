@@ -9,10 +9,12 @@ from typing import Any
 
 from epvf_data import config as configuration
 from epvf_data.errors import ConfigError
+from epvf_data.untrusted import shown
 
 _OURS = re.compile(r"layer_(\d{1,3})/(kernel|bias)|normaliser/(mean|std|var)")
 _ALIASES = {"silu": "swish", "linear": "identity"}
 _TABLES = ("tensors",)
+MAX_PATTERNS = 100
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class NormaliserSettings:
     epsilon: float = 0.0
     clip: float | None = None  # None: not clipped
     fold: bool = False  # into the first layer; the policy then needs no normaliser
+
+    def __post_init__(self) -> None:
+        configuration.check_range(self, "normaliser.", 0, 1e9, "epsilon")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class ImportSettings:
     ignore: tuple[str, ...] = ()  # patterns of names that are not the policy's
     normaliser: NormaliserSettings | None = field(default_factory=NormaliserSettings)
 
+    def __post_init__(self) -> None:
+        if len(self.ignore) > MAX_PATTERNS:
+            raise ConfigError(f"ignore has {len(self.ignore):,} patterns; at most {MAX_PATTERNS} can be.")
+
 
 def read_settings(file: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """The settings of a TOML file with `--set` on top, as a table; ConfigError for unknown ones."""
@@ -71,17 +80,17 @@ def build(*layers: Mapping[str, Any]) -> tuple[ImportSettings, dict[str, Place]]
 
 def _places(table: Any) -> dict[str, Place]:
     if not isinstance(table, Mapping):
-        raise ConfigError(f'tensors is {table!r:.80}; it is a table: "layer_0/kernel" = "name in the file".')
+        raise ConfigError(f'tensors is {shown(table)}; it is a table: "layer_0/kernel" = "name in the file".')
     places = {}
     for ours, theirs in table.items():
         if not _OURS.fullmatch(ours):
             raise ConfigError(
-                f"tensors names {ours[:80]!r}; expected layer_0/kernel, layer_0/bias, …, normaliser/mean, /std or /var."
+                f"tensors names {shown(ours)}; expected layer_0/kernel, layer_0/bias, …, normaliser/mean, /std or /var."
             )
         if isinstance(theirs, str):
             places[ours] = Place(theirs)
         elif isinstance(theirs, Mapping) and "name" in theirs:
             places[ours] = configuration.build(Place, theirs)
         else:
-            raise ConfigError(f"tensors.{ours} is {theirs!r:.80}; expected a name, or {{name = …, transpose = true}}.")
+            raise ConfigError(f"tensors.{ours} is {shown(theirs)}; expected a name, or {{name = …, transpose = true}}.")
     return places

@@ -9,7 +9,6 @@ Layout: https://docs.pytorch.org/docs/stable/notes/serialization.html
 from __future__ import annotations
 
 import io
-import lzma
 import pickletools
 import zipfile
 import zlib
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from epvf_data.errors import ConfigError, UnsafeDatasetError
-from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, MAX_TEXT, Tensors, flatten
+from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, MAX_TEXT, RATIO, SMALL, Tensors, flatten
 from epvf_data.untrusted import printable
 
 _FLOATS = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2"}
@@ -29,30 +28,38 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
+_STEPS = 100 * MAX_TENSORS  # instructions of a pickle; each makes one value at most
 
 
 class Archive:
-    """The members of a Zip archive in memory, each under a limit."""
+    """The members of a Zip archive in memory, each under a limit: `limit` bytes, or a few times the archive's own."""
 
-    def __init__(self, data: bytes, where: str):
-        self.where = where
+    def __init__(self, data: bytes, where: str, limit: int = MAX_BYTES):
+        self.where, self.limit = where, min(limit, RATIO * len(data) + SMALL)
         if data.count(b"PK\x01\x02") > MAX_TENSORS:  # each entry of the directory begins so
             raise UnsafeDatasetError(f"{where} is an archive of more than {MAX_TENSORS:,} files; no policy is.")
         try:
             self.zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
-            raise ConfigError(f"{where} is a damaged Zip archive ({error}); save the policy again.") from error
+            raise ConfigError(
+                f"{where} is a damaged Zip archive ({printable(error)}); save the policy again."
+            ) from error
         self.names = frozenset(self.zip.namelist())
 
     def member(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """One member's bytes. Raises ConfigError where it is missing or damaged, UnsafeDatasetError above `limit`."""
+        limit = min(limit, self.limit)
         try:
+            if self.zip.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise KeyError(name)  # other methods ask for memory as they like
             with self.zip.open(name) as file:
                 data = file.read(limit + 1)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, OSError, EOFError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, OSError, EOFError, RuntimeError) as error:
             raise ConfigError(f"{self.where} lacks {printable(name)}, or it is damaged; save it again.") from error
         if len(data) > limit:
-            raise UnsafeDatasetError(f"{self.where} unpacks to more than {limit >> 20} MiB; no policy is that large.")
+            raise UnsafeDatasetError(
+                f"{self.where} unpacks to more than {limit >> 20} MiB, or than its size allows; no policy does."
+            )
         return data
 
 
@@ -86,12 +93,12 @@ class _Tensor:
             raise ValueError("a tensor's sizes are whole numbers")
 
 
-def read(data: bytes, where: str) -> Tensors:
-    """The floating-point tensors of a `torch.save` archive, by name.
+def read(data: bytes, where: str, limit: int = MAX_BYTES) -> Tensors:
+    """The floating-point tensors of a `torch.save` archive, by name; their numbers take at most `limit` bytes.
 
     Raises UnsafeDatasetError for a pickle that would call something, ConfigError for other files.
     """
-    archive = Archive(data, where)
+    archive = Archive(data, where, limit)
     roots = [name.removesuffix("data.pkl") for name in archive.names if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise ConfigError(f"{where} is a Zip archive, but not of torch.save or stable-baselines3.")
@@ -103,7 +110,7 @@ def read(data: bytes, where: str) -> Tensors:
         tree = _interpret(archive.member(f"{roots[0]}data.pkl", MAX_TEXT), where)
         return flatten(tree, where, _Storages(archive, roots[0]).array)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise ConfigError(f"{where} is damaged: its tensors cannot be put together ({error}).") from error
+        raise ConfigError(f"{where} is damaged: its tensors cannot be put together ({printable(error)}).") from error
 
 
 def _interpret(pickle: bytes, where: str) -> Any:
@@ -111,8 +118,10 @@ def _interpret(pickle: bytes, where: str) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
-    for code, argument, _ in pickletools.genops(pickle):
+    for step, (code, argument, _) in enumerate(pickletools.genops(pickle)):
         name = code.name
+        if step >= _STEPS:
+            raise UnsafeDatasetError(f"{where} takes over {_STEPS:,} instructions to be put together; no policy does.")
         if name == "STOP":
             return stack.pop()
         if name in _VALUES:
@@ -204,7 +213,7 @@ class _Storages:
     """The raw bytes of an archive's tensors."""
 
     def __init__(self, archive: Archive, root: str):
-        self.archive, self.root, self.left, self.total = archive, root, MAX_BYTES, 0
+        self.archive, self.root, self.left, self.total = archive, root, archive.limit, 0
         self.known: dict[_Storage, np.ndarray] = {}
         order = archive.member(f"{root}byteorder", 16) if f"{root}byteorder" in archive.names else b"little"
         self.order = ">" if order == b"big" else "<"
@@ -215,9 +224,9 @@ class _Storages:
             return None
         size = int(np.prod(leaf.shape, dtype=object)) if leaf.shape else 1
         self.total += size
-        if 4 * self.total > MAX_BYTES:
+        if 4 * self.total > self.archive.limit:
             raise UnsafeDatasetError(
-                f"{self.archive.where} holds over {MAX_BYTES >> 20} MiB of numbers; no policy does."
+                f"{self.archive.where} holds over {self.archive.limit >> 20} MiB of numbers; no file of its size does."
             )
         numbers = self._numbers(leaf.storage)
         last = leaf.offset + sum((many - 1) * step for many, step in zip(leaf.shape, leaf.strides, strict=True))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from epvf_data import outputs
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.policies import header
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.untrusted import read_named
 
 
-def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], **notes: str) -> None:
-    """Writes the policy whole or not at all; an earlier file goes. `notes` are free text for people, as in env="ant".
+def save_policy(
+    path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], *, force: bool = True, **notes: str
+) -> None:
+    """Writes the policy whole or not at all. `notes` are free text for people, such as env="ant".
 
-    Raises ArchitectureMismatchError for parameters of another size, DatasetError where `path` is a link or a folder,
-    StorageError if the disk refuses.
+    Raises ArchitectureMismatchError for parameters of another size, StorageError if the disk refuses, and DatasetError
+    where `path` is a link or a folder or, without `force`, where a file is there already.
     """
     flat = np.asarray(flat, np.float32)
     if flat.shape != (spec.size,):
@@ -27,30 +31,39 @@ def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"]
         name: flat[slot.offset : slot.offset + slot.size].reshape(slot.shape) for name, slot in spec.tensors.items()
     }
     data = save(tensors, metadata={"spec": spec.to_json(), **notes})
-    outputs.write_bytes(Path(path), data, force=True)
+    outputs.write_bytes(Path(path), data, force)
 
 
 def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:
     """The specification and flat parameters of a policy file. Raises ConfigError with one sentence when it is none."""
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            f"{path} is not a policy file ({error}); expected safetensors written by `save_policy`."
-        ) from error
-    if "spec" not in metadata:
+    data = read_named(path, "policy file", header.MAX_BYTES)
+    head = header.parse(data, path)
+    if "spec" not in head.notes:
         raise ConfigError(f"{path} has no `spec` in its header; expected a policy file written by `save_policy`.")
-    spec = PolicySpec.from_json(metadata["spec"])
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != {name: slot.shape for name, slot in spec.tensors.items()}:
+    try:
+        spec = PolicySpec.from_json(head.notes["spec"])
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not a policy file: {error}") from error
+    if {name: entry.shape for name, entry in head.tensors.items()} != {
+        name: slot.shape for name, slot in spec.tensors.items()
+    }:
         raise ArchitectureMismatchError(
             f"the tensors in {path} do not have the shapes that its specification {spec} gives."
         )
-    flat = np.concatenate([np.ravel(tensors[name]) for name in spec.tensors]).astype(np.float32)
-    if not np.isfinite(flat).all():
+    flat, numbers = np.empty(spec.size, np.float32), memoryview(data)[head.size :]
+    for name, slot in spec.tensors.items():
+        entry = head.tensors[name]
+        if entry.kind not in header.FLOATS:
+            raise ConfigError(f"{path} holds numbers of the kind {entry.kind}; a policy's are F32.")
+        with np.errstate(over="ignore"):
+            flat[slot.offset : slot.offset + slot.size] = entry.read(numbers).ravel()
+    if not np.isfinite(flat.max()) or not np.isfinite(flat.min()):
         raise ConfigError(
             f"the policy in {path} holds {np.count_nonzero(~np.isfinite(flat))} parameters that are not finite."
         )
     return spec, flat
+
+
+def read_notes(path: str | Path) -> Mapping[str, str]:
+    """The words beside a policy, which somebody else may have chosen. Raises ConfigError as `load_policy` does."""
+    return header.parse(read_named(path, "policy file", header.MAX_BYTES), path).notes

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from epvf_data.errors import ConfigError
+from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.untrusted import parse_json, printable, shown
 
 ACTIVATIONS = ("tanh", "relu", "elu", "swish", "identity")
 OUTPUTS = ("tanh", "clip", "identity")
 GAUSSIAN = ("mean", "sampled")
 EPSILON = 1e-6  # of LayerNorm, added to the variance: flax's
+MAX_WIDTH = 1 << 16  # numbers of an observation, an action, or a hidden layer
+MAX_LAYERS = 256
+LARGEST, SMALLEST = 3.4e38, 1.2e-38  # of float32
+MAX_SIZE = 1 << 26  # parameters: 256 MiB
 _KEYS = {"kind", "observation_size", "action_size", "dtype", "flatten_order", "normaliser", "layers", "size"}
 
 
@@ -29,6 +34,17 @@ class Slot:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+
+def _is_width(size: object) -> bool:
+    return type(size) is int and 1 <= size <= MAX_WIDTH
+
+
+def _is_float32(value: object) -> bool:
+    """Whether a number is finite as a float32, whole ones as JAX takes them."""
+    if type(value) is int:
+        return abs(value) < 1 << 31
+    return isinstance(value, float) and abs(value) < LARGEST
 
 
 @dataclass(frozen=True)
@@ -67,16 +83,12 @@ class PolicySpec:
     gaussian: str | None = None  # "mean" or "sampled"; None: the output is the action
 
     def __post_init__(self) -> None:
-        for name, size in (("observation_size", self.observation_size), ("action_size", self.action_size)):
-            if not isinstance(size, int) or size < 1:
-                raise ConfigError(f"{name} is {repr(size)[:80]}; a policy needs a whole number of at least 1.")
-        if any(not isinstance(width, int) or width < 1 for width in self.hidden):
-            raise ConfigError(f"hidden layer widths are {self.hidden!r}; each must be a whole number of at least 1.")
+        self._check_sizes()
         for name, got, known in (("activation", self.activation, ACTIVATIONS), ("output", self.output, OUTPUTS)):
             if got not in known:
-                raise ConfigError(f"{name} is {repr(got)[:80]}; choose one of {', '.join(known)}.")
+                raise ConfigError(f"{name} is {shown(got)}; choose one of {', '.join(known)}.")
         if self.gaussian is not None and self.gaussian not in GAUSSIAN:
-            raise ConfigError(f"gaussian is {repr(self.gaussian)[:80]}; choose one of {', '.join(GAUSSIAN)}, or none.")
+            raise ConfigError(f"gaussian is {shown(self.gaussian)}; choose one of {', '.join(GAUSSIAN)}, or none.")
         if self.layer_norm and not self.hidden:
             raise ConfigError("layer_norm normalises hidden layers, and this policy has none; leave it out.")
         if self.normaliser is not None:
@@ -86,8 +98,24 @@ class PolicySpec:
                     f"the normaliser has {sorted(sizes)} entries; the policy observes {self.observation_size} numbers."
                 )
             values = (*self.normaliser.mean, *self.normaliser.std, self.normaliser.clip)
-            if not all(math.isfinite(value) for value in values) or min(self.normaliser.std) <= 0:
+            if not all(map(_is_float32, values)) or min(self.normaliser.std) < SMALLEST:
                 raise ConfigError("the normaliser needs finite means and finite, positive standard deviations.")
+
+    def _check_sizes(self) -> None:
+        """Raises ConfigError for sizes that no policy has, before anything is made of them."""
+        for name, size in (("observation_size", self.observation_size), ("action_size", self.action_size)):
+            if not _is_width(size):
+                raise ConfigError(f"{name} is {shown(size)}; a policy needs a whole number from 1 to {MAX_WIDTH:,}.")
+        if len(self.hidden) >= MAX_LAYERS:
+            raise ConfigError(f"got {len(self.hidden):,} hidden layers; a policy has fewer than {MAX_LAYERS}.")
+        if not all(map(_is_width, self.hidden)):
+            raise ConfigError(
+                f"hidden layer widths are {shown(self.hidden)}; each must be a whole number from 1 to {MAX_WIDTH:,}."
+            )
+        if self.size > MAX_SIZE:
+            raise ConfigError(
+                f"a policy {printable(self)} has {self.size:,} parameters; at most {MAX_SIZE:,} are possible."
+            )
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -157,7 +185,7 @@ class PolicySpec:
         """Inverse of `to_dict`. Raises ConfigError unless the value describes exactly what we would write ourselves."""
         try:
             layers = value["layers"]
-            hidden = tuple(int(layer["tensors"]["kernel"]["shape"][1]) for layer in layers[:-1])
+            hidden = tuple(layer["tensors"]["kernel"]["shape"][1] for layer in layers[:-1])
             normaliser = value["normaliser"]
             spec = cls(
                 observation_size=value["observation_size"],
@@ -174,7 +202,7 @@ class PolicySpec:
             )
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ConfigError(
-                f"the policy specification cannot be read ({type(error).__name__}: {error}); "
+                f"the policy specification cannot be read ({type(error).__name__}: {printable(error)}); "
                 f"it needs the keys {', '.join(sorted(_KEYS))}."
             ) from error
         if spec.to_dict() != dict(value):
@@ -187,14 +215,11 @@ class PolicySpec:
 
     @classmethod
     def from_json(cls, text: str) -> PolicySpec:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`. Raises ConfigError for what is none, which may be somebody's trick."""
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"the policy specification is not JSON ({error}).") from error
-        if not isinstance(value, dict):
-            raise ConfigError("the policy specification is not a JSON object.")
-        return cls.from_dict(value)
+            return cls.from_dict(parse_json(text.encode(), "the policy specification"))
+        except (DatasetError, UnicodeError) as error:
+            raise ConfigError(printable(error, 300)) from error
 
     @cached_property
     def id(self) -> str:

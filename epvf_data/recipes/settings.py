@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from epvf_data import envs
+from epvf_data.collectors.recipe import check_scale
+from epvf_data.collectors.setting import check_amounts
+from epvf_data.config import MAX_HORIZON, MAX_LIST, MAX_NUMBER, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.critics.settings import check_one_of
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
@@ -15,13 +18,9 @@ from epvf_data.policies.files import load_policy
 from epvf_data.policies.initial import INITS
 from epvf_data.policies.perturb import LAWS
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.untrusted import check_name
 
-
-def _positive(item: Any, *names: str) -> None:
-    for name in names:
-        values = got if isinstance(got := getattr(item, name), tuple) else (got,)
-        if not values or any(value is not None and not value > 0 for value in values):
-            raise ConfigError(f"{name} is {list(got) if isinstance(got, tuple) else got}; it must be above 0.")
+MAX_TABLES = 256  # of architectures, and of sources
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ArchitectureConfig(PolicyConfig):
     like: str | None = None  # a policy file that has this architecture, its normaliser included; the rest is not read
 
     def __post_init__(self) -> None:
-        _positive(self, "weight")
+        check_range(self, "", 0, MAX_NUMBER, "weight", above=True)
 
     def spec(self, env: Env) -> PolicySpec:
         """The specification that fits the environment, or the file's."""
@@ -55,7 +54,7 @@ class Source:
     architectures: tuple[str, ...] = ()  # names; empty: all
 
     def __post_init__(self) -> None:
-        _positive(self, "weight")
+        check_range(self, "", 0, MAX_NUMBER, "weight", above=True)
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class RandomPolicies(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(f"scale is {list(self.scale)}; expected two positive numbers [least, greatest].")
+        check_scale(self, "")
         for law in self.laws or ("none",):
             check_one_of("law of initialisation", law, INITS)
 
@@ -84,7 +82,7 @@ class Spread(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_one_of("perturbation law", self.law, LAWS)
-        _positive(self, "radii")
+        check_range(self, "", 0, MAX_NUMBER, "radii", above=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Teacher(Spread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "snapshots")
+        check_range(self, "", 1, MAX_LIST, "snapshots")
 
 
 @dataclass(frozen=True)
@@ -139,12 +137,11 @@ class EvolutionTeacher(Teacher):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "sigma", "env_steps")
-        if self.population < 4 or not 0 <= self.members <= self.population:
-            raise ConfigError(
-                f"population is {self.population} and members {self.members}; at least 4 policies, and as many members "
-                "at most."
-            )
+        check_range(self, "", 0, MAX_NUMBER, "sigma", above=True)
+        check_range(self, "", 1, MAX_STEPS, "env_steps")
+        check_range(self, "", 1, MAX_HORIZON, "horizon")
+        check_range(self, "", 4, MAX_WORLDS, "population")
+        check_range(self, "", 0, self.population, "members")
 
 
 @dataclass(frozen=True)
@@ -153,6 +150,10 @@ class Between(Source):
 
     of: tuple[str, ...] = ()
     pairs: int = 32  # lines an architecture
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "", 1, MAX_LIST, "pairs")
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,16 @@ KINDS: dict[str, type[Source]] = {
 }
 
 
+def check_names(table: str, names: Iterable[str]) -> None:
+    """Raises ConfigError for too many architectures or sources, and for names that can be no folder's: runs are called
+    SOURCE-ARCHITECTURE."""
+    names = list(names)
+    if len(names) > MAX_TABLES:
+        raise ConfigError(f"the recipe has {len(names):,} {table}; at most {MAX_TABLES} can be.")
+    for name in names:
+        check_name(name, f"one of the {table}")
+
+
 @dataclass(frozen=True)
 class RecipeConfig:
     """Everything that decides which rows a recipe makes. Raises ConfigError for values that make no sense."""
@@ -191,8 +202,9 @@ class RecipeConfig:
 
     def __post_init__(self) -> None:
         envs.check_name(self.env)
-        _positive(self, "policies", "envs", "episodes", "horizon", "probes", "discount")
+        check_amounts(self)
         for name, table in (("architectures", self.architectures), ("sources", self.sources)):
+            check_names(name, table)
             if not table:
                 raise ConfigError(f"the recipe has no {name}; give it at least one table [{name}.NAME].")
         for name, source in self.sources.items():

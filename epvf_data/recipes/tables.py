@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from epvf_data import code
 from epvf_data import config as configuration
-from epvf_data import envs
+from epvf_data.baselines.settings import PRESETS
 from epvf_data.critics.settings import check_one_of
 from epvf_data.errors import ConfigError
-from epvf_data.recipes.settings import KINDS, ArchitectureConfig, RecipeConfig, Source
+from epvf_data.recipes.settings import KINDS, ArchitectureConfig, RecipeConfig, Source, check_names
 from epvf_data.store import reader
+from epvf_data.trainers.online.settings import presets
+from epvf_data.untrusted import printable, shown
 
+NONE = [None, "none"]  # as settings say it
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -34,7 +39,8 @@ def build(*layers: Mapping[str, Any]) -> RecipeConfig:
     tables: dict[str, dict[str, Any]] = {"architectures": {}, "sources": {}}
     for table, made in tables.items():
         if not isinstance(given := stated.get(table, {}), Mapping):
-            raise ConfigError(f"{table} is {given!r}; give it tables [{table}.NAME].")
+            raise ConfigError(f"{table} is {shown(given)}; give it tables [{table}.NAME].")
+        check_names(table, given)
         for name, settings in given.items():
             try:
                 made[name] = _build_one(table, settings)
@@ -45,7 +51,7 @@ def build(*layers: Mapping[str, Any]) -> RecipeConfig:
 
 def _build_one(table: str, settings: Any) -> ArchitectureConfig | Source:
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"got {settings!r}; it is a table of settings.")
+        raise ConfigError(f"got {shown(settings)}; it is a table of settings.")
     if table == "architectures":
         return configuration.build(ArchitectureConfig, settings)
     kind = settings.get("kind")
@@ -53,25 +59,48 @@ def _build_one(table: str, settings: Any) -> ArchitectureConfig | Source:
     return configuration.build(KINDS[str(kind)], {key: value for key, value in settings.items() if key != "kind"})
 
 
-def read(name: str, env: str | None = None) -> dict[str, Any]:
+def read(name: str, env: str | None = None, typed: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The tables of a recipe that ships with the package, of a TOML file, or of the recipe that made a data set.
 
-    Of a bundled recipe, the one for `env` is taken where there is one. Raises ConfigError where there is no recipe.
+    Of a bundled recipe, the one for `env` is taken where there is one; `env` takes the place of the recipe's own.
+    `typed` are the settings that the user states on top, for `build`. Raises ConfigError where there is no recipe,
+    where it names code, or where that of a data set names files, unless `typed` states that setting anew.
     """
+    typed = dict(typed or {}) | ({} if env is None else {"env": env})
     shipped = {path.stem: path for path in sorted(BUNDLED.glob("*.toml"))}
-    for stem in (f"{name}-{env}", name):
-        if stem in shipped:
-            return configuration.read_toml(shipped[stem])
-    if Path(name).is_dir():
-        made = [commit.provenance.get("config", {}) for commit in reader.open(name).commits]
-        stored = next((config["recipe"] for config in made if isinstance(config.get("recipe"), Mapping)), None)
-        if stored is None:
-            raise ConfigError(f"the data set {name} was not made with a recipe.")
-        if env is None and not envs.ships(str(stored.get("env"))):  # a data set must not load code
+    found = next((shipped[stem] for stem in (f"{name}-{env}", name) if stem in shipped), None)
+    if found is not None:
+        stated = configuration.read_toml(found)
+    elif os.path.isdir(name):  # noqa: PTH112 (no name is too long for it)
+        stated = _stored(name)
+        _check_files(stated, typed, name)
+    else:
+        if Path(name).suffix != ".toml":
+            check_one_of("recipe", name, [stem for stem in shipped if "-" not in stem])
+        stated = configuration.read_toml(name)
+    code.check_stated(stated, typed, name)
+    return stated if env is None else stated | {"env": env}
+
+
+def _stored(name: str) -> dict[str, Any]:
+    """The recipe in the first commit of a data set that has one."""
+    for commit in reader.open(name).commits:
+        config = commit.provenance.get("config")
+        if isinstance(config, Mapping) and isinstance(config.get("recipe"), Mapping):
+            return dict(config["recipe"])
+    raise ConfigError(f"the data set {name} was not made with a recipe.")
+
+
+def _check_files(stated: Mapping[str, Any], typed: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError where the recipe of a data set names a file: what a stranger wrote reads nothing here.
+
+    `bases` and `preset` may name what ships with the package; `like` and a run's `start` are files always.
+    """
+    for name, value in code.untyped(stated, typed).items():
+        setting, values = name.rpartition(".")[2], value if isinstance(value, list) else [value]
+        ours = {"bases": ["bundled"], "preset": [*presets(), *PRESETS], "like": NONE, "start": NONE}.get(setting)
+        if ours is not None and any(one not in ours for one in values):
             raise ConfigError(
-                f"{name} was made with an environment that is none of this package's; name it with --env."
+                f"the recipe in {where} says {printable(name)} = {shown(value)}, and a data set may name no file of "
+                f"yours; state it anew with --set {printable(name)}=…."
             )
-        return dict(stored)
-    if Path(name).suffix != ".toml":
-        check_one_of("recipe", name, [stem for stem in shipped if "-" not in stem])
-    return configuration.read_toml(name)

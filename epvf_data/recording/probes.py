@@ -8,12 +8,15 @@ environments they are drawn from the episodes of random policies, with a seed of
 
 from __future__ import annotations
 
+import io
+import math
 from importlib import resources
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float
+from numpy.lib import format as npy
 
 from epvf_data import envs
 from epvf_data.envs import Env
@@ -22,7 +25,9 @@ from epvf_data.physics.trajectory import trajectory
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.streams import stream
+from epvf_data.untrusted import printable, read_named, shown
 
+MAX_BYTES = 256 << 20
 SHIPPED = 256  # states a shipped file holds; a data set uses the first K
 _FOLDER = resources.files("epvf_data.recording") / "states"
 
@@ -35,7 +40,7 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
         states = _load(Path(file))
     else:
         body = env.name.partition(".")[0] if envs.ships(env.name) else env.name  # other objectives, same states
-        shipped = _FOLDER / f"{body}-{env.version}.npy"
+        shipped = Path(str(_FOLDER)) / f"{body}-{env.version}.npy"
         states = _load(shipped) if shipped.is_file() else draw(env, count)
     if states.ndim != 2 or states.shape[1] != env.observation_size or not np.isfinite(states).all():
         raise ConfigError(
@@ -49,13 +54,19 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
     return np.ascontiguousarray(states[:count], np.float32)
 
 
-def _load(path) -> np.ndarray:
+def _load(path: Path) -> np.ndarray:
+    """The numbers of a .npy file, which must be as many as its header says before any are made."""
+    file = io.BytesIO(read_named(path, "file of probing states", MAX_BYTES))
     try:
-        with path.open("rb") as file:
-            return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, _, dtype = headers[npy.read_magic(file)](file)
+        if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != len(file.getbuffer()) - file.tell():
+            raise ValueError(f"it would hold {shown(shape)} of {dtype}")
+        file.seek(0)
+        return np.load(file, allow_pickle=False)
+    except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
         raise ConfigError(
-            f"the probing states in {path} cannot be read ({error}); expected a NumPy .npy file."
+            f"the probing states in {path} cannot be read ({printable(error)}); expected a NumPy .npy file."
         ) from error
 
 

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, UInt32
-from safetensors import safe_open
 
 from epvf_data import envs, outputs
 from epvf_data.envs.base import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.policies.files import load_policy
+from epvf_data.policies.files import load_policy, read_notes
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.render import cartpole_frames, mujoco_frames
 from epvf_data.render.footage import Footage, play
 from epvf_data.render.picture import Painter, save_webp, strip, write_on
 from epvf_data.render.video import encoder
+from epvf_data.untrusted import shown
 
 # Environments without a MuJoCo model → who draws them.
 DRAWN: Mapping[str, Callable[..., contextlib.AbstractContextManager[Painter]]] = {"cartpole": cartpole_frames.painter}
@@ -185,12 +185,11 @@ def _check(env: Env, spec: PolicySpec, video: Path, film: Film) -> None:
 
 def _environment_of(policy: Path, spec: PolicySpec) -> str:
     """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
-    with safe_open(str(policy), framework="numpy") as file:
-        name = (file.metadata() or {}).get("env")
+    name = read_notes(policy).get("env")
     if name is not None and envs.known(name):
         return name
     if name is not None:  # a stranger's note must not load code
-        raise ConfigError(f"{policy} is of {name[:80]!r}, which is none of this package's; name yours with --env.")
+        raise ConfigError(f"{policy} is of {shown(name)}, which is none of this package's; name yours with --env.")
     made = [envs.make(name) for name in sorted(envs.ENVS)]
     sizes = (spec.observation_size, spec.action_size)
     fitting = " or ".join(env.name for env in made if (env.observation_size, env.action_size) == sizes)

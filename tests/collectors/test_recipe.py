@@ -106,9 +106,9 @@ def test_policy_files_are_bases_and_other_architectures_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Recipe(RandomSource(1.5)), "share of all rows"),
+        (lambda: Recipe(RandomSource(1.5)), "random.share is 1.5; it must be at most 1"),
         (lambda: Recipe(RandomSource(0.5, (3.0, 1.0))), "two positive numbers"),
-        (lambda: Recipe(perturbed=PerturbedSource(scales=())), "at least one positive"),
+        (lambda: Recipe(perturbed=PerturbedSource(scales=())), "must be above 0"),
         (lambda: Recipe(perturbed=PerturbedSource(bases=())), "perturbed.bases is empty"),
         (lambda: Recipe(perturbed=PerturbedSource(law="gausian")), "no perturbation law"),
         (lambda: Recipe(perturbed=PerturbedSource(random_bases=0)), "at least 1"),

@@ -21,7 +21,7 @@ def test_a_saved_policy_comes_back(tmp_path):
 
 
 def test_what_is_no_policy_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(ConfigError, match="not a policy file"):
+    with pytest.raises(ConfigError, match="there is no policy file"):
         load_policy(tmp_path / "missing.safetensors")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(ConfigError, match="not a policy file"):

@@ -226,7 +226,7 @@ def test_a_policy_without_a_note_tells_what_would_fit(tmp_path):
     save_policy(tmp_path / "other.safetensors", spec, np.zeros(spec.size, np.float32))
     with pytest.raises(ConfigError, match="sizes of none here"):
         draw(tmp_path / "other.safetensors")
-    with pytest.raises(ConfigError, match="not a policy file"):
+    with pytest.raises(ConfigError, match="there is no policy file"):
         draw(tmp_path / "nowhere.safetensors")
 
 

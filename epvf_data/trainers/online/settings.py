@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from epvf_data import code
 from epvf_data import config as configuration
 from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.critics import CRITICS, CriticSettings
@@ -148,7 +150,7 @@ class OnlineConfig:
         check_range(self, "", 1, MAX_STEPS, "iterations", "env_steps")
         check_range(self, "", 1, 1_000, "seeds")
         check_range(self, "", 1, MAX_COUNT, "log_every")
-        check_range(self, "", 0, MAX_SEED, "seed")
+        check_range(self, "", 0, MAX_SEED + 1 - self.seeds, "seed")
         check_range(self, "", 0, 100_000, "snapshots")
         check_range(self, "", 0, MAX_FLOAT, "checkpoint_seconds")
         check_range(self, "", 0, MAX_FLOAT, "init_scale", above=True)
@@ -199,20 +201,24 @@ def presets() -> dict[str, str]:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset or of a TOML file. A preset may start from another with `preset = "name"`."""
-    path = PRESETS / f"{name}.toml"
-    if not path.is_file():
-        path = Path(name)
-        if not path.suffix and not path.is_file():
-            check_one_of("preset", name, list(presets()))
-    stated = configuration.read_toml(str(path))
+    """The settings of a preset or of a TOML file, which may start from a preset with `preset = "name"`."""
+    shipped = presets()
+    if name not in shipped and not Path(name).suffix and not os.path.isfile(name):  # noqa: PTH113 (any name)
+        check_one_of("preset", name, shipped)
+    stated = configuration.read_toml(PRESETS / f"{name}.toml" if name in shipped else name)
     parent = stated.pop("preset", None)
-    return stated if parent is None else configuration.merge(read_preset(parent), stated)
+    if parent is None:
+        return stated
+    check_one_of("preset", parent, shipped)  # not a file: one that names itself would have no end
+    return configuration.merge(read_preset(parent), stated)
 
 
 def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
-    """The preset (or file), then each layer of changes."""
-    return configuration.build(OnlineConfig, *([read_preset(preset)] if preset else []), *layers)
+    """The preset (or file), then each layer of changes. Raises ConfigError for settings that cannot be, code that the
+    file names among them."""
+    stated = read_preset(preset) if preset else {}
+    code.check_stated(stated, configuration.merge(*layers), str(preset))
+    return configuration.build(OnlineConfig, stated, *layers)
 
 
 def online_config(preset: str, **changes: Any) -> OnlineConfig:
