@@ -14,10 +14,10 @@ import epvf_data
 from epvf_data import orbax_files
 from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.importing import orbax_child
-from epvf_data.importing.limits import MAX_BYTES, MAX_DEPTH, MAX_TENSORS, Tensors, read_bytes
+from epvf_data.importing.limits import MAX_BYTES, MAX_DEPTH, MAX_TENSORS, Tensors
 from epvf_data.orbax_files import TREE
 from epvf_data.trees import walk
-from epvf_data.untrusted import printable
+from epvf_data.untrusted import parse_json, printable, read_bytes, shown
 
 _PATIENCE = 300  # seconds
 _BRAX = ("ppo_network_config.json", "sac_network_config.json")

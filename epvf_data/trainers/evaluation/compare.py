@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from epvf_data import outputs
 from epvf_data.critics import CRITICS
 from epvf_data.errors import RunError
+from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.evaluate import RESULT
 from epvf_data.trainers.offline.plot import COLOURS, save
 from epvf_data.trainers.offline.run import stored_run
