@@ -60,6 +60,7 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, shell):
     assert not list(in_tmp.iterdir())
 
 
+@pytest.mark.soak
 def test_other_bodies_have_a_preset_too(in_tmp, shell):
     words = ("--env", "swimmer", "--horizon", "10", "--envs", "8", "--iterations", "3", "--set", "critic.probes=4")
     assert "swimmer-run: 3 iterations, 240 env steps" in shell("train-online", *words, "--quiet").stdout

@@ -55,8 +55,9 @@ def test_a_row_of_each_kind_is_drawn_and_exported(three, shell):
         words = ("--row", "3", "--architecture", item.id, "--json")
         film = str(three / f"{number}.mp4")
         size = ("--width", "160", "--height", "90", "--episode", "5" if item.spec.sampled else "0", "--out", film)
-        drawn = json.loads(shell("render", str(three / "ant.zarr"), *words, *size, "--quiet").stdout)
-        assert drawn["return"] == drawn["stored_return"]
+        if item.spec.sampled:
+            drawn = json.loads(shell("render", str(three / "ant.zarr"), *words, *size, "--quiet").stdout)
+            assert drawn["return"] == drawn["stored_return"]
         policy = str(three / f"{number}.safetensors")
         json.loads(shell("export-policy", str(three / "ant.zarr"), *words, "--out", policy).stdout)
         spec, flat = epvf_data.load_policy(policy)

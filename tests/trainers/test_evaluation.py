@@ -87,7 +87,7 @@ def poles(tmp_path_factory):
     )
     epvf_data.collect(config, folder / "poles.zarr")
     for name in ("mlp", "stored-probing"):
-        settings = OfflineConfig(critic=name, epochs=3, seeds=2, widths=(16,), resamples=20)
+        settings = OfflineConfig(critic=name, split="iid", epochs=3, seeds=2, widths=(16,), resamples=20)
         train_offline(folder / "poles.zarr", settings, folder / name)
     return folder
 

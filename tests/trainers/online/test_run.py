@@ -154,7 +154,8 @@ def test_policies_and_report_of_a_finished_run(tmp_path, ant):
 
 def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
     config = cartpole(**TWO)
-    first = train_online(config, tmp_path / "run", max_seconds=0.01)
+    rows = {"record": tmp_path / "rows.zarr"}
+    first = train_online(config, tmp_path / "run", max_seconds=0.01, **rows)
     assert (first.iterations, first.finished) == (2, False)
     with pytest.raises(RunError, match=r"critic\.steps 2 \(now 3\)"):
         train_online(cartpole(**TWO, **{"critic.steps": 3}), tmp_path / "run", resume=True)
@@ -162,7 +163,7 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     del stored["config"]["improvement"]["final_at"]
     (tmp_path / "run" / "config.json").write_text(json.dumps({**stored, "run": "earlier"}))
-    assert train_online(config, tmp_path / "run", resume=True).finished
+    assert train_online(config, tmp_path / "run", resume=True, **rows).finished
     with pytest.raises(RunError, match="no run"):
         train_online(config, tmp_path / "other", resume=True)
 
