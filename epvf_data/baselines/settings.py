@@ -10,7 +10,7 @@ from typing import Any
 
 from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data.config import MAX_HORIZON, MAX_LIST, MAX_POLICIES, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
+from epvf_data.config import MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.untrusted import shown
@@ -85,12 +85,14 @@ class BaselineConfig:
         check_range(self, "", 1, MAX_HORIZON, "horizon")
         check_range(self, "", 1, MAX_WORLDS, "envs")
         check_range(self, "", 1, MAX_STEPS, "env_steps")
-        check_range(self, "", 1, MAX_LIST, "evaluations")
+        check_range(self, "", 1, 100_000, "evaluations")
         check_range(self, "", 0, MAX_SEED, "seed")
-        amounts = ("unroll_length", "batch_size", "num_minibatches", "num_updates_per_batch")
+        amounts = ("batch_size", "unroll_length", "num_minibatches", "num_updates_per_batch")
         check_range(self.ppo, "ppo.", 1, MAX_WORLDS, *amounts)
+        check_range(self.ppo, "ppo.", 1, 1 << 16, "policy_hidden_layer_sizes", "value_hidden_layer_sizes")
         check_range(self.sac, "sac.", 1, MAX_WORLDS, "batch_size", "grad_updates_per_step")
-        check_range(self.sac, "sac.", 1, MAX_POLICIES, "min_replay_size", "max_replay_size")
+        check_range(self.sac, "sac.", 1, 10**9, "min_replay_size", "max_replay_size")
+        check_range(self.sac, "sac.", 1, 1 << 16, "hidden_layer_sizes")
         segments = self.ppo.batch_size * self.ppo.num_minibatches
         if self.algorithm == "ppo" and segments % self.envs:
             raise ConfigError(

@@ -9,7 +9,6 @@ import typer
 
 from epvf_data.cli.app import Debug, Json, app, print_json, print_table
 from epvf_data.errors import ConfigError, StorageError
-from epvf_data.untrusted import shown
 
 
 @app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
@@ -42,10 +41,9 @@ def new_env(
     """Write a file with a small environment of your own, ready to run and to be changed."""
     from importlib import resources
 
-    module = name.replace("-", "_")
-    if not (module.isidentifier() and module.isascii() and len(name) <= 64):
-        raise ConfigError(f"{shown(name)} cannot be the name of a Python file; take letters, digits and '-'.")
-    path = Path(f"{module}.py")
+    path = Path(f"{name.replace('-', '_')}.py")
+    if not path.stem.isidentifier():
+        raise ConfigError(f"{name!r} cannot be the name of a Python file; take letters, digits and '-'.")
     text = resources.files("epvf_data.envs").joinpath("template.py").read_text()
     try:
         with path.open("x") as file:

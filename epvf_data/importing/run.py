@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from epvf_data import config as configuration
-from epvf_data import envs, outputs
+from epvf_data import envs
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.importing import assemble, files, layouts
 from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, Place, build, read_settings
+from epvf_data.outputs import check_free
 from epvf_data.policies.files import save_policy
 from epvf_data.untrusted import printable, shown
 
@@ -56,7 +57,7 @@ def import_policy(
     DatasetError where `out` exists.
     """
     target = Path(out)
-    outputs.check_free(target)
+    check_free(target)
     stated = configuration.merge(read_settings(None if spec is None else str(spec), []), _nested(settings or {}))
     world = None if env is None else envs.make(env)
     contents = files.read(Path(file), format)
@@ -70,8 +71,8 @@ def import_policy(
             f"the policy maps {made.observation_size} observations to {made.action_size} actions; environment "
             f"{world.name} has {world.observation_size} and {world.action_size}: name another with --env."
         )
-    remarks = {} if world is None else {"env": world.name}
-    save_policy(target, made, flat, force=False, source=layout.name, **remarks)
+    remarks = {"source": layout.name} | ({} if world is None else {"env": world.name})
+    save_policy(target, made, flat, **remarks)
     return ImportReport(
         policy=str(target),
         architecture=made.id,

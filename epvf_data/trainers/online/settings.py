@@ -11,16 +11,7 @@ from typing import Any
 
 from epvf_data import code
 from epvf_data import config as configuration
-from epvf_data.config import (
-    MAX_EPISODES,
-    MAX_HORIZON,
-    MAX_LIST,
-    MAX_NUMBER,
-    MAX_SEED,
-    MAX_STEPS,
-    MAX_WORLDS,
-    check_range,
-)
+from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.critics import CRITICS, CriticSettings
 from epvf_data.critics.settings import check_one_of
 from epvf_data.envs import check_name
@@ -36,8 +27,7 @@ UNSCALED = ("statistics", "probing", "unf", CLOSED)
 INPUTS = ("raw", "centred")
 TARGETS = ("raw", "scaled", "standardised", "ranks")
 PRESETS = Path(str(resources.files("epvf_data.trainers"))) / "online" / "presets"
-MAX_ROWS = 1 << 26  # of a replay buffer
-MAX_UPDATES = 10**6  # of a critic or a policy, an iteration
+MAX_COUNT = 10**6  # of steps within an iteration, of iterations to a log entry
 
 
 @dataclass(frozen=True)
@@ -54,9 +44,9 @@ class ExplorationConfig:
 
     def __post_init__(self) -> None:
         check_one_of("perturbation law", self.law, LAWS)
-        check_range(self, "exploration.", 0, MAX_NUMBER, "scale", "clip_noise", above=True)
+        check_range(self, "exploration.", 0, MAX_FLOAT, "scale", "clip_noise", above=True)
+        check_range(self, "exploration.", 0, MAX_FLOAT, "floor")
         check_range(self, "exploration.", 1, MAX_WORLDS, "policies")
-        check_range(self, "exploration.", 0, MAX_NUMBER, "floor")
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,8 @@ class ReplayConfig:
     batch_size: int | None = None  # rows of a critic step, drawn without replacement; None: as many as envs
 
     def __post_init__(self) -> None:
-        check_range(self, "replay.", 1, MAX_ROWS, "capacity", "batch_size")
+        check_range(self, "replay.", 1, 1000 * MAX_WORLDS, "capacity")
+        check_range(self, "replay.", 1, MAX_WORLDS, "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +80,10 @@ class CriticConfig(CriticSettings):
         check_one_of("critic", self.name, LEARNERS)
         check_one_of("critic.inputs", self.inputs, INPUTS)
         check_one_of("critic.target", self.target, TARGETS)
-        check_range(self, "critic.", 1, MAX_UPDATES, "steps", "warm_steps")
-        check_range(self, "critic.", 0, MAX_NUMBER, "weight_decay")
-        check_range(self, "critic.", 0, MAX_NUMBER, "learning_rate", "clip", "penalty", above=True)
+        check_range(self, "critic.", 1, MAX_COUNT, "steps")
+        check_range(self, "critic.", 1, 1000 * MAX_COUNT, "warm_steps")
+        check_range(self, "critic.", 0, MAX_FLOAT, "weight_decay")
+        check_range(self, "critic.", 0, MAX_FLOAT, "learning_rate", "clip", "penalty", above=True)
         if self.inputs == "centred" and self.name in UNSCALED:
             raise ConfigError(f"critic {self.name} reads policies as they are; leave critic.inputs at raw.")
         if self.name == CLOSED and (self.loss, self.ensemble) != ("mse", 1):
@@ -115,12 +107,11 @@ class ImprovementConfig:
 
     def __post_init__(self) -> None:
         check_one_of("optimiser", self.optimiser, OPTIMISERS)
-        table = "improvement."
-        check_range(self, table, 1, MAX_UPDATES, "steps")
-        check_range(self, table, 0, MAX_NUMBER, "weight_decay", "beta1", "beta2")
-        check_range(self, table, 0, MAX_NUMBER, "learning_rate", "final_learning_rate", above=True)
-        check_range(self, table, 0, MAX_NUMBER, "weight_clip", "trust", above=True)
-        check_range(self, table, 0, 1, "final_at", above=True)
+        check_range(self, "improvement.", 1, MAX_COUNT, "steps")
+        check_range(self, "improvement.", 0, MAX_FLOAT, "weight_decay", "beta1", "beta2")
+        rates = ("learning_rate", "final_learning_rate", "weight_clip", "trust")
+        check_range(self, "improvement.", 0, MAX_FLOAT, *rates, above=True)
+        check_range(self, "improvement.", 0, 1, "final_at", above=True)  # a share of the budget
 
 
 @dataclass(frozen=True)
@@ -156,12 +147,13 @@ class OnlineConfig:
         check_range(self, "", 1, MAX_WORLDS, "envs")
         check_range(self, "", 1, MAX_EPISODES, "episodes", "evaluation_episodes")
         check_range(self, "", 1, MAX_HORIZON, "horizon")
-        check_range(self, "", 1, MAX_STEPS, "iterations", "env_steps", "log_every")
-        check_range(self, "", 1, MAX_LIST, "seeds")
+        check_range(self, "", 1, MAX_STEPS, "iterations", "env_steps")
+        check_range(self, "", 1, 1_000, "seeds")
+        check_range(self, "", 1, MAX_COUNT, "log_every")
         check_range(self, "", 0, MAX_SEED + 1 - self.seeds, "seed")
-        check_range(self, "", 0, MAX_LIST, "snapshots")
-        check_range(self, "", 0, MAX_NUMBER, "checkpoint_seconds")
-        check_range(self, "", 0, MAX_NUMBER, "init_scale", above=True)
+        check_range(self, "", 0, 100_000, "snapshots")
+        check_range(self, "", 0, MAX_FLOAT, "checkpoint_seconds")
+        check_range(self, "", 0, MAX_FLOAT, "init_scale", above=True)
         self._check_together()
 
     def _check_together(self) -> None:
