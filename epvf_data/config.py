@@ -33,7 +33,6 @@ MAX_HORIZON = 10**6  # control steps
 MAX_PROBES = 1 << 16
 MAX_STEPS = 10**15  # of the environment, in a run
 MAX_SEED = 2**31 - 1
-MAX_NUMBER = 1e9  # of a weight, a scale, a rate
 MAX_FLOAT = 1e38  # of what becomes a number of 32 bits
 
 

@@ -423,7 +423,8 @@ def once(work: Callable[[random.Random], None], draw: random.Random) -> tuple[bo
     """Whether the file was read, and what was found."""
     Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: the machine may be busy
+    signal.setitimer(signal.ITIMER_REAL, 20 * SECONDS)
     read, finding = False, None
     try:
         work(draw)
@@ -440,6 +441,7 @@ def once(work: Callable[[random.Random], None], draw: random.Random) -> tuple[bo
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "here"
         finding = f"{type(error).__name__} at {place}"
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
     if finding is None and memory("VmHWM") - before > MEGABYTES:
         finding = f"over {MEGABYTES} MB"
@@ -479,6 +481,7 @@ def main() -> None:
         raise Late
 
     signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGPROF, late)
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     os.chdir(folder)
     try:

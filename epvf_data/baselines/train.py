@@ -191,8 +191,8 @@ class _Log:
         if not np.abs(np.asarray(theirs - ours)).max() < EXACT:
             return None
         path = self.directory / "policies" / f"{name}-{self.config.seed}.safetensors"
-        horizon, algorithm = str(self.env.horizon), self.config.algorithm
-        save_policy(path, spec, flat, env=self.env.name, algorithm=algorithm, horizon=horizon)
+        notes = {"algorithm": self.config.algorithm, "horizon": str(self.env.horizon)}
+        save_policy(path, spec, flat, env=self.env.name, **notes)
         return path
 
     def report(self, path: Path | None, return_rollout: float | None) -> BaselineReport:

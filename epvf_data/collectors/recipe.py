@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt32
 
 from epvf_data.collectors.bundled import bundled_files
-from epvf_data.config import MAX_LIST, MAX_NUMBER, check_range
+from epvf_data.config import MAX_FLOAT, MAX_LIST, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies import mlp
@@ -62,14 +62,14 @@ class Recipe:
         if not self.perturbed.bases:
             raise ConfigError("perturbed.bases is empty; name policy files, `bundled` or `random`.")
         check_range(self.perturbed, "perturbed.", 1, MAX_LIST, "random_bases")
-        check_range(self.perturbed, "perturbed.", 0, MAX_NUMBER, "scales", above=True)
-        check_range(self.perturbed, "perturbed.", 0, MAX_NUMBER, "random_scale", "floor", "clip")
+        check_range(self.perturbed, "perturbed.", 0, MAX_FLOAT, "scales", above=True)
+        check_range(self.perturbed, "perturbed.", 0, MAX_FLOAT, "random_scale", "floor", "clip")
         check_law(self.perturbed.law)
 
 
 def check_scale(source: Any, table: str) -> None:
     """Raises ConfigError unless the setting `scale` is two positive numbers, the least first."""
-    check_range(source, table, 0, MAX_NUMBER, "scale", above=True)
+    check_range(source, table, 0, MAX_FLOAT, "scale", above=True)
     if len(source.scale) != 2 or source.scale[0] > source.scale[1]:
         raise ConfigError(
             f"{table}scale is {shown(list(source.scale))}; expected two positive numbers [least, greatest]."

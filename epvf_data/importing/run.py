@@ -72,8 +72,8 @@ def import_policy(
             f"the policy maps {made.observation_size} observations to {made.action_size} actions; environment "
             f"{world.name} has {world.observation_size} and {world.action_size}: name another with --env."
         )
-    remarks = {} if world is None else {"env": world.name}
-    save_policy(target, made, flat, force=force, source=layout.name, **remarks)
+    remarks = {"source": layout.name} | ({} if world is None else {"env": world.name})
+    save_policy(target, made, flat, force=force, **remarks)
     return ImportReport(
         policy=str(target),
         architecture=made.id,

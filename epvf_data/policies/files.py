@@ -16,13 +16,11 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import read_named
 
 
-def save_policy(
-    path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], *, force: bool = True, **notes: str
-) -> None:
-    """Writes the policy whole or not at all. `notes` are free text for people, such as env="ant".
+def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], **notes: str) -> None:
+    """Writes the policy whole or not at all; an earlier file goes. `notes` are free text for people, as in env="ant".
 
-    Raises ArchitectureMismatchError for parameters of another size, StorageError if the disk refuses, and DatasetError
-    where `path` is a link or a folder or, without `force`, where a file is there already.
+    Raises ArchitectureMismatchError for parameters of another size, DatasetError where `path` is a link or a folder,
+    StorageError if the disk refuses.
     """
     flat = np.asarray(flat, np.float32)
     if flat.shape != (spec.size,):
@@ -31,7 +29,7 @@ def save_policy(
         name: flat[slot.offset : slot.offset + slot.size].reshape(slot.shape) for name, slot in spec.tensors.items()
     }
     data = save(tensors, metadata={"spec": spec.to_json(), **notes})
-    outputs.write_bytes(Path(path), data, force)
+    outputs.write_bytes(Path(path), data, force=True)
 
 
 def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:

@@ -9,7 +9,7 @@ from typing import Any
 from epvf_data import envs
 from epvf_data.collectors.recipe import check_scale
 from epvf_data.collectors.setting import check_amounts
-from epvf_data.config import MAX_HORIZON, MAX_LIST, MAX_NUMBER, MAX_STEPS, MAX_WORLDS, check_range
+from epvf_data.config import MAX_FLOAT, MAX_HORIZON, MAX_LIST, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.critics.settings import check_one_of
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
@@ -31,7 +31,7 @@ class ArchitectureConfig(PolicyConfig):
     like: str | None = None  # a policy file that has this architecture, its normaliser included; the rest is not read
 
     def __post_init__(self) -> None:
-        check_range(self, "", 0, MAX_NUMBER, "weight", above=True)
+        check_range(self, "", 0, MAX_FLOAT, "weight", above=True)
 
     def spec(self, env: Env) -> PolicySpec:
         """The specification that fits the environment, or the file's."""
@@ -54,7 +54,7 @@ class Source:
     architectures: tuple[str, ...] = ()  # names; empty: all
 
     def __post_init__(self) -> None:
-        check_range(self, "", 0, MAX_NUMBER, "weight", above=True)
+        check_range(self, "", 0, MAX_FLOAT, "weight", above=True)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Spread(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_one_of("perturbation law", self.law, LAWS)
-        check_range(self, "", 0, MAX_NUMBER, "radii", above=True)
+        check_range(self, "", 0, MAX_FLOAT, "radii", above=True)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class EvolutionTeacher(Teacher):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "", 0, MAX_NUMBER, "sigma", above=True)
+        check_range(self, "", 0, MAX_FLOAT, "sigma", above=True)
         check_range(self, "", 1, MAX_STEPS, "env_steps")
         check_range(self, "", 1, MAX_HORIZON, "horizon")
         check_range(self, "", 4, MAX_WORLDS, "population")
