@@ -73,7 +73,7 @@ def import_policy(
             f"{world.name} has {world.observation_size} and {world.action_size}: name another with --env."
         )
     remarks = {"source": layout.name} | ({} if world is None else {"env": world.name})
-    save_policy(target, made, flat, force=force, **remarks)
+    save_policy(target, made, flat, **remarks)
     return ImportReport(
         policy=str(target),
         architecture=made.id,
