@@ -24,8 +24,8 @@ install: $(BIN)/installed
 demo: $(BIN)/installed
 	@mkdir -p $(DEMO)
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data doctor
-	cd $(DEMO) && rm -rf ant.zarr ant-mlp && $(abspath $(BIN))/epvf-data collect --env ant --envs 4096
-	cd $(DEMO) && $(abspath $(BIN))/epvf-data info ant.zarr --plot returns.png --force
+	cd $(DEMO) && rm -rf ant.zarr ant-mlp returns.png && $(abspath $(BIN))/epvf-data collect --env ant --envs 4096
+	cd $(DEMO) && $(abspath $(BIN))/epvf-data info ant.zarr --plot returns.png
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data train-offline
 
 test: $(BIN)/installed
