@@ -16,6 +16,7 @@ from epvf_data.progress import Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
 from epvf_data.trainers.rundir import differences
+from epvf_data.untrusted import printable
 
 Train = Callable[..., Any]
 FREE = frozenset(
@@ -163,4 +164,4 @@ def _sentence(error: Exception) -> str:
 
 def _say(line: str, quiet: bool) -> None:
     if not quiet:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line, 1000), file=sys.stderr, flush=True)
