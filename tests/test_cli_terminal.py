@@ -218,3 +218,11 @@ def test_no_settings_of_matplotlib_are_taken_from_the_folder(in_tmp):
     assert done.returncode == 0, done.stderr
     assert (in_tmp / "a.png").read_bytes().startswith(b"\x89PNG")
     assert not (in_tmp / "ran").exists()
+
+
+def test_numbers_that_json_does_not_have_are_null(in_tmp, verb):
+    """A row may have a return that is not finite, and whoever reads the answer must not stumble over it."""
+    plain = store.build_rows(4)
+    with Writer.open("a.zarr", store.ENV) as writer:
+        writer.commit(dataclasses.replace(plain, returns=np.full_like(plain.returns, np.nan)), {})
+    assert json.loads(verb("export-policy", "a.zarr", "--row", "0", "--json"))["mean_return"] is None

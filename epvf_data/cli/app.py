@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
+import math
 import os
 import shlex
 import sys
@@ -116,7 +117,17 @@ def say(line: object = "", *, error: bool = False) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json_module.dumps(value, allow_nan=False).replace("\x7f", "\\u007f"))  # the one control character it leaves
+    """Prints JSON, whose numbers are finite: null stands for the others."""
+    text = json_module.dumps(_finite(value), allow_nan=False)
+    print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:

@@ -20,6 +20,7 @@ from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
 from epvf_data.trainers import rundir
 from epvf_data.trainers.rundir import differences
+from epvf_data.untrusted import printable
 
 Train = Callable[..., Any]
 _SEED = re.compile(r"seed-[0-9]{1,10}", re.ASCII)
@@ -177,4 +178,4 @@ def _sentence(error: Exception) -> str:
 
 def _say(line: str, quiet: bool) -> None:
     if not quiet:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line, 1000), file=sys.stderr, flush=True)
