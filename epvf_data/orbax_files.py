@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ MAX_TABLES = 32 << 20  # bytes of a database's tables, unpacked; ten thousand ar
 MAX_RATIO, ROOM = 64, 128 << 20  # bytes of arrays for each on the disk (moments begin as zeros), and beyond that
 _ARRAYS = ("np.ndarray", "jax.Array", "scalar")
 _CODECS = ("bytes", "crc32c", "gzip", "transpose", "zlib", "zstd")  # tensorstore stops them at the size of a chunk
+_DTYPE = re.compile(r"[<>|]?[A-Za-z][A-Za-z0-9_]{0,15}", re.ASCII)
 _TABLE = re.compile(rb"\x0c\xdb(?:\x3a\x2a|\x20\xde|\x12\x34)", re.DOTALL)  # manifest, node of keys, of versions
 _HEADER, _CRC = 14, 4  # bytes around the body of a table
 _BLOCK = 128 << 10  # bytes that a block of zstd unpacks to at most
@@ -42,13 +44,9 @@ class Stored:
     shape: tuple[int, ...]
     dtype: str  # NumPy's name, or "bfloat16"
     numbers: int  # in the array, or in one of its chunks where that is more: chunks are unpacked whole
+    bytes: int  # of so many
     chunks: int
     spec: Mapping[str, Any]  # how tensorstore opens it
-
-    @property
-    def bytes(self) -> int:
-        """Memory that reading takes."""
-        return self.numbers * (2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize)
 
 
 def describe(folder: Path, limit: int) -> dict[tuple[str, ...], Stored]:
@@ -102,7 +100,7 @@ def _wait(folder: Path, begin: Any, *arguments: Any, **options: Any) -> Any:
     """What an operation of tensorstore gives in the end."""
     try:
         return begin(*arguments, **options).result()
-    except (ValueError, OSError, KeyError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # tensorstore raises all kinds
         raise damaged(folder, error) from error
 
 
@@ -154,9 +152,9 @@ def _stored(said: Mapping[str, Any], spec: Mapping[str, Any], folder: Path) -> S
             codecs, inner = _codecs(said["codecs"], outer)
         sizes = [*shape, *outer, *inner]
         whole = all(type(size) is int and 0 <= size < 1 << 40 for size in sizes) and 0 not in (*outer, *inner)
-        name = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
-        if not whole or not len(shape) == len(outer) == len(inner) <= 32 or not isinstance(dtype, str):
+        if not whole or not len(shape) == len(outer) == len(inner) <= 32 or not _DTYPE.fullmatch(dtype):
             raise ValueError
+        kind = np.dtype("V2" if dtype == "bfloat16" else dtype)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder, "an array is not described as zarr does it") from error
     if not all(codec in _CODECS for codec in codecs):
@@ -164,7 +162,9 @@ def _stored(said: Mapping[str, Any], spec: Mapping[str, Any], folder: Path) -> S
             f"{folder} has an array packed by {printable(codecs)}; expected some of {', '.join(_CODECS)}."
         )
     chunks = math.prod(-(-max(a, b) // c) for a, b, c in zip(shape, outer, inner, strict=True))
-    return Stored(tuple(shape), name, max(math.prod(shape), math.prod(outer)), chunks, spec)
+    numbers = max(math.prod(shape), math.prod(outer))
+    name = "bfloat16" if dtype == "bfloat16" else kind.name
+    return Stored(tuple(shape), name, numbers, numbers * kind.itemsize, chunks, spec)
 
 
 def _codecs(codecs: Any, chunk: Any) -> tuple[list[Any], Any]:
@@ -190,6 +190,8 @@ def _check_tables(folder: Path, files: Mapping[str, int]) -> None:
         if size < _HEADER + _CRC:
             continue
         with open_regular(folder / name, what="checkpoint") as descriptor:
+            if os.lseek(descriptor, 0, os.SEEK_HOLE) < size:  # terabytes of nothing would take hours
+                raise UnsafeDatasetError(f"{folder / name} has holes; the files of a checkpoint are written whole.")
             data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         with data:
             for match in _TABLE.finditer(data):

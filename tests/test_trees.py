@@ -52,5 +52,22 @@ def test_many_files_deep_folders_and_no_folder(tmp_path):
     (tmp_path / "1" / "2" / "3" / "4").mkdir(parents=True)
     with pytest.raises(UnsafeDatasetError, match="too deep"):
         found(tmp_path, most=20, depth=2)
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="does not exist"):
         found(tmp_path / "nothing")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        found(tmp_path / "a")
+
+
+def test_what_goes_meanwhile_is_left_out(tmp_path, monkeypatch):
+    """A run is drawn while it is trained: checkpoints and drafts come and go."""
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "stays").touch()
+    listing = os.scandir
+
+    def scandir(path):
+        if path == tmp_path / "gone/":
+            raise FileNotFoundError(path)
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert found(tmp_path) == {"stays": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -41,6 +42,7 @@ from epvf_data.trainers.online.settings import online_config
 Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
 Tell = Callable[[int, int], None]
 Train = Callable[[Tell], None]
+_KEPT = re.compile(r"at-[0-9]{1,9}-[0-9]{1,9}\.safetensors", re.ASCII)  # what runs call the policies that they keep
 
 
 def prepare(
@@ -49,8 +51,10 @@ def prepare(
     """The policies of an architecture's sources that are files, and what trains the others, `runs`/SOURCE-ARCHITECTURE.
 
     Nothing is trained or written yet. Raises ConfigError for presets and settings that no run can have, RunError for
-    runs of other settings in `runs`, ArchitectureMismatchError for policy files of another architecture.
+    runs of other settings in `runs` and for links there, ArchitectureMismatchError for policy files of another
+    architecture.
     """
+    rundir.check_folder(runs)
     files: dict[str, Bases] = {}
     training: dict[str, Train] = {}
     for name, source in config.of(architecture).items():
@@ -101,7 +105,8 @@ def _files(source: Perturbed, spec: PolicySpec, env: Env) -> Bases:
 
 def _snapshots(folder: Path, spec: PolicySpec) -> Bases:
     """The policies that a run has kept, in the order of its iterations."""
-    paths = sorted((folder / "policies").glob("at-*.safetensors"), key=lambda path: (_iteration(path), path.name))
+    kept = [path for path in (folder / "policies").glob("*") if _KEPT.fullmatch(path.name)]
+    paths = sorted(kept, key=lambda path: (_iteration(path), path.name))
     loaded = [load_policy(path) for path in paths]
     if not loaded:
         raise ConfigError(f"the run {folder} has kept no policy; ask for more snapshots or env_steps.")

@@ -79,7 +79,7 @@ def reproduce(
     chosen = variants(figure, scale, settings, only)
     folder = Path(f"{figure}-{scale}" if out is None else out)
     stored = _stored_plan(folder, figure, scale)
-    runs.check(folder / "runs")
+    rundir.check_folder(folder / "runs")
     failed: dict[str, str] = {}
     left_out: dict[str, str] = {}
     if not redraw:

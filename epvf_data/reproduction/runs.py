@@ -29,16 +29,6 @@ FREE = frozenset(
 )  # may change between two calls; a run itself refuses another backend
 
 
-def check(folder: Path) -> None:
-    """Raises RunError unless the folder of runs holds plain files and folders only: a stranger may have sent it."""
-    try:
-        if os.path.lexists(folder):
-            untrusted.check_directory(folder, "folder of runs")
-            rundir.check(folder)
-    except DatasetError as error:
-        raise RunError(str(error)) from error
-
-
 def parts(directory: Path) -> list[Path]:
     """The run directories of a variant: its own, or those of its seeds where each is a run by itself."""
     if os.path.lexists(directory / rundir.CONFIG) or not directory.is_dir():
@@ -116,7 +106,8 @@ def run_all(
             failed[variant.name] = _sentence(error)
             _say(f"{title}: failed: {failed[variant.name]}", quiet)
         else:
-            note.unlink(missing_ok=True)
+            if note.is_file():
+                note.unlink()
     return failed
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.errors import CorruptDatasetError, UnsafeDatasetError
 from epvf_data.store.schema import KEY, Column
 from epvf_data.store.shard import Layout, array_metadata, chunk_rows
+from epvf_data.trees import walk
 from epvf_data.untrusted import check_directory, check_names, printable
 
 MAX_ITEMS = 1 << 40
@@ -91,34 +90,4 @@ def _difference(got: Any, expected: Any, path: str) -> str | None:
 def scan(folder: Path) -> dict[str, int]:
     """Every file under a part or probe folder: relative path → size. Refuses what is not a plain file or folder."""
     check_directory(folder)
-    try:
-        return dict(_walk(folder))
-    except FileNotFoundError as error:
-        raise CorruptDatasetError(f"{folder} changed while it was read; copy the whole data set again.") from error
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be read ({error.strerror}).") from error
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, int]]:
-    waiting = [""]
-    entries = 0
-    while waiting:
-        inner = waiting.pop()
-        names = []
-        with os.scandir(folder / inner) as listing:
-            for entry in listing:
-                entries += 1
-                name = f"{inner}{entry.name}"
-                status = entry.stat(follow_symlinks=False)
-                names.append(entry.name)
-                if entries > MAX_FILES or name.count("/") > MAX_DEPTH:
-                    raise UnsafeDatasetError(f"{folder} holds more than {MAX_FILES} files or too deep a tree.")
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(name + "/")
-                elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                    yield name, status.st_size
-                else:
-                    raise UnsafeDatasetError(
-                        f"{folder}/{printable(name)} is a link or a special file; only plain files may be here."
-                    )
-        check_names(names, str(folder / inner))
+    return dict(walk(folder, "data set", MAX_FILES, MAX_DEPTH, check_names))

@@ -67,6 +67,16 @@ def check(directory: Path) -> None:
         raise RunError(str(error)) from error
 
 
+def check_folder(folder: Path) -> None:
+    """Raises RunError unless a folder of runs, whose names nobody typed, is a plain one that holds nothing else."""
+    try:
+        if os.path.lexists(folder):
+            untrusted.check_directory(folder, "folder of runs")
+            check(folder)
+    except DatasetError as error:
+        raise RunError(str(error)) from error
+
+
 def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
     """What config.json holds, once the directory is `check`ed. Raises RunError when there is no run of a kind we know.
 

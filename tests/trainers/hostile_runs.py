@@ -356,6 +356,11 @@ CHECKPOINTS: dict[str, tuple[Spoil, str]] = {
     "a filter": (plain([4], filters=[{"id": "pickle"}]), "packed by"),
     "a bomb in a table": (bomb, "tables that unpack"),
     "files cut in half": (every_file(lambda data: data[: len(data) // 2]), "is not valid JSON"),
+    "files with holes": (lambda run: os.truncate(folder(run) / "manifest.ocdbt", 50 << 20), "has holes"),
+    "more bytes than there are numbers": (
+        lambda run: os.truncate(folder(run) / "manifest.ocdbt", 1 << 40),
+        "a checkpoint has at most",
+    ),
     "a database of zeros": (put(f"{GROUND}/0/manifest.ocdbt", bytes(1000)), _DAMAGED),
     "no database": (lambda run: remove(folder(run) / "manifest.ocdbt"), _DAMAGED),
     "no tables": (lambda run: remove(folder(run) / "d"), _DAMAGED),

@@ -225,7 +225,7 @@ def test_directories_and_other_settings_or_rows_are_refused(finished, toy, datas
         ({"weight_decay": -1.0}, "at least 0"),
         ({"widths": (0,)}, "at least 1"),
         ({"widths": (1.5,)}, "whole number"),
-        ({"resamples": 10**9}, "resamples is 1000000000; it must be at most 100,000"),
+        ({"resamples": 10**9}, "resamples is 1000000000; it must be at most 10,000"),
         ({"seeds": 10**9}, "at most 1,000"),
         ({"widths": (1,) * 1000}, "at most 64"),
         ({"learning_rate": float("nan")}, "above 0"),

@@ -52,7 +52,7 @@ class OfflineConfig(CriticSettings):
         check_range(self, "", 1, MAX_MEMBERS, "seeds")
         check_range(self, "", 1, 10**6, "epochs", "patience")
         check_range(self, "", 1, 10**7, "batch_size")
-        check_range(self, "", 1, 100_000, "resamples")
+        check_range(self, "", 1, 10_000, "resamples")
         check_range(self, "", 0, MAX_FLOAT, "learning_rate", "clip", above=True)
         check_range(self, "", 0, MAX_FLOAT, "weight_decay", "checkpoint_seconds")
         check_range(self, "", 0, 1 << 63, "seed", "device_bytes")
