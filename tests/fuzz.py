@@ -230,17 +230,17 @@ class Kinds:
             "run": "e" * 64,
         }
         rundir.create_run(self.run, self.config)
-        numbers = {
-            "spearman": 0.5,
-            "kendall": 0.4,
-            "r2": 0.3,
-            "iqm": 0.1,
-            "mean_absolute_error": 1.0,
-            "regret": {"10": 1.0},
-        }
+        numbers = {"spearman": 0.5, "kendall": 0.4, "r2": 0.3, "mean_absolute_error": 1.0, "regret": {"10": 1.0}}
+        numbers |= {"iqm": {"spearman": 0.5}, "per_seed": {"spearman": [0.4, 0.6]}}
         numbers |= {"interval": {"spearman": [0.1, 0.9]}, "top_tenth": {"spearman": 0.5, "mean_absolute_error": 1.0}}
         split = {"available": True, "critic": numbers, "controls": {"ridge": numbers, "mean": numbers}}
-        split |= {"rows_train": 9, "rows_test": 3, "verdict": "good", "ceiling": {"r2": 0.9, "basis": "episodes"}}
+        split |= {
+            "seconds": 1.5,
+            "rows_train": 9,
+            "rows_test": 3,
+            "verdict": "good",
+            "ceiling": {"r2": 0.9, "basis": "episodes"},
+        }
         self.report = {
             "run": "run",
             "critic": "mlp",
