@@ -42,7 +42,7 @@ from epvf_data.trainers.online.settings import online_config
 Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
 Tell = Callable[[int, int], None]
 Train = Callable[[Tell], None]
-_KEPT = re.compile(r"at-[0-9]{1,9}-[0-9]{1,9}\.safetensors", re.ASCII)  # what runs call the policies that they keep
+_KEPT = re.compile(r"at-[0-9]{1,15}-[0-9]{1,10}\.safetensors", re.ASCII)  # what runs call the policies that they keep
 
 
 def prepare(

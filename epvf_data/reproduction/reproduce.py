@@ -117,13 +117,14 @@ def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
     """The plan of an earlier call, empty where there is none. Raises RunError for one of another figure or form, and
     DatasetError where others made files of the results' names."""
     stored = printable_texts(runs.read(folder / PLAN))
-    for found in (stored, stored or printable_texts(runs.read(folder / DATA))):
+    earlier = stored or printable_texts(runs.read(folder / DATA))
+    for found in (stored, earlier):
         if found and (found.get("figure"), found.get("scale")) != (figure, scale):
             what = f"{printable(found.get('figure'))} at scale {printable(found.get('scale'))}"
             raise RunError(f"{folder} holds {what}; choose another --out.")
     if stored and not rundir.fits(stored, _PLAN):
         raise RunError(f"{folder / PLAN} is not what `reproduce` leaves; choose another --out.")
-    if not stored and not os.path.lexists(folder / DATA):  # a folder without a plan of ours: its files are the user's
+    if not earlier:  # nothing of ours: its files are the user's
         for name in RESULTS:
             outputs.check_free(folder / name)
     return stored

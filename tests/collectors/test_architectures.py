@@ -39,6 +39,7 @@ def test_each_kind_is_an_array_of_its_own_and_only_sampling_takes_more_episodes(
     assert [piece.shape[1] for piece in returns] == [1, 1, 8]
     assert (returns[2].std(axis=1) > 0).all()
     told = shell("info", three / "ant.zarr").stdout
+    assert "rows by source" in told
     for item in dataset.architectures:
         assert f"policies {item.spec} ({item.id[:8]}): 40 rows" in told
 

@@ -47,7 +47,7 @@ def test_a_recipe_from_the_shell(recipe, shell):
     assert json.loads(more.stdout)["rows"] == 20
     assert more.stderr == ""
     shown = shell("info", "ant-mine.zarr").stdout
-    assert "rows by source" in shown
+    assert "sources es " in shown
     coverage = json.loads(shell("info", "ant-mine.zarr", "--json").stdout)["coverage"]
     assert {(line["source"]) for line in coverage} == {"random", "es"}
     assert sum(line["rows"] for line in coverage) == 60

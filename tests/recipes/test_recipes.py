@@ -174,7 +174,7 @@ def test_rows_are_the_same_in_parts_and_out_of_turn(made, tmp_path):
         np.testing.assert_array_equal(some.params, whole.params[[3, 17, 30]])
         np.testing.assert_array_equal(some.reset_seed, whole.reset_seed[[3, 17, 30]])
         assert some.lineage.words("law") == [whole.lineage.words("law")[row] for row in (3, 17, 30)]
-    (tmp_path / "ant.runs").symlink_to(runs)
+    shutil.copytree(runs, tmp_path / "ant.runs")
     collect_recipe(build(changed(policies=50)), tmp_path / "ant.zarr")
     report = collect_recipe(build(RECIPE), tmp_path / "ant.zarr", resume=True)
     assert (report.rows, report.rows_total) == (70, 120)
@@ -204,7 +204,7 @@ def test_a_killed_collection_goes_on_to_the_same_rows(made, tmp_path):
 
 
 def test_teachers_of_other_settings_are_not_taken_for_these(made, tmp_path):
-    (tmp_path / "ant.runs").symlink_to(made / "ant.runs")
+    shutil.copytree(made / "ant.runs", tmp_path / "ant.runs")
     other = changed(sources__es={"settings": QUICK | {"envs": 32}})
     with pytest.raises(RunError, match="envs"):
         collect_recipe(build(other), tmp_path / "ant.zarr")
@@ -385,7 +385,7 @@ def test_policies_along_a_library_run(tmp_path, algorithm):
 @pytest.mark.soak
 def test_each_architecture_is_compiled_once_however_many_commits(made, tmp_path):
     """Compiled programs of a second half of the rows: none."""
-    (tmp_path / "ant.runs").symlink_to(made / "ant.runs")
+    shutil.copytree(made / "ant.runs", tmp_path / "ant.runs")
     counted = []
     collect_recipe(build(changed(policies=120, envs=16)), tmp_path / "ant.zarr")
     jax.monitoring.register_event_duration_secs_listener(

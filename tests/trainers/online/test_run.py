@@ -106,7 +106,9 @@ def test_recorded_rows_tell_how_they_were_made(tmp_path, ant):
 
 
 def test_recorded_rows_say_where_a_normaliser_is_folded_in(tmp_path, ant):
-    train_online(ant(seeds=2, iterations=2, normalise_observations=True), tmp_path / "run", record=tmp_path / "rows.zarr")
+    train_online(
+        ant(seeds=2, iterations=2, normalise_observations=True), tmp_path / "run", record=tmp_path / "rows.zarr"
+    )
     assert list(epvf_data.open(tmp_path / "rows.zarr").table().vocabulary("law")) == ["gaussian normalised"]
     assert resimulate(epvf_data.open(tmp_path / "rows.zarr"), 10).max_error == 0
 
