@@ -53,10 +53,10 @@ def test_a_stranger_may_claim_what_he_likes(quick_path, env, make_rows, lie):
     with Writer.open(path, env) as writer:
         for k in range(26):
             writer.commit(make_rows(16, k), {"rows_of": LIES[lie](k)} if k else {})
-    began = time.perf_counter()
+    began = time.process_time()
     filter_rows(path, quick_path / "b", "length > 0")
     merge([path], quick_path / "c")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert made_of(path) == [[(k, 16)] for k in range(26)]
     for name in "bc":
         origins = [one for record in epvf_data.open(quick_path / name).commits for one in record.provenance["origins"]]
