@@ -106,6 +106,10 @@ RECIPES: dict[str, bytes] = {
     "a width of 10^12": _recipe('[architectures.a]\nhidden = [1_000_000_000_000]\n[sources.r]\nkind = "random"'),
     "a width of 0": _recipe('[architectures.a]\nhidden = [0]\n[sources.r]\nkind = "random"'),
     "widths of 10^9 numbers": _recipe('[architectures.a]\nhidden = [65536, 65536]\n[sources.r]\nkind = "random"'),
+    "widths of 10^8 numbers, twice": _recipe(
+        "[architectures.a]\nhidden = [8000, 8000]\n[architectures.b]\nhidden = [8001]\n"
+        '[architectures.c]\nhidden = [8000, 800]\n[sources.r]\nkind = "random"'
+    ),
     "5,000 layers": _recipe(f"[architectures.a]\nhidden = {[1] * 5000}\n[sources.r]\nkind = 'random'"),
     "300,000 layers": _recipe(f"[architectures.a]\nhidden = {[1] * 300_000}\n[sources.r]\nkind = 'random'"),
     "an architecture like a folder": _recipe('[architectures.a]\nlike = "/"\n[sources.r]\nkind = "random"'),
@@ -154,6 +158,8 @@ COLLECT: dict[str, bytes] = {
     "a policy that is a number": b"policy = 3",
     "a width of 10^12": b"perturbed.bases = ['random']\npolicy.hidden = [1_000_000_000_000]",
     "a width of a list": b"policy.hidden = [[4]]",
+    "more policies than there is memory": b"env = 'cartpole'\nenvs = 1_000_000\nperturbed.bases = ['random']\n"
+    b"perturbed.random_bases = 1\npolicy.hidden = [8000, 8000]",
     "random bases of 10^12": b"perturbed.random_bases = 1_000_000_000_000",
     "bases that are a FIFO": b"perturbed.bases = ['fifo']",
     "bases that are a device": b"perturbed.bases = ['/dev/zero']",
