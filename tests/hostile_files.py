@@ -106,6 +106,10 @@ RECIPES: dict[str, bytes] = {
     "a width of 10^12": _recipe('[architectures.a]\nhidden = [1_000_000_000_000]\n[sources.r]\nkind = "random"'),
     "a width of 0": _recipe('[architectures.a]\nhidden = [0]\n[sources.r]\nkind = "random"'),
     "widths of 10^9 numbers": _recipe('[architectures.a]\nhidden = [65536, 65536]\n[sources.r]\nkind = "random"'),
+    "widths of 10^8 numbers, twice": _recipe(
+        "[architectures.a]\nhidden = [8000, 8000]\n[architectures.b]\nhidden = [8001]\n"
+        '[architectures.c]\nhidden = [8000, 800]\n[sources.r]\nkind = "random"'
+    ),
     "5,000 layers": _recipe(f"[architectures.a]\nhidden = {[1] * 5000}\n[sources.r]\nkind = 'random'"),
     "300,000 layers": _recipe(f"[architectures.a]\nhidden = {[1] * 300_000}\n[sources.r]\nkind = 'random'"),
     "an architecture like a folder": _recipe('[architectures.a]\nlike = "/"\n[sources.r]\nkind = "random"'),
@@ -154,6 +158,8 @@ COLLECT: dict[str, bytes] = {
     "a policy that is a number": b"policy = 3",
     "a width of 10^12": b"perturbed.bases = ['random']\npolicy.hidden = [1_000_000_000_000]",
     "a width of a list": b"policy.hidden = [[4]]",
+    "more policies than there is memory": b"env = 'cartpole'\nenvs = 1_000_000\nperturbed.bases = ['random']\n"
+    b"perturbed.random_bases = 1\npolicy.hidden = [8000, 8000]",
     "random bases of 10^12": b"perturbed.random_bases = 1_000_000_000_000",
     "bases that are a FIFO": b"perturbed.bases = ['fifo']",
     "bases that are a device": b"perturbed.bases = ['/dev/zero']",
@@ -347,7 +353,8 @@ FOREIGN: dict[str, bytes] = {  # of other frameworks
     "msgpack: a key twice": b"\x82\xa1a\x01\xa1a\x01",
     "msgpack: an unknown byte": b"\x81\xa1a\xc1",
     "msgpack: text that is none": b"\x81\xa1\xff\x01",
-    "msgpack: an array of texts": b"\x81\xa1a\xc7\x12\x01\x93\x92\xa4aaaa\xce\x7f\xff\xff\xff\xa3f32\xc4\x00",
+    "msgpack: an array of texts": b"\x81\xa1a\xc7\x16\x01\x93\x92\xa4aaaa\xce\x7f\xff\xff\xff\xa7float32\xc4\x00",
+    "msgpack: an array of the kind 2^31": b"\x81\xa1a\xc7\x0a\x01\x93\x91\x01\xce\x7f\xff\xff\xff\xc4\x00",
     "msgpack: an array in arrays": b"\x81\xa1a" + b"\xc7\x12\x01" * 5000,
     "msgpack: left over": b"\x80\x80",
     "a pickle": b"\x80\x04\x95" + bytes(20),

@@ -66,6 +66,11 @@ class Recipe:
         check_range(self.perturbed, "perturbed.", 0, MAX_FLOAT, "random_scale", "floor", "clip")
         check_law(self.perturbed.law)
 
+    @property
+    def held(self) -> int:
+        """About how many base policies there are."""
+        return sum(self.perturbed.random_bases if name == "random" else 1 for name in self.perturbed.bases)
+
 
 def check_scale(source: Any, table: str) -> None:
     """Raises ConfigError unless the setting `scale` is two positive numbers, the least first."""

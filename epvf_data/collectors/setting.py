@@ -15,7 +15,7 @@ import numpy as np
 
 from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data.collectors.lot import Drawn, Lot
+from epvf_data.collectors.lot import Drawn, Lot, check_memory
 from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, lineage, load_bases, parameters, plan
 from epvf_data.policies.config import PolicyConfig
 from epvf_data.policies.files import load_policy
@@ -113,6 +113,7 @@ def lot_of(config: CollectConfig) -> Lot:
     backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
     if (found := _policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
         spec = replace(spec, normaliser=found.normaliser)
+    check_memory(max(min(config.envs, config.policies or config.envs), recipe.held), spec)
     episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or spec.sampled else 1)
     bases = load_bases(recipe, env, spec, config.seed)
     ids = [policy_id(spec, base) for base in bases]

@@ -99,7 +99,7 @@ class _Reader:
         inner = _Reader(data, self.where, self.left, self.depth + 1)
         shape, name, numbers = inner.value()
         self.left = inner.left
-        name = name if isinstance(name, str) else bytes(name).decode()
+        name = bytes(name).decode() if isinstance(name, memoryview) else name
         if name not in _FLOATS:
             return None
         array = np.frombuffer(numbers, _FLOATS[name])

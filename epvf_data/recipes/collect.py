@@ -10,9 +10,10 @@ from typing import Any
 from epvf_data import envs
 from epvf_data.collectors import collect as collector
 from epvf_data.collectors.collect import CollectReport
-from epvf_data.collectors.lot import Lot
+from epvf_data.collectors.lot import Lot, check_memory
 from epvf_data.collectors.setting import STOCHASTIC_EPISODES
 from epvf_data.errors import ConfigError
+from epvf_data.policies.spec import MAX_SIZE
 from epvf_data.recipes.rows import Mixture
 from epvf_data.recipes.settings import RecipeConfig
 from epvf_data.recipes.tables import to_dict
@@ -62,6 +63,10 @@ def lots_of(
     specs = {name: one.spec(env) for name, one in sorted(config.architectures.items())}
     if len({spec.id for spec in specs.values()}) < len(specs):
         raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
+    if (parameters := sum(spec.size for spec in specs.values())) > MAX_SIZE:
+        raise ConfigError(f"the recipe's architectures have {parameters:,} parameters; at most {MAX_SIZE:,} can be.")
+    for spec in specs.values():
+        check_memory(min(config.envs, config.policies), spec)
     held = collector.target(Path(out), env, resume)
     plain, counts, lots = to_dict(config), config.counts(), []
     if held is None:
