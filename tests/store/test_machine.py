@@ -177,7 +177,10 @@ class Store(RuleBasedStateMachine):
             merge([self.path, other], out)
         shutil.rmtree(other)
         self.path, self.writer = out, None
-        self.groups = tuple(dict.fromkeys((*self.groups, *groups)))
+        kept: dict[Group, Group] = {}  # a row is the same with probing actions (kind 1) and without (kind 0)
+        for seed, count, kind in (*self.groups, *groups):
+            kept.setdefault((seed, count, 0 if kind == 1 else kind), (seed, count, kind))
+        self.groups = tuple(kept.values())
         self.look_once()
 
     @rule()

@@ -236,6 +236,7 @@ REPORTS: dict[str, tuple[Spoil, str]] = {
     "report.json: a list": (put("report.json", b"[]"), "is not a JSON object"),
     "evaluation.json: nesting": (put("evaluation.json", deep()), "nests"),
     "evaluation.json: a word": (put("evaluation.json", b'{"gradient": "x", "improvement": null}'), _NO_REPORT),
+    "splits that are not there": (change("report.json", lambda it: it.pop("splits") and None), _NO_REPORT),
     "no splits": (change("report.json", lambda it: it.__setitem__("splits", [])), _NO_REPORT),
     "a split of no name": (change("report.json", lambda it: it.__setitem__("splits", {"$\\frac{$": 1})), _NO_REPORT),
     "a split that is a word": (split(lambda it: it.__setitem__("iid", "x")), _NO_REPORT),
