@@ -18,7 +18,8 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SECONDS = Path(__file__).with_name("seconds.json")  # that each file took when last measured
+SECONDS = Path(__file__).with_name("seconds.json")  # that each test took when last measured
+SLOW = 0.5  # seconds
 MEASURED: Counter[str] = Counter()
 CACHE = Path(os.environ.get("TESTCACHE") or ROOT / ".pytest_cache")
 
@@ -27,6 +28,8 @@ os.environ["XDG_CACHE_HOME"] = str(CACHE)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "epvf-data" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Half of the time went into optimising functions that run once; `make soak` compiles them as users do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 try:
     import jax
@@ -51,20 +54,26 @@ hypothesis.settings.load_profile("epvf")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="run the exhaustive tests (marked soak), and only these")
-    parser.addoption("--measure", action="store_true", help=f"write how long each file took to {SECONDS.name}")
+    parser.addoption("--soak", action="store_true", help="run the exhaustive tests (marked soak) as well")
+    parser.addoption("--measure", action="store_true", help=f"write how long each test took to {SECONDS.name}")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the exhaustive tests to `--soak`, and puts the files that take longest first: no core waits at the end."""
-    wanted = [item for item in items if bool(item.get_closest_marker("soak")) == config.getoption("--soak")]
+    """Leaves the exhaustive tests to `--soak`, marks those that took long, and puts the files that take longest first:
+    no core waits at the end.
+    """
     named = any("::" in word for word in config.args)  # a test that is named is wanted
-    if not named:
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
-        items[:] = wanted
+    if not named and not config.getoption("--soak"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
     took = json.loads(SECONDS.read_text())[_kind(config)]
-    items.sort(key=lambda item: -took.get(item.nodeid.split("::")[0], 1.0))
+    files: Counter[str] = Counter()
+    for item in items:
+        files[item.nodeid.split("::")[0]] += took.get(item.nodeid, 0.05)
+        if took.get(item.nodeid, 0.0) > SLOW:
+            item.add_marker("slow")
+    items.sort(key=lambda item: -files[item.nodeid.split("::")[0]])
 
 
 def _kind(config: pytest.Config) -> str:
@@ -72,15 +81,26 @@ def _kind(config: pytest.Config) -> str:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    MEASURED[report.nodeid.split("::")[0]] += report.duration
+    MEASURED[report.nodeid] += report.duration
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keeps the order of the files up to date: `pytest --measure`, in as many processes as `make test` takes."""
+    """Keeps the order of the files and what is slow up to date: `pytest --measure`, in as many processes as usual."""
     if session.config.getoption("--measure") and not hasattr(session.config, "workerinput"):
-        took = {name: round(seconds, 1) for name, seconds in sorted(MEASURED.items()) if seconds >= 1}
+        took = {name: round(seconds, 1) for name, seconds in sorted(MEASURED.items()) if seconds > SLOW}
         both = {**json.loads(SECONDS.read_text()), _kind(session.config): took}
         SECONDS.write_text(json.dumps(both, indent=1) + "\n")
+
+
+@pytest.fixture
+def some(request) -> Callable[..., dict]:
+    """`some(table, first)`: all of a table with `--soak`; else every third of it, beginning with one of the first."""
+
+    def choose(table: dict, first: int = 0) -> dict:
+        step = 1 if request.config.getoption("--soak") else 3
+        return dict(list(table.items())[first % step :: step])
+
+    return choose
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The exhaustive tests (`make soak`), and what came out of them on record: tests/soak.json.
+"""All tests, the exhaustive ones too, compiled as users compile (`make soak`), with a record: tests/soak.json.
 
 `python tests/soak.py [words for pytest]` writes the commit that was tested, the day, the machine, how many tests
 passed, and the minutes. The record is written when all of them were run, whether or not they passed.
@@ -37,6 +37,7 @@ class Outcomes:
 
 def main(words: list[str]) -> int:
     outcomes, start = Outcomes(), time.time()
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
     code = pytest.main(["--soak", "--timeout", "3600", *words], plugins=[outcomes])
     used = os.times()
     state = provenance.git_state()

@@ -141,7 +141,6 @@ def test_a_file_name_that_is_no_text_is_a_name_like_any_other(two):
     assert rb"caf\\udce9.zarr" in b"".join(path.read_bytes() for path in two.glob("caf*/commits/0*.json"))
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_a_merge_leaves_nothing(in_tmp):
     with Writer.open("a.zarr", store.ENV) as writer:
         for seed in range(150):

@@ -17,7 +17,6 @@ WORDS = [
 LONG = ("--algorithm", "es", "--iterations", "100000")  # which compiles soonest
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp, shell):
     command = [sys.executable, "-u", "-m", "epvf_data", *WORDS, *LONG]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

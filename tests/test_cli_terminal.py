@@ -47,7 +47,11 @@ WORDS = {
 FILE = {name: word for name, word in WORDS.items() if name != "surrogate"}  # no file of ours can hold it
 
 
-@pytest.fixture(params=FILE)
+# One of each kind always: a terminal's codes, lines, directions, formulas, size, nothing.
+FEW = ("title and bell", "another line", "directional", "half a formula", "a megabyte of formulas", "nothing")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.soak] * (name not in FEW)) for name in FILE])
 def evil(request, in_tmp) -> str:
     """Data sets a and evil, the latter with a stranger's words wherever free words may be. Gives one of these."""
     word = FILE[request.param]

@@ -74,7 +74,6 @@ def test_the_example_of_reading_runs(in_tmp, capsys):
     assert f"({min(256, first.rows)}, {first.spec.size})" in shown
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_the_python_example_runs(in_tmp, capsys, small):
     """To the letter, and with fewer policies and epochs."""

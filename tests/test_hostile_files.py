@@ -109,16 +109,16 @@ TOML = {
 
 
 @pytest.mark.parametrize("way", TOML)
-def test_hostile_settings(folder, way):
-    refused(folder, hostile.TOML, {way: TOML[way]}, ".toml")
+def test_hostile_settings(folder, way, some):
+    refused(folder, some(hostile.TOML, list(TOML).index(way)), {way: TOML[way]}, ".toml")
 
 
 @pytest.mark.parametrize(
     ("cases", "way"),
     [("RECIPES", "collect, a recipe"), ("COLLECT", "collect"), ("ONLINE", "train-online"), ("IMPORT", "import-policy")],
 )
-def test_hostile_settings_of_one_verb(folder, cases, way):
-    refused(folder, getattr(hostile, cases), {way: TOML[way]}, ".toml")
+def test_hostile_settings_of_one_verb(folder, cases, way, some):
+    refused(folder, some(getattr(hostile, cases)), {way: TOML[way]}, ".toml")
 
 
 def recipe(path: Path, key: str) -> object:
@@ -142,8 +142,8 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("way", POLICIES)
-def test_hostile_policy_files(folder, way):
-    refused(folder, hostile.POLICIES, {way: POLICIES[way]}, ".safetensors")
+def test_hostile_policy_files(folder, way, some):
+    refused(folder, some(hostile.POLICIES, list(POLICIES).index(way)), {way: POLICIES[way]}, ".safetensors")
 
 
 @pytest.mark.parametrize("way", ["Python", "render", "import-policy"])

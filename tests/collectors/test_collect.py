@@ -78,8 +78,9 @@ def test_batches_are_bounded_and_resume_gives_the_uninterrupted_rows(in_tmp):
     assert content_hash(epvf_data.open("parts.zarr")) == content_hash(epvf_data.open("whole.zarr"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.soak) for one in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_a_killed_collection_keeps_its_commits_and_resumes_to_the_same_rows(in_tmp, shell, how):
     command = [sys.executable, "-m", "epvf_data", "collect", "--env", "ant", "--json", "--policies", "800", "--quiet"]
     settings = ["policy.hidden=[8]", "perturbed.bases=random", "perturbed.random_bases=3"]

@@ -23,6 +23,7 @@ STATES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 READS_THETA = [name for name, family in CRITICS.items() if family.reads == "params"]
 # All are in `make test` where their values are compared, and in what follows one of each way to read a policy.
 FEW = ("mlp", "probing")  # test_unf.py has UNF's
+SHAPES = ("mlp", "stored-probing", "unf")
 THETA = [pytest.param(name, marks=[pytest.mark.soak] * (name not in FEW)) for name in READS_THETA]
 SYMMETRIC = ("statistics", "probing", "unf")
 
@@ -44,7 +45,7 @@ def moved(params, seed=9):
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
-        *(pytest.param(name, "hl-gauss", marks=[pytest.mark.soak] * (name == "unf+raw")) for name in CRITICS),
+        *(pytest.param(name, "hl-gauss", marks=[pytest.mark.soak] * (name not in SHAPES)) for name in CRITICS),
         ("mlp", "mse"),
         ("mlp", "rank"),
     ],

@@ -163,7 +163,6 @@ def test_merging_the_halves_of_a_split_gives_the_same_rows(quick_path, env, make
     assert (inner["verb"], inner["origins"][0]["provenance"]["command"]) == ("split", ["collect", "a"])
 
 
-@pytest.mark.slow
 def test_killed_merges_leave_no_half_data_set(tmp_path, env, make_rows):
     """Killed at random moments `out` does not open, and the same command makes it whole afterwards."""
     a = write(tmp_path / "a", env, *(make_rows(40, step, probes=2) for step in range(12)))

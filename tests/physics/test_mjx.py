@@ -163,7 +163,6 @@ def ant_outcomes(ant_policies):
     return mjx.rollout(ANT, WALKER, ant_policies, seeds(40), chunk=CHUNK, threads=1)
 
 
-@pytest.mark.slow
 def test_policies_that_overflow_are_flagged_and_harm_nobody(ant_policies, ant_outcomes):
     broken = np.array([17, 30])
     good = np.setdiff1d(np.arange(40), [5, 17, 30])
@@ -181,7 +180,6 @@ def test_policies_that_overflow_are_flagged_and_harm_nobody(ant_policies, ant_ou
     same(rows(cured, good), rows(ant_outcomes, good))
 
 
-@pytest.mark.slow
 def test_results_do_not_depend_on_place_neighbours_or_threads(ant_policies, ant_outcomes):
     order = np.random.default_rng(0).permutation(40)
     shuffled = mjx.rollout(ANT, WALKER, ant_policies[order], seeds(40), chunk=CHUNK, threads=2)

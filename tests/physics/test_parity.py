@@ -25,8 +25,6 @@ from epvf_data.policies.spec import PolicySpec
 WORLDS = 256
 STEEP = 0.27  # squared sine of the foot's angle to the vertical below which MJX takes another pyramid, with some margin
 
-pytestmark = pytest.mark.slow
-
 
 def step_mjx(env):
     """One compiled control step from (qpos, qvel, warm start, action) to the next qpos, qvel, warm start."""

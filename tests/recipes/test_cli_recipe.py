@@ -34,7 +34,6 @@ def recipe(in_tmp):
     return in_tmp
 
 
-@pytest.mark.slow
 def test_a_recipe_from_the_shell(recipe, shell):
     done = shell("collect", "--recipe", "mine.toml", "--json")
     told = json.loads(done.stdout)

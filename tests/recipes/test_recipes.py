@@ -188,7 +188,6 @@ def test_adding_a_source_leaves_the_policies_of_the_others(made):
     assert len(drawn[0] & drawn[1]) > 20
 
 
-@pytest.mark.slow
 def test_a_killed_collection_goes_on_to_the_same_rows(made, tmp_path):
     lines = json.dumps(RECIPE)
     code = f"from epvf_data.recipes import *; import json; collect_recipe(build(json.loads({lines!r})), 'ant.zarr')"

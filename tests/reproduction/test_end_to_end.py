@@ -11,7 +11,6 @@ from epvf_data.cli.app import app
 from epvf_data.reproduction.curves import read_curves
 
 
-@pytest.mark.slow
 def test_a_smoke_run_trains_and_draws(in_tmp):
     arguments = ["reproduce", "fig1", "--scale", "smoke", "--only", "envs-2", "--set", "iterations=12"]
     arguments += ["--json", "--quiet"]

@@ -77,7 +77,6 @@ def look(path, make_rows, before):
     return steps
 
 
-@pytest.mark.slow
 def test_eight_writers_and_upkeep_lose_nothing(quick_path, make_rows, env):
     path = quick_path / "data.zarr"
     Writer.open(path, env)

@@ -126,7 +126,6 @@ class Disk:
         return {item for item in found if "staging" not in item.parts}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("scenario", ["create", "create-whole", "commit", "compact", "merge"])
 def test_the_order_of_system_calls(tmp_path, scenarios, scenario):

@@ -107,7 +107,6 @@ def cuts(descriptor: int, data: bytes) -> Iterator[int]:
     os.truncate(descriptor, len(data))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [pytest.param(flips, marks=pytest.mark.soak), one_bit, cuts])
 def test_every_bit_and_every_length(tiny, damage):
     """All of them by the step of reading that must notice; a sample, first and last included, also by `validate`."""

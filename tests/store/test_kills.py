@@ -55,7 +55,6 @@ def test_the_full_number_of_kills_is_on_record():
     assert counts["in_commit"] >= 50
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize(("call", "at"), [("fsync", 1), ("mkdir", 20), ("fsync", 3), ("rename", 1), ("link", 1)])
 def test_a_kill_from_outside(quick_path, make_rows, env, call, at):

@@ -208,7 +208,6 @@ class Store(RuleBasedStateMachine):
         assert content_hash(dataset) == fresh_hash(self.groups)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("examples", [6, pytest.param(150, marks=pytest.mark.soak)])
 def test_the_store_holds_what_the_model_holds(examples):
     run_state_machine_as_test(

@@ -14,12 +14,11 @@ import pytest
 PROGRAM = Path(__file__).with_name("scenarios.py")
 # Scenario → every how many-th call gets a fault in `make test`, and how many calls there are at least.
 # `make soak` goes through all of them.
-STEPS = {"create": (4, 30), "commit": (9, 180), "create-whole": (31, 180), "compact": (23, 150), "garbage": (11, 60)}
-STEPS["merge"] = (61, 350)
+STEPS = {"create": (7, 30), "commit": (17, 180), "create-whole": (61, 180), "compact": (43, 150), "garbage": (19, 60)}
+STEPS["merge"] = (127, 350)
 FAULTS = ("kill", "full", "EIO")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["some", "every"])
 @pytest.mark.parametrize("scenario", STEPS)

@@ -67,7 +67,6 @@ def test_missing_damaged_and_foreign_checkpoints_are_named(tmp_path):
         checkpoint.save(tmp_path / "blocked", 1, tree(1.0))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.soak)])
 def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path, kills):
     random, reached = np.random.default_rng(0), 0

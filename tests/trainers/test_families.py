@@ -36,7 +36,6 @@ def acting(toy, tmp_path_factory):
     return toy.write(path, *toy.acting_rows(toy.SPEC, 600), states=toy.STATES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in MANY)) for name in CRITICS])
 def test_every_critic_learns_and_is_evaluated_again(name, acting, tmp_path):
     report = train_offline(acting, quick(critic=name, epochs=25, weight_decay=0.1), tmp_path / "run")
@@ -94,7 +93,6 @@ def test_augmented_policies_make_the_order_of_hidden_units_meaningless(toy, acti
     assert report.spearman > 0.5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "device_bytes"),
     [

@@ -61,7 +61,6 @@ def without_clock(value):
     return value
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "device_bytes",
     [pytest.param(1 << 30, id="resident"), pytest.param(0, id="streamed", marks=pytest.mark.soak)],

@@ -108,10 +108,9 @@ def test_trust_cuts_the_climb(ant):
     np.testing.assert_allclose(cut[0].metrics["policy_step"], share * free[0].metrics["policy_step"], rtol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "iterations"),
-    [("epvf", 400), *(pytest.param(name, 100, marks=pytest.mark.soak) for name in ("es", "random"))],
+    [("epvf", 200), *(pytest.param(name, 100, marks=pytest.mark.soak) for name in ("es", "random"))],
 )
 def test_every_algorithm_learns_to_balance(cartpole, algorithm, iterations):
     changes = {

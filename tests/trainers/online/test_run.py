@@ -59,11 +59,10 @@ def kill_at(iteration, preset, changes, run, record):
     assert child.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "changes"),
     # CartPole is killed when one of its seeds has spent its budget and the other has not.
-    [("cartpole", TWO), ("ant", {"seeds": 2})],
+    [("cartpole", TWO), pytest.param("ant", {"seeds": 2}, marks=pytest.mark.soak)],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes):
     config = request.getfixturevalue(task)(**changes)
@@ -113,7 +112,6 @@ def test_recorded_rows_say_where_a_normaliser_is_folded_in(tmp_path, ant):
     assert resimulate(epvf_data.open(tmp_path / "rows.zarr"), 10).max_error == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", [pytest.param("cartpole", marks=pytest.mark.soak), "ant"])
 def test_sampled_policies_with_layer_norm_are_trained_and_their_rows_rolled_out_again(request, tmp_path, task):
     """On the Ant θ is judged in eight episodes, for its start is fixed and its actions are not."""
@@ -170,7 +168,6 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
         train_online(config, tmp_path / "other", resume=True)
 
 
-@pytest.mark.slow
 def test_a_warm_critic_knows_the_rows_it_was_fitted_on(tmp_path, ant):
     wide = {"critic.name": "mlp", "critic.target": "standardised", "critic.widths": [32], "envs": 64, "seeds": 2}
     config = ant(**wide, **{"critic.warm_steps": 300, "critic.learning_rate": 3e-3})
