@@ -15,7 +15,7 @@ have=${HAVE:-jax jaxlib flax optax orbax-checkpoint numpy scipy matplotlib rich 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
 wanted="mujoco mujoco-mjx zarr numcodecs google-crc32c donfig trimesh glfw pyopengl jaxtyping wadler-lindig safetensors
-  tensorboardx protobuf etils importlib-resources zipp fsspec absl-py"
+  msgspec tensorboardx protobuf etils importlib-resources zipp fsspec absl-py"
 names=()
 for name in $wanted; do
   case " $have " in *" $name "*) continue ;; esac
