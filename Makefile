@@ -1,6 +1,6 @@
 # make demo   installs everything into .venv and runs the main job
 # make test   installs everything into .venv and runs the tests
-# make soak   the exhaustive tests that `make test` has representatives of; writes tests/soak.json
+# make soak   all tests, also the exhaustive ones that `make test` has a sample of; writes tests/soak.json
 
 PYTHON ?= python3
 VENV   ?= .venv
