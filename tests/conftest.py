@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SECONDS = Path(__file__).with_name("seconds.json")  # that each test took when last measured
-SLOW = 0.5  # seconds
+SLOW = 0.3  # seconds
 MEASURED: Counter[str] = Counter()
 CACHE = Path(os.environ.get("TESTCACHE") or ROOT / ".pytest_cache")
 
