@@ -161,6 +161,9 @@ def _cure(error: Exception) -> str | None:
     told = f"{error}"[:1000] if isinstance(error, RuntimeError) else ""  # as JAX's errors are
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in told or "OUT_OF_MEMORY" in told:
         return "this needs more memory than is free; close other programs or ask for less at once."
+    if isinstance(error, OSError) and error.strerror:  # a folder that is gone, a name that is too long, a full pipe
+        where = "" if error.filename is None else f" at {visible(error.filename)}"
+        return f"the system refuses{where}: {error.strerror}."
     wanted = os.environ.get("MUJOCO_GL", "")
     files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
     if wanted and any(file[-3:-1] == ("mujoco", wanted.lower()) for file in files):  # MuJoCo's import broke
@@ -172,7 +175,10 @@ def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     try:
         _ignore_the_folders_matplotlibrc()
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except Exception as error:
         told = str(error) if isinstance(error, EpvfError) else _cure(error)
         if "--debug" in sys.argv or told is None:
