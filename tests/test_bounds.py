@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from epvf_data.errors import ConfigError, StorageError
+from epvf_data.errors import ConfigError, RunError, StorageError
 from epvf_data.store import reader
 
 pytest.importorskip("jax")
@@ -73,3 +76,85 @@ def test_numbers_that_no_policy_has_give_no_warning(in_tmp, value):
         with pytest.raises(ConfigError, match="are not finite"):
             import_policy("actor.safetensors", "out", settings={"activation": "tanh", "output": "tanh"})
     assert not (in_tmp / "out").exists()
+
+
+@pytest.mark.parametrize("name", [".", "", "/"])
+@pytest.mark.parametrize("verb", [("export-policy",), ("train-offline", "--critic", "ridge")])
+def test_a_folder_is_no_name_for_a_file(small, shell, verb, name):
+    before = sorted(small.parent.iterdir())
+    assert shell(verb[0], small, *verb[1:], "--out", name, code=1).stderr.startswith("error: ")
+    assert sorted(small.parent.iterdir()) == before
+
+
+def test_a_recipe_with_teachers_needs_a_name_beside_which_they_run(in_tmp):
+    from epvf_data.recipes import runs_of
+
+    for name in (".", "/", ""):
+        with pytest.raises(ConfigError, match="is no name for a data set"):
+            runs_of(name)
+    assert runs_of("a/b.zarr") == Path("a/b.runs")
+
+
+def test_what_the_system_refuses_is_told_in_a_sentence(shell, small):
+    told = shell("card", small, "--out", "y" * 300, "-q", code=1).stderr
+    assert "File name too long" in told
+    assert told.count("\n") == 1
+
+
+def test_a_full_pipe_is_told_in_a_sentence(small):
+    command = [sys.executable, "-m", "epvf_data", "info", str(small), "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: the system refuses: No space left on device.\n")
+
+
+def test_a_runs_name_is_utf_8_for_its_checkpoints_and_its_rows_may_have_another(in_tmp, small):
+    from epvf_data.trainers.offline.run import stored_run, train_offline
+    from epvf_data.trainers.offline.settings import OfflineConfig
+
+    odd, rows = os.fsdecode(b"\xff\xfe"), reader.open(small).architectures[0].id
+    config = OfflineConfig(critic="ridge", split="iid", resamples=5, architecture=rows)
+    with pytest.raises(RunError, match=r"the name .*\\udcff\\udcfe is not UTF-8; give the run another one"):
+        train_offline(small, config, odd)
+    assert not Path(odd).exists()
+    small.rename(odd)
+    train_offline(odd, config, "run")
+    assert stored_run(Path("run"))["dataset"]["path"].endswith(r"\udcff\udcfe")
+    (Path("run")).rename(os.fsdecode(b"\xfe"))
+    with pytest.raises(RunError, match="is not UTF-8"):
+        stored_run(Path(os.fsdecode(b"\xfe")))
+
+
+@pytest.mark.parametrize("verb", ["diff", "merge", "filter", "card"])
+def test_words_beyond_the_vocabulary_are_damage_to_every_verb(in_tmp, small, shell, verb):
+    """The words of one column are fewer than its indices say, and every hash fits."""
+    import importlib.util
+
+    helpers = {}
+    for name in ("forge", "corpus"):
+        source = importlib.util.spec_from_file_location(f"bounds_{name}", Path(__file__).parent / f"store/{name}.py")
+        assert source is not None
+        assert source.loader is not None
+        helpers[name] = importlib.util.module_from_spec(source)
+        source.loader.exec_module(helpers[name])
+    helpers["forge"].forged(small, in_tmp / "evil", helpers["corpus"].CORPUS["no words"][0])
+    words = {
+        "diff": ("evil", small),
+        "merge": (small, "evil", "--out", "m"),
+        "filter": ("evil", "--where", "base == 'x'"),
+    }
+    told = shell(verb, *words.get(verb, ("evil",)), code=1).stderr
+    assert "outside its vocabulary of" in told
+
+
+@pytest.mark.parametrize("verb", [("info",), ("plot",), ("card", "-q"), ("export-policy",), ("validate", "-q")])
+def test_names_that_steer_terminals_are_shown_as_text(small, shell, monkeypatch, verb):
+    """Folders that a stranger named, which the user completes with the tab key."""
+    monkeypatch.chdir(small.parent)
+    name = "a\x1b]0;owned\x07\nerror: send money\u202e$\\frac{$" + os.fsdecode(b"\xff") + ".zarr"
+    small.rename(name)
+    done = shell(verb[0], name, *verb[1:], code=None)
+    told = done.stdout + done.stderr
+    assert told
+    assert told.replace("\n", "").isprintable()
+    assert not any(line.startswith("error: send money") for line in told.splitlines())

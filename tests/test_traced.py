@@ -79,6 +79,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "train-online --resume, its settings": ("train-online", "--out", "in", "--resume", QUIET),
     "reproduce": ("reproduce", "fig1", "--scale", "smoke", "--out", "in", "--draw", QUIET),
     "render": ("render", "in", "--out", "out.mp4", QUIET),
+    "import-policy": ("import-policy", "in/checkpoints/iid/ground/0", "--out", "out"),
 }
 SETTINGS: dict[str, tuple[str, ...]] = {
     "collect --config": ("collect", "--config", "in.toml", "--out", "out", QUIET),
@@ -236,7 +237,15 @@ def test_a_handful_of_everything(sources, box, tmp_path, tmp_path_factory):
             sources, box, picked(DATA_SETS, "info", "filter"), picked(some, "name in a record: '../../outside/secret'")
         ),
         *data_sets(sources, box, picked(DATA_SETS, "card", "withhold", "collect --recipe"), {"good": lambda it: None}),
-        *runs(sources, box, RUNS, {"link": run_corpus.link("report.json"), "moved": run_corpus.moved("checkpoints")}),
+        *runs(
+            sources,
+            box,
+            picked(RUNS, *(name for name in RUNS if name != "import-policy")),
+            {"link": run_corpus.link("report.json"), "moved": run_corpus.moved("checkpoints")},
+        ),
+        *runs(
+            sources, box, picked(RUNS, "import-policy"), {"a path": run_corpus.keys("../../../../../outside/secret")}
+        ),
         *single(box, SETTINGS, picked(files.TOML, "code", "an environment that is a path"), "in.toml"),
         *single(
             box,

@@ -32,9 +32,10 @@ PYTHON = {sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), sysconfig.g
 PYTHON |= {path for path in sys.path if os.path.isabs(path)}  # noqa: PTH117
 SYSTEM = (*PYTHON, "/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/case", "/dev/null", "/dev/urandom", "/dev/dri")
 SYSTEM += ("/var/cache/fontconfig", "/opt/homebrew", "/run/current-system")
-_ETC = "fonts group gitconfig host.conf hosts ld.so.cache locale.alias localtime nsswitch.conf passwd resolv.conf ssl"
+_ETC = "fonts gitattributes gitconfig group host.conf hosts ld.so.cache locale.alias localtime nsswitch.conf passwd resolv.conf ssl"
 SYSTEM += tuple(f"/etc/{name}" for name in [*_ETC.split(), "OpenCL", "glvnd", "vulkan"])
-_FONTS = re.compile(r".*/home/(\.fontconfig|\.fonts|\.local/share/fonts|\.config/fontconfig)(/.*)?")  # the user's
+# The user's own settings of fonts and of git.
+_HOME = re.compile(r".*/home/\.(fontconfig|fonts|gitconfig|local/share/fonts|config/fontconfig|config/git)(/.*)?")
 _THREAD = re.compile(r"/proc/\d+/task/\d+/comm|/dev/(null|shm|shm/sem\..*)")  # threads' names, and locks between them
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+|\?)(?:<((?:[^>\\]|\\.)*)>)?.*")
 _NAME = re.compile(r'(?:(?:AT_FDCWD|\d+)<((?:[^>\\]|\\.)*)>, )?"((?:[^"\\]|\\.)*)"')
@@ -137,7 +138,7 @@ def _may(case: Case, allowed: tuple[str, ...], path: str, writing: bool) -> bool
         return first.startswith(case.writes if writing else ("in", "good", *case.writes))
     below = any(path.startswith(f"{root}/") or path == root for root in SYSTEM) or path.startswith("/dev/nvidia")
     # Python looks through every folder of its path, and programs for theirs, up to the root.
-    return not writing and (below or _FONTS.fullmatch(path) is not None or folder.startswith(f"{path}/") or path == "/")
+    return not writing and (below or _HOME.fullmatch(path) is not None or folder.startswith(f"{path}/") or path == "/")
 
 
 def main() -> None:
