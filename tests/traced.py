@@ -32,8 +32,11 @@ PYTHON = {sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), sysconfig.g
 PYTHON |= {path for path in sys.path if os.path.isabs(path)}  # noqa: PTH117
 SYSTEM = (*PYTHON, "/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/case", "/dev/null", "/dev/urandom", "/dev/dri")
 SYSTEM += ("/var/cache/fontconfig", "/opt/homebrew", "/run/current-system")
-_ETC = "fonts gitattributes gitconfig group host.conf hosts ld.so.cache locale.alias localtime nsswitch.conf passwd resolv.conf ssl"
-SYSTEM += tuple(f"/etc/{name}" for name in [*_ETC.split(), "OpenCL", "glvnd", "vulkan"])
+_ETC = (
+    "OpenCL fonts gitattributes gitconfig glvnd group host.conf hosts ld.so.cache locale.alias localtime nsswitch.conf "
+)
+_ETC += "passwd resolv.conf ssl vulkan"
+SYSTEM += tuple(f"/etc/{name}" for name in _ETC.split())
 # The user's own settings of fonts and of git.
 _HOME = re.compile(r".*/home/\.(fontconfig|fonts|gitconfig|local/share/fonts|config/fontconfig|config/git)(/.*)?")
 _THREAD = re.compile(r"/proc/\d+/task/\d+/comm|/dev/(null|shm|shm/sem\..*)")  # threads' names, and locks between them
