@@ -45,11 +45,13 @@ _NAME = re.compile(r'(?:(?:AT_FDCWD|\d+)<((?:[^>\\]|\\.)*)>, )?"((?:[^"\\]|\\.)*
 
 
 class Case(NamedTuple):
-    """A command line, the folder that it works in, and the beginnings of names there that it may write and remove."""
+    """A command line, the folder that it works in, the beginnings of names there that it may write and remove, and
+    whatever else it may read: the data set on which a run was trained."""
 
     folder: Path
     words: tuple[str, ...]
     writes: tuple[str, ...] = ("out",)
+    reads: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -141,7 +143,13 @@ def _may(case: Case, allowed: tuple[str, ...], path: str, writing: bool) -> bool
         return first.startswith(case.writes if writing else ("in", "good", *case.writes))
     below = any(path.startswith(f"{root}/") or path == root for root in SYSTEM) or path.startswith("/dev/nvidia")
     # Python looks through every folder of its path, and programs for theirs, up to the root.
-    return not writing and (below or _HOME.fullmatch(path) is not None or folder.startswith(f"{path}/") or path == "/")
+    return not writing and (
+        any(map(within, case.reads))
+        or below
+        or _HOME.fullmatch(path) is not None
+        or folder.startswith(f"{path}/")
+        or path == "/"
+    )
 
 
 def main() -> None:
