@@ -162,9 +162,8 @@ class Part:
         """Raises CorruptDatasetError where a column says words that its vocabulary does not have."""
         words = len(self.vocabularies[name]) if name in VOCABULARIES else None
         if words is not None and values.size and (int(values.max()) >= words or int(values.min()) < -1):
-            raise CorruptDatasetError(
-                f"{self.group.path / name} holds indices outside its vocabulary of {words} words."
-            )
+            where = self.group.path / name
+            raise CorruptDatasetError(f"{where} holds indices outside its vocabulary of {words} words.")
 
     @property
     def probe_states(self) -> Float32[np.ndarray, "probes observations"] | None:
