@@ -2,8 +2,9 @@
 
 Two fuzzers, each for some time: `structural` changes valid documents by a seeded random generator (bytes, JSON members)
 and reads them with hashes that fit, now and then as a whole data set; `guided` hands bytes to the same functions under
-atheris (libFuzzer), which keeps what reaches new code. Prints one JSON line and writes it to results/fuzz.json:
-executions, how far the guided one came, and every finding (an exception that is not ours, or a second for one input).
+atheris (libFuzzer), which keeps what reaches new code. Prints one JSON line and adds it to results/fuzz.json, beside
+those of the other fuzzers: day, commit, seeds, executions, how far the guided one came, and every finding (an exception
+that is not ours, or a second for one input).
 
     python benchmarks/fuzz.py --seconds 300 --seed 1
 """
@@ -41,7 +42,7 @@ else:
 with instrument:
     import numpy as np
 
-    from epvf_data import untrusted
+    from epvf_data import provenance, untrusted
     from epvf_data.errors import EpvfError
     from epvf_data.policies.spec import Normaliser, PolicySpec
     from epvf_data.store import commit, guard
@@ -320,6 +321,14 @@ def build(path: Path) -> Path:
     return path
 
 
+def record(out: Path, fuzzer: str, report: dict[str, Any]) -> None:
+    """Adds a report to the list of its fuzzer's in a file."""
+    known = json.loads(out.read_text()) if out.exists() else {}
+    about = {"date": provenance.now(), "commit": provenance.git_state()["commit"], "python": platform.python_version()}
+    known.setdefault(fuzzer, []).append({**about, **report})
+    out.write_text(json.dumps(known, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="for each of the two fuzzers")
@@ -329,11 +338,10 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         store = build(Path(folder) / "store")
         report = {
-            "python": platform.python_version(),
             "structural": structural(store, options.seconds, options.seed),
             "guided": guided(store, Path(folder), options.seconds, options.seed),
         }
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    record(options.out, "store", report)
     print(json.dumps(report))
     sys.exit(bool(report["structural"]["findings"] or report["guided"]["findings"]))
 

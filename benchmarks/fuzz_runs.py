@@ -3,7 +3,7 @@
 Valid files of a small run are changed by a seeded random generator: members and bytes of JSON, bytes of tables of the
 checkpoints' database under checksums that fit, descriptions and chunks of arrays. Only our own errors may come out,
 within a second and 300 MB. A process does so many executions and another one follows; one that dies is a finding too.
-Prints one JSON line and writes it to results/fuzz-runs.json, where `files` counts the executions of each file.
+Prints one JSON line and adds it to results/fuzz.json, where `files` counts the executions of each file.
 
     python benchmarks/fuzz_runs.py --seconds 300 --seed 1
 """
@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import random
 import shutil
 import struct
@@ -29,7 +28,7 @@ from typing import Any
 
 import numcodecs
 import numpy as np
-from fuzz import mutate_bytes, mutate_json
+from fuzz import mutate_bytes, mutate_json, record
 
 from epvf_data import orbax_files
 from epvf_data.baselines.settings import BaselineConfig
@@ -225,13 +224,13 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fuzz-runs.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fuzz.json")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         (Path(folder) / "good").mkdir()
         build(Path(folder) / "good")
-        report = {"python": platform.python_version(), **fuzz(Path(folder), options.seconds, options.seed)}
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+        report = fuzz(Path(folder), options.seconds, options.seed)
+    record(options.out, "runs", report)
     print(json.dumps({key: report[key] for key in ("executions", "findings")}))
     sys.exit(bool(report["findings"]))
 

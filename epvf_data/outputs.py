@@ -32,6 +32,13 @@ def check_free(out: Path, force: bool = False) -> None:
         raise DatasetError(f"{out} is a link, a folder or a special file; choose another name.")
 
 
+def beside(out: Path, suffix: str) -> Path:
+    """The file beside `out` that differs in its suffix. Raises DatasetError where `out` names a folder."""
+    if not out.name:
+        raise DatasetError(f"'{out}' is a folder; add the name of a file.")
+    return out.with_suffix(suffix)
+
+
 @contextlib.contextmanager
 def draft_file(out: Path, force: bool = False) -> Iterator[Path]:
     """The name of an empty file beside `out`; it becomes `out` when the block ends without an error, or else goes.

@@ -48,9 +48,10 @@ def git_state() -> dict[str, Any]:
     if not (folder / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        git = ["git", "--no-optional-locks", "-C", str(folder)]  # which would write its index anew
+        run = lambda *words: subprocess.check_output(  # noqa: E731
+            [*git, *words], stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
         return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}

@@ -97,6 +97,12 @@ RECIPES: dict[str, bytes] = {
             "ä",
         )
     },
+    "sources that differ in case": _recipe(
+        '[architectures.a]\nhidden = [4]\n[sources.s]\nkind = "random"\n[sources.S]\nkind = "random"\n'
+    ),
+    "architectures that differ in case": _recipe(
+        '[architectures.a]\nhidden = [4]\n[architectures.A]\nhidden = [5]\n[sources.s]\nkind = "random"\n'
+    ),
     "a thousand sources": _recipe(
         "[architectures.a]\nhidden = [4]\n" + "".join(f'[sources.s{i}]\nkind = "random"\n' for i in range(1000))
     ),

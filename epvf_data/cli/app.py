@@ -156,31 +156,32 @@ def _ignore_the_folders_matplotlibrc() -> None:
             matplotlib.get_data_path()
 
 
-def _renderer_failed(error: Exception) -> bool:
-    """Whether MuJoCo's import broke because the library that MUJOCO_GL names does not load."""
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
+def _cure(error: Exception) -> str | None:
+    """A sentence about an error that is nobody's fault here, or None."""
+    told = f"{error}"[:1000] if isinstance(error, RuntimeError) else ""  # as JAX's errors are
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in told or "OUT_OF_MEMORY" in told:
+        return "this needs more memory than is free; close other programs or ask for less at once."
+    if isinstance(error, OSError) and error.strerror:  # a folder that is gone, a name that is too long, a full pipe
+        where = "" if error.filename is None else f" at {visible(error.filename)}"
+        return f"the system refuses{where}: {error.strerror}."
+    wanted = os.environ.get("MUJOCO_GL", "")
     files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
-    return wanted != "" and any(file[-3:-1] == ("mujoco", wanted) for file in files)
+    if wanted and any(file[-3:-1] == ("mujoco", wanted.lower()) for file in files):  # MuJoCo's import broke
+        return f"MUJOCO_GL={wanted} names an OpenGL library that does not load here; unset it."
+    return None
 
 
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     try:
         _ignore_the_folders_matplotlibrc()
-        app()
-    except EpvfError as error:
-        if "--debug" in sys.argv:
-            raise
-        say(f"error: {visible(error, 5000)}", error=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except MemoryError:
-        if "--debug" in sys.argv:
-            raise
-        say("error: this needs more memory than is free; close other programs or ask for less at once.", error=True)
-        sys.exit(1)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except Exception as error:
-        if "--debug" in sys.argv or not _renderer_failed(error):
+        told = str(error) if isinstance(error, EpvfError) else _cure(error)
+        if "--debug" in sys.argv or told is None:
             raise
-        name = os.environ["MUJOCO_GL"]
-        say(f"error: MUJOCO_GL={name} names an OpenGL library that does not load here; unset it.", error=True)
-        sys.exit(1)
+        say(f"error: {visible(told, 5000)}", error=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

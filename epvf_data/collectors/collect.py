@@ -82,9 +82,10 @@ def gather(
     began = time.perf_counter()
     out = Path(out)
     missing = _missing_rows(lots, out, resume, mixed)
-    sizes = [rows.size * row_bytes(lot.spec, lot.probe_states) for lot, rows in zip(lots, missing, strict=True)]
-    check_space(out, sum(rows.size for rows in missing), sum(sizes))
-    tally = _Tally(progress, sum(rows.size * lot.episodes for lot, rows in zip(lots, missing, strict=True)), began)
+    counts = [(lot, sum(map(len, ranges))) for lot, ranges in zip(lots, missing, strict=True)]
+    needed = sum(count * row_bytes(lot.spec, lot.probe_states) for lot, count in counts)
+    check_space(out, sum(count for _, count in counts), needed)
+    tally = _Tally(progress, sum(count * lot.episodes for lot, count in counts), began)
     commits = 0
     returns: list[np.ndarray] = []
     not_finite = 0
@@ -172,12 +173,11 @@ def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
     return dataset
 
 
-def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[np.ndarray]:
+def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[list[range]]:
     """Numbers of the rows of each lot that `out` does not hold yet."""
-    wanted = [np.ones(lot.rows, bool) for lot in lots]
     dataset, runs = target(out, lots[0].env, resume), [lot.run for lot in lots]  # no set: records hold anything
     if dataset is None:
-        return [np.flatnonzero(rows) for rows in wanted]
+        return [[range(lot.rows)] for lot in lots]
     mine = [commit.provenance for commit in dataset.commits if commit.provenance.get("run") in runs]
     if not mine and any(
         made.get("run") in runs for commit in dataset.commits for made in first_hand(commit.provenance)
@@ -201,11 +201,17 @@ def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> 
             f"{out} holds policies {others[0].spec} ({others[0].id[:8]}), this collection makes {spec} "
             f"({spec.id[:8]}); give another --out, or --mixed to keep both architectures side by side."
         )
-    for made in mine:
-        for lot, rows in zip(lots, wanted, strict=True):
-            if lot.run == made["run"]:
-                rows[slice(*_numbers(made))] = False
-    return [np.flatnonzero(rows) for rows in wanted]
+    held = {run: sorted(_numbers(made) for made in mine if made["run"] == run) for run in runs}
+    return [list(_gaps(lot.rows, held[lot.run])) for lot in lots]
+
+
+def _gaps(rows: int, held: Sequence[tuple[int, int]]) -> Iterator[range]:
+    """The numbers below `rows` that are in none of these runs of numbers, which are in order."""
+    begun = 0
+    for begin, end in (*held, (rows, rows)):
+        if begun < min(begin, rows):
+            yield range(begun, min(begin, rows))
+        begun = max(begun, end)
 
 
 def _numbers(made: Mapping[str, Any]) -> tuple[int, int]:
@@ -216,14 +222,17 @@ def _numbers(made: Mapping[str, Any]) -> tuple[int, int]:
     raise CorruptDatasetError(f"a commit says to hold the rows {shown(made.get('rows'))} of its collection.")
 
 
-def _batches(lots: Sequence[Lot], missing: Sequence[np.ndarray]) -> Iterator[tuple[Lot, np.ndarray]]:
+def _batches(lots: Sequence[Lot], missing: Sequence[Sequence[range]]) -> Iterator[tuple[Lot, np.ndarray]]:
     """Runs of consecutive row numbers, at most a batch long and not across a multiple of it; the lots take turns."""
-    pieces = []
-    for lot, rows in zip(lots, missing, strict=True):
-        breaks = np.flatnonzero((np.diff(rows) > 1) | (rows[1:] % lot.batch == 0)) + 1 if rows.size else []
-        pieces.append([(lot, piece) for piece in np.split(rows, breaks) if piece.size])
-    for turn in zip_longest(*pieces):
+    for turn in zip_longest(*map(_pieces, lots, missing)):
         yield from (piece for piece in turn if piece is not None)
+
+
+def _pieces(lot: Lot, ranges: Sequence[range]) -> Iterator[tuple[Lot, np.ndarray]]:
+    for one in ranges:
+        for number in range(one.start // lot.batch, -(-one.stop // lot.batch)):
+            begin, end = number * lot.batch, (number + 1) * lot.batch
+            yield lot, np.arange(max(one.start, begin), min(one.stop, end))
 
 
 def row_bytes(spec: PolicySpec, probe_states: np.ndarray) -> int:

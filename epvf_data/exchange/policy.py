@@ -59,7 +59,7 @@ def export_policy(
     `row` is `best`, `median`, `worst` or a number. Raises ConfigError or DatasetError where there is no such row, its
     parameters are withheld, or a file exists and `force` does not replace it; StorageError if the disk refuses.
     """
-    policy, snippet = Path(out), Path(out).with_suffix(".py")
+    policy, snippet = Path(out), outputs.beside(Path(out), ".py")
     if policy == snippet:
         raise ConfigError(f"both the policy and the lines that run it would be {policy}; take a name in .safetensors.")
     for path in (policy, snippet):

@@ -34,7 +34,7 @@ class Layers:
             parts.append(np.ravel(kernel))
             if self.biased:
                 parts.append(np.zeros(kernel.shape[1]) if bias is None else bias)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             flat = np.concatenate(parts).astype(np.float32)
         if not np.isfinite(flat).all():
             raise ConfigError(f"{np.count_nonzero(~np.isfinite(flat))} parameters of the policy are not finite.")
@@ -58,10 +58,11 @@ def checked(names: Sequence[str], kernels: Sequence[np.ndarray], biases: Sequenc
             raise ArchitectureMismatchError(
                 f"the bias of {name} has the shape {list(bias.shape)}, and its outputs are {kernel.shape[1]}; {hint}"
             )
-    return Layers(
-        tuple(np.asarray(kernel, np.float64) for kernel in kernels),
-        tuple(None if bias is None else np.asarray(bias, np.float64) for bias in biases),
-    )
+    with np.errstate(all="ignore"):  # `flat` refuses what is not finite
+        return Layers(
+            tuple(np.asarray(kernel, np.float64) for kernel in kernels),
+            tuple(None if bias is None else np.asarray(bias, np.float64) for bias in biases),
+        )
 
 
 def fold(layers: Layers, mean: Float[np.ndarray, "I"], std: Float[np.ndarray, "I"]) -> Layers:

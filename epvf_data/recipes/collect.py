@@ -49,6 +49,8 @@ def collect_recipe(
 def runs_of(out: str | Path) -> Path:
     """Where the teachers of a data set keep their runs."""
     out = Path(out)
+    if not out.name:
+        raise ConfigError(f"'{out}' is no name for a data set of teachers, whose runs lie beside it; name a folder.")
     return out.with_name(out.name.removesuffix(".zarr") + ".runs")
 
 

@@ -175,13 +175,15 @@ KINDS: dict[str, type[Source]] = {
 
 
 def check_names(table: str, names: Iterable[str]) -> None:
-    """Raises ConfigError for too many architectures or sources, and for names that can be no folder's: runs are called
-    SOURCE-ARCHITECTURE."""
+    """Raises ConfigError for too many architectures or sources, and for names that can be no folder's, or are one where
+    a file system knows no case: runs are called SOURCE-ARCHITECTURE."""
     names = list(names)
     if len(names) > MAX_TABLES:
         raise ConfigError(f"the recipe has {len(names):,} {table}; at most {MAX_TABLES} can be.")
     for name in names:
         check_name(name, f"one of the {table}")
+    if len({name.lower() for name in names}) < len(names):
+        raise ConfigError(f"two of the {table} have names that differ in case only; their runs would share a folder.")
 
 
 @dataclass(frozen=True)

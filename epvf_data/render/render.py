@@ -91,7 +91,7 @@ def render_policy(
         if value is not None and not least <= value < 2**31:
             raise ConfigError(f"{name} is {value}; expected a whole number from {least} to {2**31 - 1}.")
     world = envs.make(env or _environment_of(policy, spec))
-    video = policy.with_suffix(".mp4") if out is None else Path(out)
+    video = outputs.beside(policy, ".mp4") if out is None else Path(out)
     if policy.resolve() in (path.resolve() for path in _files(video, film)):
         raise ConfigError(f"a picture would replace the policy {policy}; name another file with --out.")
     reset_seed = np.asarray(jax.random.key_data(jax.random.key(seed)), np.uint32)
@@ -133,7 +133,7 @@ def render_episode(
 
 
 def _files(video: Path, film: Film) -> list[Path]:
-    return [video, video.with_suffix(".png"), *([video.with_suffix(".webp")] if film.webp else [])]
+    return [video, *(outputs.beside(video, suffix) for suffix in (".png", ".webp")[: 1 + film.webp])]
 
 
 def _draw(footage: Footage, film: Film, drafts: list[Path], progress: Progress | None) -> int:

@@ -35,17 +35,18 @@ def part_rows(
 
 
 def part_column(part: Part, name: str, rows: Int[np.ndarray, " chosen"] | slice | None = None) -> np.ndarray:
-    """One column of a part in its own dtype, [rows, …]; vocabulary columns hold indices into `part.vocabularies`."""
-    layout = part.layout(name)
-    if isinstance(rows, np.ndarray):
-        target = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
-        part.open(name).take(rows, target)
-        return target
-    start, stop, step = (rows or slice(None)).indices(layout.shape[0])
-    if step != 1:
-        return part_column(part, name, np.arange(start, stop, step))
-    target = np.empty((max(0, stop - start), *layout.shape[1:]), layout.dtype)
-    part.open(name).read(start, max(start, stop), target)
+    """One column of a part in its own dtype, [rows, …]; vocabulary columns hold indices into `part.vocabularies`.
+
+    Raises CorruptDatasetError where the part is damaged.
+    """
+    layout, shard = part.layout(name), part.open(name)
+    chosen = rows if isinstance(rows, np.ndarray) else range(*(rows or slice(None)).indices(layout.shape[0]))
+    target = np.empty((len(chosen), *layout.shape[1:]), layout.dtype)
+    if isinstance(chosen, range) and chosen.step == 1:
+        shard.read(chosen.start, chosen.start + len(chosen), target)
+    else:
+        shard.take(np.asarray(chosen), target)
+    part.check_indices(name, target)
     return target
 
 

@@ -158,6 +158,13 @@ class Part:
                 raise CorruptDatasetError(f"{self.group.path / ROOT}: the vocabulary {name} is not a list of words.")
         return {name: tuple(words) for name, words in value.items()}
 
+    def check_indices(self, name: str, values: np.ndarray) -> None:
+        """Raises CorruptDatasetError where a column says words that its vocabulary does not have."""
+        words = len(self.vocabularies[name]) if name in VOCABULARIES else None
+        if words is not None and values.size and (int(values.max()) >= words or int(values.min()) < -1):
+            where = self.group.path / name
+            raise CorruptDatasetError(f"{where} holds indices outside its vocabulary of {words} words.")
+
     @property
     def probe_states(self) -> Float32[np.ndarray, "probes observations"] | None:
         """The probing states behind `probe_actions`, or None."""

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
-from epvf_data.errors import CorruptDatasetError, DatasetError
+from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.lineage import VOCABULARIES, merge_vocabularies, remap
 from epvf_data.store.part import Part
@@ -94,12 +94,8 @@ class Table:
     def _indices(self, name: str, part: int, values: np.ndarray) -> np.ndarray:
         if name not in VOCABULARIES:
             return values
-        mapping = self._merged[name][1][part]
-        if values.size and (int(values.max()) >= len(mapping) or int(values.min()) < -1):
-            raise CorruptDatasetError(
-                f"{self.parts[part].group.path / name} holds indices outside its vocabulary of {len(mapping)} words."
-            )
-        return remap(values, mapping)
+        self.parts[part].check_indices(name, values)
+        return remap(values, self._merged[name][1][part])
 
     def column(self, name: str) -> np.ndarray:
         """A whole column, [rows, …]."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from epvf_data import orbax_files
 from epvf_data.errors import DatasetError, RunError, StorageError
+from epvf_data.outputs import flush
 from epvf_data.untrusted import printable
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
@@ -48,10 +48,10 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(staging, tree)
         for path in (*staging.rglob("*"), staging):
-            _fsync(path)
+            flush(path)
         _remove(directory / str(step))
         staging.rename(directory / str(step))
-        _fsync(directory)
+        flush(directory)
         for old in steps(directory)[:-keep]:
             _remove(directory / str(old))
     except (OSError, ValueError) as error:
@@ -179,11 +179,3 @@ def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[place[-1]] = array
     return tree
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

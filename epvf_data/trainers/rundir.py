@@ -40,6 +40,7 @@ def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
     """Makes the directory with config.json and versions.json in it, in one step. Raises RunError and StorageError."""
     check_free(directory)
     directory = directory.absolute()
+    _check_name(directory)
     staging = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.partial")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -55,11 +56,20 @@ def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
         raise StorageError(f"the run directory {directory} cannot be made ({error}).") from error
 
 
+def _check_name(directory: Path) -> None:
+    """Raises RunError where a directory's name is not UTF-8: no checkpoint could be written or read there."""
+    try:
+        str(directory.absolute()).encode()
+    except UnicodeError as error:
+        raise RunError(f"the name {printable(directory, 300)} is not UTF-8; give the run another one.") from error
+
+
 def check(directory: Path) -> None:
     """Raises RunError unless a run's directory holds plain files and folders only. It may itself be a link of the user.
 
     A link could make us read or write elsewhere, a pipe make us wait for ever.
     """
+    _check_name(directory)
     try:
         for _ in trees.walk(directory, "run directory", MAX_FILES, MAX_DEPTH):
             pass

@@ -78,7 +78,7 @@ def _read(run: Path) -> dict[str, Any]:
         raise RunError(f"{run} holds no report of an offline run; train or evaluate it first.")
     settings = stored_run(run)
     report, evaluation = rundir.read(path), rundir.read(evaluated) if os.path.lexists(evaluated) else {}
-    splits = report.get("splits")
+    splits: Any = report.get("splits")
     right = rundir.fits(splits, {}) and all(
         name in SPLITS
         and rundir.fits(split, {"available": bool})

@@ -122,8 +122,8 @@ class _Rows:
 
 
 def _own_rows(directory: Path, path: str) -> Dataset:
-    """The data set that a run names. Whoever sent the run chose the name: only what a data set says of itself is read
-    before its content is known to be that of the run's rows."""
+    """The data set that a run names. Whoever sent the run chose the name: of that place nothing is told or used, and
+    only its content's hash is made, until that is known to be the hash of the run's rows."""
     if not path.isprintable() or len(path) > _LONGEST or not Path(path).is_absolute():
         raise RunError(f"{directory} names no data set by its path; say where it lies with --where.")
     try:
@@ -136,9 +136,10 @@ def _own_rows(directory: Path, path: str) -> Dataset:
 
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
     """What config.json holds: the resolved settings and which rows they were applied to."""
+    where = str(opened.path.absolute()).encode(errors="backslashreplace").decode()  # a name need not be UTF-8
     return {
         "config": to_dict(config),
-        "dataset": {"path": str(opened.path.absolute()), "content": content_hash(opened)},
+        "dataset": {"path": where, "content": content_hash(opened)},
     }
 
 

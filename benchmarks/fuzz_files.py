@@ -1,11 +1,12 @@
 """Fuzzes what reads a stranger's files beyond the store: settings, recipes, policies, runs, checkpoints, provenance.
 
-    python tests/fuzz.py --seconds 60 [--kind recipe --kind torch] [--seed 1]
-    python tests/fuzz.py --kind torch --only 1234        # one execution again, with its traceback
+    python benchmarks/fuzz_files.py --seconds 60 [--kind recipe --kind torch] [--seed 1]
+    python benchmarks/fuzz_files.py --kind torch --only 1234        # one execution again, with its traceback
 
 Each execution changes a valid file with a generator of its own seed, knowing the file's structure, and reads it as a
-verb does. A finding is an exception that is not ours, an answer after 10 s, or 300 MB. The last line is JSON: for each
-kind executions, those that were read, and findings with the numbers of their executions (four of a sort).
+verb does. A finding is an exception that is not ours, an answer after 10 s, or 300 MB. The last line is JSON, which is
+added to results/fuzz.json: for each kind executions, those that were read, and findings with the numbers of their
+executions (four of a sort).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 
 import numpy as np
 from flax.serialization import msgpack_serialize
+from fuzz import record
 
 import epvf_data
 from epvf_data import config as configuration
@@ -58,7 +60,7 @@ from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.online.settings import OnlineConfig, online_config
 
 SECONDS, MEGABYTES = 10, 300
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent.parent / "tests"
 CLASSES = (CollectConfig, OnlineConfig, OfflineConfig, BaselineConfig, EvaluationConfig)
 ODD = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**12, 10**38, -(10**39), 0.0, -0.0, -0.5, 1e-320, 1e38, 1e308, "",
@@ -474,6 +476,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="for each kind")
     parser.add_argument("--kind", action="append", choices=KINDS_OF_FILES)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results" / "fuzz.json")
     parser.add_argument("--only", type=int, help="this execution alone, with its traceback")
     asked = parser.parse_args()
 
@@ -493,6 +496,7 @@ def main() -> None:
                 getattr(kinds, kind)(random.Random(f"{asked.seed}/{kind}/{asked.only}"))
             return
         found = {kind: fuzz(kind, kinds, asked.seconds, asked.seed) for kind in chosen}
+        record(asked.out, "files", {"seed": asked.seed, "seconds": asked.seconds, **found})
         print(json.dumps({"seed": asked.seed, "seconds": asked.seconds, **found}))
     finally:
         shutil.rmtree(folder)  # made above
