@@ -30,8 +30,6 @@ from epvf_data.store.schema import (
 )
 from epvf_data.store.shard import Layout, chunk_rows
 
-_ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
-
 
 def read_dataset(hdf5: Hdf5) -> Dataset:
     """The file's records and parts as a data set whose parts know their attributes and shapes, but have no folders.
@@ -94,18 +92,7 @@ def _group(hdf5: Hdf5, part: Part) -> Group:
     if entry.files.get(ROOT) != (len(data), hashlib.sha256(data).hexdigest()):
         raise CorruptDatasetError(f"{where} does not match its commit's SHA-256; export the data set again.")
     attributes = guard.group_attributes(untrusted.parse_json(data, where), where)
-    if set(attributes) != _ATTRIBUTES:
-        raise CorruptDatasetError(f"{where} has the attributes {sorted(attributes)}; expected {sorted(_ATTRIBUTES)}.")
-    agree = {
-        "architecture": entry.architecture,
-        "probe": entry.probe,
-        "rows": entry.rows,
-        "environment": part.env.digest,
-    }
-    guard.expect({key: attributes[key] for key in agree}, agree, where)
-    discount = attributes["discount"]
-    if not isinstance(attributes["simulation"], dict) or not (discount is None or type(discount) in (int, float)):
-        raise CorruptDatasetError(f"{where}: simulation is no JSON object, or discount is no number.")
+    part.check_attributes(attributes, where)
     shapes = {name: hdf5.shapes.get(f"{folder}/{name}") for name in COLUMNS}
     layouts = {
         name: Layout(shape, COLUMNS[name].dtype, chunk_rows(shape[0])) for name, shape in shapes.items() if shape

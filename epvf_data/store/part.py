@@ -21,6 +21,7 @@ from epvf_data.store.folders import PARTS, PROBES, ROOT, Files
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.schema import COLUMNS, OPTIONAL, PROBE_STATES, Column, EnvIdentity, probe_id
 from epvf_data.store.shard import Layout, Shard, allocate
+from epvf_data.untrusted import printable
 
 _ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
 
@@ -106,16 +107,30 @@ class Part:
         folder = self.root / PARTS / self.entry.id
         group = read_group(folder, self.entry.files, COLUMNS, self.known)
         missing = set(COLUMNS) - set(OPTIONAL) - set(group.layouts)
-        if missing or set(group.attributes) != _ATTRIBUTES:
-            raise CorruptDatasetError(f"{folder} lacks the arrays {sorted(missing)} or some of its attributes.")
+        if missing:
+            raise CorruptDatasetError(f"{folder} lacks the arrays {sorted(missing)}.")
+        self.check_attributes(group.attributes, folder / ROOT)
+        return group
+
+    def check_attributes(self, attributes: Mapping[str, Any], where: Path) -> None:
+        """Raises CorruptDatasetError unless they are those of a part, in agreement with the commit and the root."""
+        if set(attributes) != _ATTRIBUTES:
+            names = printable(sorted(attributes), 300)
+            raise CorruptDatasetError(f"{where} has the attributes {names}; expected {sorted(_ATTRIBUTES)}.")
         agree = {
             "architecture": self.entry.architecture,
             "probe": self.entry.probe,
             "rows": self.entry.rows,
             "environment": self.env.digest,
         }
-        guard.expect({key: group.attributes[key] for key in agree}, agree, folder / ROOT)
-        return group
+        guard.expect({key: attributes[key] for key in agree}, agree, where)
+        simulation, discount = attributes["simulation"], attributes["discount"]
+        if not isinstance(simulation, dict):
+            raise CorruptDatasetError(f"{where}: simulation is '{printable(simulation)}'; an object is expected.")
+        if discount is not None and (type(discount) not in (int, float) or not 0 <= discount <= 1):
+            raise CorruptDatasetError(
+                f"{where}: discount is '{printable(discount)}'; null or a number from 0 to 1 is expected."
+            )
 
     @cached_property
     def spec(self) -> PolicySpec:
@@ -124,7 +139,7 @@ class Part:
         try:
             spec = PolicySpec.from_dict(self.group.attributes["policy"])
         except ConfigError as error:
-            raise CorruptDatasetError(f"{where}: {untrusted.printable(error, 300)}") from error
+            raise CorruptDatasetError(f"{where}: {printable(error, 300)}") from error
         if spec.id != self.entry.architecture:
             raise CorruptDatasetError(f"{where} describes another policy than the architecture it names.")
         self._check_shapes(spec)

@@ -218,18 +218,13 @@ def _mismatch(path: Path) -> str:
 def _part(part: Part, info: Root, probes: dict[str, int]) -> Iterator[str]:
     """Contradictions between the metadata of a part, of its record and of the root."""
     where = part.group.path / ROOT
-    spec, attributes = part.spec, part.group.attributes
-    guard.expect(attributes["policy"], spec.to_dict(), where)
+    spec = part.spec
+    guard.expect(part.group.attributes["policy"], spec.to_dict(), where)
     if (spec.observation_size, spec.action_size) != (info.env.observation_size, info.env.action_size):
         yield f"{where}: the policy does not fit the environment's observation and action sizes."
     for name, words in part.vocabularies.items():
         if len(set(words)) < len(words):
             yield f"{where}: the vocabulary {name} repeats words."
-    if not isinstance(attributes["simulation"], dict):
-        yield f"{where}: simulation is '{untrusted.printable(attributes['simulation'])}'; an object is expected."
-    discount = attributes["discount"]
-    if discount is not None and (type(discount) not in (int, float) or not 0 <= discount <= 1):
-        yield f"{where}: discount is '{untrusted.printable(discount)}'; null or a number from 0 to 1 is expected."
     if "probe_actions" in part.names and part.entry.probe in probes:
         states, actions = probes[part.entry.probe], part.layout("probe_actions").shape[1]
         if states != actions:
