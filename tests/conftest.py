@@ -49,8 +49,9 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-hypothesis.settings.register_profile("epvf", deadline=None, derandomize=True, max_examples=30)
-hypothesis.settings.load_profile("epvf")
+for name, examples in (("test", 20), ("soak", 60)):
+    hypothesis.settings.register_profile(name, deadline=None, derandomize=True, max_examples=examples)
+hypothesis.settings.load_profile("soak" if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "0" else "test")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

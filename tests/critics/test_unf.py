@@ -181,7 +181,8 @@ def test_beside_raw_parameters_it_is_not_symmetric():
     assert abs(value_of(critic, params, theta) - value_of(critic, params, moved)) > 1e-3
 
 
-@pytest.mark.parametrize("fixed", ["position", pytest.param("fold", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("fixed", ["position", "fold"])
 def test_gradients_are_those_of_finite_differences(fixed):
     spec = PolicySpec(3, 2, (4,))
     with jax.enable_x64(True):

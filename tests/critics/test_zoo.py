@@ -23,7 +23,7 @@ STATES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 READS_THETA = [name for name, family in CRITICS.items() if family.reads == "params"]
 # All are in `make test` where their values are compared, and in what follows one of each way to read a policy.
 FEW = ("mlp", "probing")  # test_unf.py has UNF's
-SHAPES = ("mlp", "stored-probing", "unf")
+SHAPES = ("mlp", "stored-probing")
 THETA = [pytest.param(name, marks=[pytest.mark.soak] * (name not in FEW)) for name in READS_THETA]
 SYMMETRIC = ("statistics", "probing", "unf")
 

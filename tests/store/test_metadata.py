@@ -121,7 +121,7 @@ def targets(store: Any) -> dict[str, list[Path]]:
     }
 
 
-EVERY = [3, pytest.param(1, marks=pytest.mark.soak)]  # every how many-th change is tried
+EVERY = [5, pytest.param(1, marks=pytest.mark.soak)]  # every how many-th change is tried
 
 
 @pytest.mark.parametrize("every", EVERY)
