@@ -87,6 +87,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keeps the order of the files and what is slow up to date: `pytest --measure`, in as many processes as usual."""
+    gc.freeze()  # or pytest looks through JAX's objects five times before it ends
     if session.config.getoption("--measure") and not hasattr(session.config, "workerinput"):
         took = {name: round(seconds, 1) for name, seconds in sorted(MEASURED.items()) if seconds > SLOW}
         both = {**json.loads(SECONDS.read_text()), _kind(session.config): took}
