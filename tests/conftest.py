@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from store import conftest as _store
 
 ROOT = Path(__file__).parent.parent
 SECONDS = Path(__file__).with_name("seconds.json")  # that each test took when last measured
@@ -142,9 +142,4 @@ def shell(monkeypatch) -> Shell:
 
 
 # The store's small data sets, for all tests of what is done with them.
-_source = importlib.util.spec_from_file_location("store_fixtures", Path(__file__).parent / "store" / "conftest.py")
-assert _source is not None
-assert _source.loader is not None
-_store = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(_store)
 env, spec, make_rows, quick_path, small = _store.env, _store.spec, _store.make_rows, _store.quick_path, _store.small

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from store import corpus, forge
 
 from epvf_data.errors import ConfigError, RunError, StorageError
 from epvf_data.store import reader
@@ -135,18 +136,7 @@ DAMAGE = {  # an attribute of a part → what a verb that takes it up says
 @pytest.mark.parametrize(("name", "verb"), [(name, verb) for name, (_, verbs) in DAMAGE.items() for verb in verbs])
 def test_attributes_that_no_part_has_are_damage_to_every_verb(in_tmp, small, shell, name, verb):
     """Every hash fits, but the words are fewer than their indices say, and so on."""
-    import importlib.util
-
-    helpers = {}
-    for module in ("forge", "corpus"):
-        source = importlib.util.spec_from_file_location(
-            f"bounds_{module}", Path(__file__).parent / f"store/{module}.py"
-        )
-        assert source is not None
-        assert source.loader is not None
-        helpers[module] = importlib.util.module_from_spec(source)
-        source.loader.exec_module(helpers[module])
-    helpers["forge"].forged(small, in_tmp / "evil", helpers["corpus"].CORPUS[name][0])
+    forge.forged(small, in_tmp / "evil", corpus.CORPUS[name][0])
     words = {
         "diff": ("evil", small),
         "merge": (small, "evil", "--out", "m"),

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from store import conftest as store
 
 import epvf_data
 from epvf_data.store.digest import content_hash
 from epvf_data.store.validate import validate
 from epvf_data.store.writer import Writer
-
-_source = importlib.util.spec_from_file_location("store_fixtures", Path(__file__).parent / "store" / "conftest.py")
-store = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(store)
 
 
 @pytest.fixture

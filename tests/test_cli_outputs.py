@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from store import conftest as store
 
 from epvf_data.cli import main
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.writer import Writer
-
-_source = importlib.util.spec_from_file_location("store_fixtures", Path(__file__).parent / "store" / "conftest.py")
-assert _source is not None
-assert _source.loader is not None
-store = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(store)
 
 
 @pytest.fixture

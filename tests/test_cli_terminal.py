@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -16,18 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from store import conftest as store
 
 import epvf_data
 from epvf_data import untrusted
 from epvf_data.cli import main
 from epvf_data.cli.app import print_json, print_table, say
 from epvf_data.store.writer import Writer
-
-_source = importlib.util.spec_from_file_location("store_fixtures", Path(__file__).parent / "store" / "conftest.py")
-assert _source is not None
-assert _source.loader is not None
-store = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(store)
 
 WORDS = {
     "title and bell": "\x1b]0;owned\x07",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import pickle
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import hostile_files as hostile
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -27,11 +27,6 @@ from epvf_data.render import render_policy
 from epvf_data.trainers.online.standing import begin
 
 MEGABYTES, SECONDS = 300, 30
-_source = importlib.util.spec_from_file_location("hostile_files", Path(__file__).with_name("hostile_files.py"))
-assert _source is not None
-assert _source.loader is not None
-hostile = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(hostile)
 
 
 def memory(which: str) -> int:

@@ -5,16 +5,19 @@ A handful of pairs in `make test`; in `make soak` every verb with everything of 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 
+import hostile_files as files
 import numpy as np
 import pytest
+import traced
+from store import conftest as store
+from store import corpus, forge
+from trainers import hostile_runs
 
 from epvf_data.config import to_dict
 from epvf_data.policies.files import save_policy
@@ -25,18 +28,6 @@ HERE = Path(__file__).parent
 QUIET = "-q"
 
 
-def helper(name: str) -> ModuleType:
-    source = importlib.util.spec_from_file_location(f"traced_{Path(name).name}", HERE / f"{name}.py")
-    assert source is not None
-    assert source.loader is not None
-    module = importlib.util.module_from_spec(source)
-    source.loader.exec_module(module)
-    return module
-
-
-traced, store, forge, corpus, files = map(
-    helper, ("traced", "store/conftest", "store/forge", "store/corpus", "hostile_files")
-)
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 # What a stranger sent is called `in`, what the user has `good`, and what is written `out`.
@@ -228,7 +219,7 @@ def changes(table: Mapping[str, tuple[Callable, str | None]]) -> dict[str, Calla
 
 
 def test_a_handful_of_everything(sources, box, tmp_path, tmp_path_factory):
-    run_corpus = helper("trainers/hostile_runs")
+    run_corpus = hostile_runs
     some = changes(corpus.CORPUS)
     pairs = [
         *data_sets(sources, box, picked(DATA_SETS, "validate", "merge", "gc"), picked(some, "linked parts")),
@@ -275,7 +266,7 @@ TABLES = ("FILES", "CONFIG", "ROWS", "REPORTS", "CHECKPOINTS", "HARMLESS")
     [(verb, table) for verb in RUNS for table in TABLES if verb != "import-policy" or table == "CHECKPOINTS"],
 )
 def test_every_hostile_run(sources, trained, box, tmp_path, tmp_path_factory, verb, table):
-    run_corpus = helper("trainers/hostile_runs")
+    run_corpus = hostile_runs
     found = getattr(run_corpus, table)
     names = found if table == "HARMLESS" else changes(found)
     check(runs(trained, box, picked(RUNS, verb), names), tmp_path, tmp_path_factory)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store import conftest as store
 
 import epvf_data
 from epvf_data.curation.merge import merge
@@ -84,14 +86,7 @@ def test_parts_without_repeated_rows_are_copied_byte_by_byte(quick_path, env, ma
 @given(choices=st.lists(st.integers(0, 7), min_size=1, max_size=12), cut=st.integers(0, 12), joined=st.booleans())
 def test_any_rows_in_any_order_come_out_once(tmp_path_factory, choices, cut, joined):
     """Single rows, some the same, over two data sets, compacted or not: the union in order of first appearance."""
-    from importlib import util
-
     here = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path_factory.getbasetemp()
-    source = util.spec_from_file_location("store_fixtures", Path(__file__).parent.parent / "store" / "conftest.py")
-    store = util.module_from_spec(source)
-    source.loader.exec_module(store)
-    import tempfile
-
     with tempfile.TemporaryDirectory(dir=here) as folder:
         every = [store.build_rows(1, choice) for choice in choices]
         a = write(Path(folder, "a"), store.ENV, *every[:cut])

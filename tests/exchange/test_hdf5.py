@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from store import conftest as helpers
 
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, StorageError, UnsafeDatasetError
 from epvf_data.exchange import hdf5_child, hdf5_guard
@@ -30,11 +30,6 @@ from epvf_data.store.schema import COLUMNS, KEY
 from epvf_data.store.validate import validate
 from epvf_data.store.writer import Writer
 
-_source = importlib.util.spec_from_file_location("store_helpers", Path(__file__).parents[1] / "store" / "conftest.py")
-assert _source is not None
-assert _source.loader is not None
-helpers = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(helpers)
 build_rows, ENV = helpers.build_rows, helpers.ENV
 HERE = Path(__file__).parent
 

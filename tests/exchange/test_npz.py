@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store import conftest as helpers
 
 from epvf_data.errors import DatasetError
 from epvf_data.exchange.npz import export_npz
@@ -24,11 +24,6 @@ from epvf_data.store import reader
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.writer import Writer
 
-_source = importlib.util.spec_from_file_location("store_helpers", Path(__file__).parents[1] / "store" / "conftest.py")
-assert _source is not None
-assert _source.loader is not None
-helpers = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(helpers)
 build_rows, ENV, SPEC = helpers.build_rows, helpers.ENV, helpers.SPEC
 OTHER = PolicySpec(4, 2, (5,))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import pickle
@@ -14,16 +13,11 @@ import pytest
 from flax.serialization import msgpack_serialize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from importing import forge_torch as forge
 from safetensors.numpy import save
 
 from epvf_data.errors import ConfigError, EpvfError, UnsafeDatasetError
 from epvf_data.importing import files, import_policy, orbax, torch_file
-
-_source = importlib.util.spec_from_file_location("forge_torch", Path(__file__).with_name("forge_torch.py"))
-assert _source is not None
-assert _source.loader is not None
-forge = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(forge)
 
 TANH = {"activation": "relu", "output": "tanh"}
 

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from trainers import hostile_runs as corpus
 
 from epvf_data.errors import EpvfError
 from epvf_data.reproduction import reproduce
 from epvf_data.trainers.online.run import read_config, train_online
 from epvf_data.trainers.online.settings import online_config
 
-
-def helper() -> ModuleType:
-    path = Path(__file__).parent.parent / "trainers" / "hostile_runs.py"
-    source = importlib.util.spec_from_file_location("hostile_runs", path)
-    assert source is not None
-    assert source.loader is not None
-    module = importlib.util.module_from_spec(source)
-    source.loader.exec_module(module)
-    return module
-
-
-corpus = helper()
 change, put, link, special = corpus.change, corpus.put, corpus.link, corpus.special
 PLAN = {
     **{"figure": "fig1", "scale": "cpu", "command": "epvf-data reproduce fig1", "date": "2026-01-01"},

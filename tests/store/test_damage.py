@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store import forge
 
 import epvf_data
 from epvf_data.errors import CorruptDatasetError, DatasetError
@@ -23,12 +23,6 @@ from epvf_data.store.schema import COLUMNS
 from epvf_data.store.shard import Layout, array_metadata, encode
 from epvf_data.store.validate import leftovers, validate
 from epvf_data.store.writer import Writer
-
-_source = importlib.util.spec_from_file_location("store_forge", Path(__file__).with_name("forge.py"))
-assert _source is not None
-assert _source.loader is not None
-forge = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(forge)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store import conftest, corpus, forge
 
 import epvf_data
 from epvf_data import untrusted
@@ -26,18 +26,6 @@ MEGABYTES = 300  # of address space, more than reading a good data set takes
 SECONDS = 30  # to read one data set in eight ways, on a busy machine
 # Every arena of malloc reserves address space, and how many there are depends on how busy the machine is.
 ENVIRONMENT = {**os.environ, "MALLOC_ARENA_MAX": "2", "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE": "1", "COLUMNS": "1000"}
-
-
-def helper(name: str) -> ModuleType:
-    source = importlib.util.spec_from_file_location(f"store_{Path(name).name}", HERE / f"{name}.py")
-    assert source is not None
-    assert source.loader is not None
-    module = importlib.util.module_from_spec(source)
-    source.loader.exec_module(module)
-    return module
-
-
-forge, corpus, conftest = helper("forge"), helper("corpus"), helper("conftest")
 
 
 @pytest.fixture
@@ -201,7 +189,11 @@ def test_random_seeds_of_128_bits_are_numbers():
 @pytest.fixture(scope="module")
 def fuzz(tmp_path_factory) -> tuple[Any, list[bytes]]:
     """The functions that benchmarks/fuzz.py runs for minutes, and valid inputs for them."""
-    module = helper("../../benchmarks/fuzz")
+    source = importlib.util.spec_from_file_location("fuzz", HERE.parent.parent / "benchmarks" / "fuzz.py")
+    assert source is not None
+    assert source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
     return module, module.seeds(module.build(tmp_path_factory.mktemp("fuzz") / "store"))
 
 

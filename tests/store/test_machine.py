@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from store import scenarios
 
 import epvf_data
 from epvf_data.curation.merge import merge
@@ -33,12 +33,6 @@ from epvf_data.store.garbage import collect_garbage
 from epvf_data.store.schema import Rows
 from epvf_data.store.validate import leftovers, validate
 from epvf_data.store.writer import Writer
-
-_source = importlib.util.spec_from_file_location("store_scenarios", Path(__file__).with_name("scenarios.py"))
-assert _source is not None
-assert _source.loader is not None
-scenarios = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(scenarios)
 
 KINDS = ({}, {"probes": 2}, {"spec": PolicySpec(4, 2, (5,))}, {"episodes": 1, "discount": 0.9})
 GROUP = st.tuples(st.integers(0, 9), st.integers(1, 3), st.integers(0, len(KINDS) - 1))  # seed, rows, kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import re
@@ -11,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store import forge
 
 import epvf_data
 from epvf_data.errors import DatasetError
 from epvf_data.store.validate import validate
 from epvf_data.store.writer import Writer
-
-_source = importlib.util.spec_from_file_location("store_forge", Path(__file__).with_name("forge.py"))
-assert _source is not None
-assert _source.loader is not None
-forge = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(forge)
 
 Keys = tuple[Any, ...]
 

@@ -17,6 +17,7 @@ import tensorstore
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store import conftest
 
 import epvf_data
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError
@@ -94,12 +95,7 @@ def compare_with_others(part, columns):
 @pytest.fixture(scope="module")
 def make():
     # Hypothesis wants fixtures that last longer than one example.
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    source = spec_from_file_location("store_helpers", Path(__file__).with_name("conftest.py"))
-    module = module_from_spec(source)
-    source.loader.exec_module(module)
-    return module.build_rows, module.ENV
+    return conftest.build_rows, conftest.ENV
 
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 64, 130])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from trainers import hostile_runs as corpus
 
 from epvf_data.errors import EpvfError
 from epvf_data.trainers import rundir
@@ -21,18 +20,6 @@ from epvf_data.trainers.online.settings import online_config
 MEGABYTES, SECONDS = 300, 30  # beyond what is there before
 CONFIG = OfflineConfig(critic="mlp", split="iid", epochs=2, seeds=2, widths=(4,), resamples=5)
 ONLINE = online_config("cartpole-paper", envs=4, iterations=2, **{"policy.hidden": [4]})
-
-
-def helper() -> ModuleType:
-    source = importlib.util.spec_from_file_location("hostile_runs", Path(__file__).parent / "hostile_runs.py")
-    assert source is not None
-    assert source.loader is not None
-    module = importlib.util.module_from_spec(source)
-    source.loader.exec_module(module)
-    return module
-
-
-corpus = helper()
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from trainers import conftest as toys
 
 import epvf_data
 from epvf_data.errors import DatasetError, RunError
 from epvf_data.trainers.online.record import _check
 from epvf_data.trainers.online.standing import restored
-
-_source = importlib.util.spec_from_file_location("toys", Path(__file__).parent.parent / "conftest.py")
-assert _source is not None
-assert _source.loader is not None
-toys = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(toys)
 
 
 class State(NamedTuple):
