@@ -19,6 +19,7 @@ UNSAFE, DAMAGED = 3, 4
 
 
 def main(folder: str) -> int:
+    """Writes the answer about a checkpoint to standard output and gives the exit status: 0, `UNSAFE` or `DAMAGED`."""
     from safetensors.numpy import save
 
     answers = os.dup(1)
