@@ -15,6 +15,7 @@ from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.importing import layouts
 from epvf_data.importing.layers import Layers, checked, fold, keep_outputs, rescale
 from epvf_data.importing.limits import Tensors, listing
+from epvf_data.importing.rest import oriented
 from epvf_data.importing.settings import ImportSettings, NormaliserSettings, Place
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import Normaliser, PolicySpec
@@ -34,18 +35,19 @@ def layers(tensors: Tensors, chosen: ImportSettings, places: Mapping[str, Place]
     """The layers at their places, matrices turned to [inputs, outputs]."""
     count = sum(name.endswith("/kernel") for name in places)
     names = [places.get(f"layer_{layer}/kernel") for layer in range(count)]
-    kernels, biases = [], []
+    kernels, biases, turned = [], [], False
     for layer, place in enumerate(names):
         if place is None:
             raise ConfigError(f"tensors has {count} kernels, but no layer_{layer}/kernel; count layers from 0.")
         stated = chosen.transpose if place.transpose is None else place.transpose
         kernel = _find(tensors, place)
-        kernels.append(kernel.T if (place.name.endswith("weight") if stated is None else stated) else kernel)
+        kernels.append(oriented(place.name, kernel, stated))
+        turned = turned or kernels[-1] is not kernel
         bias = places.get(f"layer_{layer}/bias")
         biases.append(None if bias is None else _find(tensors, bias))
     if not count or max(int(name[6:].split("/")[0]) for name in places if name.startswith("layer_")) >= count:
         raise ConfigError("tensors needs a layer_0/kernel, and a kernel for every bias.")
-    found = checked([printable(place.name) for place in names if place], kernels, biases)
+    found = checked([printable(place.name) for place in names if place], kernels, biases, turned)
     if chosen.hidden not in (None, found.sizes[1:-1]):
         raise ArchitectureMismatchError(
             f"the file has hidden layers {list(found.sizes[1:-1])}, and {list(chosen.hidden or ())} are stated."
@@ -97,8 +99,10 @@ def normaliser(
         return None
     if "mean" not in parts or ("std" in parts) == ("var" in parts):
         raise ConfigError("the normaliser needs a mean, and either a std or a var.")
+    if "var" in parts and (parts["var"] < 0).any():
+        raise ConfigError("the normaliser has variances below 0; no observations give these.")
     with np.errstate(all="ignore"):  # a specification refuses what is not finite
-        std = parts["std"] if "std" in parts else np.sqrt(np.maximum(parts["var"], 0) + stated.epsilon)
+        std = parts["std"] + stated.epsilon if "std" in parts else np.sqrt(parts["var"] + stated.epsilon)
     return np.ravel(parts["mean"]), np.ravel(std)
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.importing import msgpack_file, orbax, sb3, torch_file
-from epvf_data.importing.limits import MAX_BYTES, Tensors, flatten
+from epvf_data.importing.limits import MAX_BYTES, Tensors, flatten, plain
 from epvf_data.policies import header
-from epvf_data.untrusted import read_named
+from epvf_data.untrusted import printable, read_named
 
 FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
+MAX_FILES = 10_000  # of the folder around a policy that are looked at
+_TRAINING = re.compile(r"(?:.*[./])?(?:\w*optimizer\w*|opt_state\w*)[./].*")
+_BESIDE = re.compile(r"vec_?norm\w*\.pkl$|(?:^|_)(?:state|observation)_preprocessor\w*\.pt$", re.IGNORECASE)
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before PyTorch 1.6
 
 
@@ -24,13 +30,21 @@ class Contents:
     format: str
     tensors: Tensors
     facts: dict[str, Any] = field(default_factory=dict)  # what the file says itself, as settings of an import
+    unknown: dict[str, str] = field(default_factory=dict)  # settings that must be stated, each with the reason
 
 
 def read(path: Path, format: str | None = None) -> Contents:
     """The tensors of a file or folder, of the kind `format` or of the one that its first bytes show.
 
-    Raises ConfigError for what is none of `FORMATS` or damaged, UnsafeDatasetError for pickles and absurd sizes.
+    They have their plain names, and those of optimizers are left out. Raises ConfigError for what is none of `FORMATS`
+    or damaged, UnsafeDatasetError for pickles and absurd sizes.
     """
+    found = _read(path, format)
+    unknown = {**found.unknown, **_normaliser_beside(path)}
+    return replace(found, tensors=_plain(found.tensors, path), unknown=unknown)
+
+
+def _read(path: Path, format: str | None) -> Contents:
     if format is not None and format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}.")
     folder = os.path.isdir(path)  # noqa: PTH112 (no name is too long for it)
@@ -46,6 +60,28 @@ def read(path: Path, format: str | None = None) -> Contents:
         return Contents(found, *sb3.read(data, str(path)))
     readers = {"safetensors": _safetensors, "msgpack": msgpack_file.read, "torch": torch_file.read}
     return Contents(found, readers[found](data, str(path)))
+
+
+def _plain(tensors: Tensors, where: Path) -> Tensors:
+    """The tensors without those of optimizers, by their plain names."""
+    found = {name: plain(name) for name in tensors if not _TRAINING.fullmatch(name)}
+    if len({*found.values()}) < len(found):
+        raise ConfigError(f"{where} holds a network twice, compiled and plain; save one of the two.")
+    return {name: tensors[full] for full, name in found.items()}
+
+
+def _normaliser_beside(path: Path) -> dict[str, str]:
+    """The setting that must be stated where a normaliser lies in a file of its own beside the policy's."""
+    for folder in (path.parent, path.with_suffix("")):
+        with contextlib.suppress(OSError), os.scandir(folder) as listing:
+            names = sorted(entry.name for entry in itertools.islice(listing, MAX_FILES))
+            if beside := next(filter(_BESIDE.search, names), None):
+                return {
+                    "normaliser": f"{printable(beside)} lies beside {path.name}, and a normaliser in it is not read; "
+                    "state its mean and var, epsilon and clip under [normaliser] in --spec, or --set normaliser=none "
+                    "if the policy was trained without"
+                }
+    return {}
 
 
 def _format_of(data: bytes, path: Path) -> str:
@@ -73,6 +109,4 @@ def _safetensors(data: bytes, where: str) -> Tensors:
     if "spec" in head.notes:
         raise ConfigError(f"{where} is a policy file of this package already; `collect --base` and `render` take it.")
     numbers = memoryview(data)[head.size :]
-    return flatten(
-        {name: entry.read(numbers) for name, entry in head.tensors.items() if entry.kind in header.NUMBERS}, where
-    )
+    return flatten({name: entry.read(numbers) for name, entry in head.tensors.items()}, where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,28 +41,40 @@ class Layers:
         return flat
 
 
-def checked(names: Sequence[str], kernels: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> Layers:
-    """Layers whose shapes fit each other; `names` are for the message of the ArchitectureMismatchError otherwise."""
-    hint = "if its matrices are [outputs, inputs], as PyTorch's, set transpose=true, and false if they are not."
-    for layer, (name, kernel, bias) in enumerate(zip(names, kernels, biases, strict=True)):
+def checked(
+    names: Sequence[str], kernels: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], turned: bool
+) -> Layers:
+    """Layers whose shapes fit each other, or an ArchitectureMismatchError with the `names`.
+
+    `turned`: whether the matrices were [outputs, inputs] in the file, of which one can be mistaken.
+    """
+    for name, kernel in zip(names, kernels, strict=True):
         if kernel.ndim != 2 or 0 in kernel.shape:
             raise ArchitectureMismatchError(
                 f"{name} has the shape {list(kernel.shape)}; a layer needs a matrix of weights."
             )
-        if layer and kernels[layer - 1].shape[1] != kernel.shape[0]:
-            raise ArchitectureMismatchError(
-                f"{name} takes {kernel.shape[0]} numbers, but the layer before it gives {kernels[layer - 1].shape[1]}; "
-                + hint
-            )
-        if bias is not None and bias.shape != kernel.shape[1:]:
-            raise ArchitectureMismatchError(
-                f"the bias of {name} has the shape {list(bias.shape)}, and its outputs are {kernel.shape[1]}; {hint}"
-            )
+    for name, problem in _misfits(names, kernels, biases):
+        if not [*_misfits(names, [kernel.T for kernel in kernels], biases)]:
+            cure = f"they fit the other way round: --set transpose={str(not turned).lower()}."
+        else:
+            cure = "if other networks are numbered on, name the policy's layers under [tensors] in --spec."
+        raise ArchitectureMismatchError(f"{name} {problem}; {cure}")
     with np.errstate(all="ignore"):  # `flat` refuses what is not finite
         return Layers(
             tuple(np.asarray(kernel, np.float64) for kernel in kernels),
             tuple(None if bias is None else np.asarray(bias, np.float64) for bias in biases),
         )
+
+
+def _misfits(
+    names: Sequence[str], kernels: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]
+) -> Iterator[tuple[str, str]]:
+    """Layers that do not fit what is beside them: name, problem."""
+    for layer, (name, kernel, bias) in enumerate(zip(names, kernels, biases, strict=True)):
+        if layer and kernels[layer - 1].shape[1] != kernel.shape[0]:
+            yield name, f"takes {kernel.shape[0]} numbers, but the layer before it gives {kernels[layer - 1].shape[1]}"
+        if bias is not None and bias.shape != kernel.shape[1:]:
+            yield name, f"has a bias of the shape {list(bias.shape)}, and {kernel.shape[1]} outputs"
 
 
 def fold(layers: Layers, mean: Float[np.ndarray, "I"], std: Float[np.ndarray, "I"]) -> Layers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data.errors import UnsafeDatasetError
+from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.untrusted import printable
 
 MAX_BYTES = 256 << 20  # of a file, of its unpacked members, and of its parameters in float32
@@ -19,14 +20,23 @@ MAX_NAME = 1024  # characters of a tensor's name, those of the dictionaries arou
 MAX_TEXT = 16 << 20  # of descriptions beside the tensors
 RATIO, SMALL = 4, 4 << 20  # numbers take at most so many times the file's bytes, or so many bytes in all
 
+_WRAPPER = r"(?:_orig_mod|_fsdp_wrapped_module)\."
+_WRAPPERS = re.compile(rf"(?:(?<=/)|^)(?:module\.|{_WRAPPER})+|(?<=\.)(?:{_WRAPPER})+")
 Tensors = dict[str, Float[np.ndarray, "..."]]  # name in the file → parameters
 
 
-def flatten(tree: Any, where: str, array: Callable[[Any], np.ndarray | None] | None = None) -> Tensors:
-    """The arrays of floating-point numbers in nested dictionaries and lists: {"a": [x]} → {"a/0": x}.
+def plain(name: str) -> str:
+    """A tensor's name without what torch.compile and parallel training wrap modules in."""
+    return _WRAPPERS.sub("", name)
 
-    `array` makes an array of a leaf, or None of one that is not floating-point. Raises UnsafeDatasetError above the
-    limits on depth, number and size, also where a small file names the same array over and over.
+
+def flatten(tree: Any, where: str, array: Callable[[str, Any], np.ndarray | None] | None = None) -> Tensors:
+    """The parameters in nested dictionaries and lists: {"a": [x]} → {"a/0": x}.
+
+    These are the arrays of floating-point numbers, and whole numbers that are called weight, kernel or bias; others are
+    counters. `array` makes an array of a leaf with its name, or None of what is none. Raises ConfigError for weights of
+    other numbers, UnsafeDatasetError above the limits on depth, number and size, also where a small file names the same
+    array over and over.
     """
     found: Tensors = {}
     total, todo = 0, [("", 0, tree)]
@@ -43,8 +53,8 @@ def flatten(tree: Any, where: str, array: Callable[[Any], np.ndarray | None] | N
                 break
             todo += [(f"{name}/{key}" if depth else str(key), depth + 1, value) for key, value in items]
             continue
-        leaf = (array or _floating)(node)
-        if leaf is not None:
+        leaf = array(name, node) if array else node if isinstance(node, np.ndarray | np.floating) else None
+        if leaf is not None and (leaf := _real(name, np.asarray(leaf), where)) is not None:
             found[name] = leaf
             total += leaf.size
             if len(found) > MAX_TENSORS or 4 * total > MAX_BYTES:
@@ -55,12 +65,24 @@ def flatten(tree: Any, where: str, array: Callable[[Any], np.ndarray | None] | N
     )
 
 
-def _floating(leaf: Any) -> np.ndarray | None:
-    if not isinstance(leaf, np.ndarray | np.floating):
-        return None
+def is_weight(name: str) -> bool:
+    """Whether a tensor is called what layers call their parameters."""
+    return name.endswith(("weight", "kernel", "bias"))
+
+
+def _real(name: str, leaf: np.ndarray, where: str) -> np.ndarray | None:
+    """The numbers as floats; None where they are counters."""
     if leaf.dtype.name == "bfloat16":
         return np.asarray(leaf, np.float32)
-    return np.asarray(leaf) if leaf.dtype.kind == "f" else None
+    if leaf.dtype.kind == "f":
+        return leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
+    if not is_weight(name):
+        return None
+    if leaf.dtype.kind not in "biu":
+        raise ConfigError(
+            f"{printable(name)} in {where} holds numbers of the kind {printable(leaf.dtype.name)}; expected float32."
+        )
+    return leaf.astype(np.float64)
 
 
 def listing(names: Mapping[str, Any] | list[str], most: int = 4) -> str:

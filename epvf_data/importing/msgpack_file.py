@@ -14,7 +14,9 @@ from epvf_data.errors import ConfigError, UnsafeDatasetError
 from epvf_data.importing.limits import MAX_DEPTH, MAX_VALUES, Tensors, flatten
 from epvf_data.untrusted import printable, shown
 
-_FLOATS = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"}
+_KINDS = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2", "bool": "?"}
+_KINDS |= {f"{sign}int{8 * size}": f"<{sign or 'i'}{size}" for sign in ("", "u") for size in (1, 2, 4, 8)}
+_OTHER = np.zeros((), "V1")  # of numbers that no policy has
 _ARRAY, _SCALAR = 1, 3  # flax's kinds of extensions; the others are no parameters
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _NUMBERS = {0xCA: ">f4", 0xCB: ">f8", 0xCC: ">u1", 0xCD: ">u2", 0xCE: ">u4", 0xCF: ">u8"}
@@ -50,7 +52,7 @@ class _Reader:
         return found
 
     def value(self) -> Any:
-        """The next value; arrays that are not floating-point, and other extensions, are None."""
+        """The next value; extensions other than arrays are None."""
         self.left -= 1
         if self.left < 0 or self.depth > MAX_DEPTH:
             raise UnsafeDatasetError(f"{self.where} nests too deep or holds over {MAX_VALUES:,} values.")
@@ -100,9 +102,9 @@ class _Reader:
         shape, name, numbers = inner.value()
         self.left = inner.left
         name = bytes(name).decode() if isinstance(name, memoryview) else name
-        if name not in _FLOATS:
-            return None
-        array = np.frombuffer(numbers, _FLOATS[name])
+        if name not in _KINDS:
+            return _OTHER
+        array = np.frombuffer(numbers, _KINDS[name])
         if len(shape) > 8 or not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
             raise ValueError(f"an array has the shape {shown(shape)}")
         array = (array.astype("<u4") << 16).view("<f4") if name == "bfloat16" else array

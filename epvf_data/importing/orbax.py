@@ -20,6 +20,7 @@ from epvf_data.trees import walk
 from epvf_data.untrusted import parse_json, printable, read_bytes, shown
 
 _PATIENCE = 300  # seconds
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that become checkpoints when they are whole
 _BRAX = ("ppo_network_config.json", "sac_network_config.json")
 
 
@@ -29,7 +30,7 @@ def read(folder: Path) -> tuple[Tensors, dict[str, Any]]:
     A folder of checkpoints is accepted where it holds a single one. Raises ConfigError for other folders, and
     UnsafeDatasetError for links, special files and sizes that no policy has.
     """
-    folder = _only(folder, _checked(folder))
+    folder = _only(folder.absolute(), _checked(folder.absolute()))
     try:
         tensors = load(_restored(folder))
     except subprocess.TimeoutExpired as error:
@@ -46,13 +47,17 @@ def _checked(folder: Path) -> list[Path]:
 
 
 def _only(folder: Path, files: list[Path]) -> Path:
-    if (folder / TREE) in files:
+    """The folder, or the one finished checkpoint inside."""
+    found = sorted(file.parent for file in files if file.name == TREE)
+    inside = [one for one in found if _UNFINISHED not in one.relative_to(folder.parent).as_posix()]
+    if folder in inside:
         return folder
-    inside = sorted(file.parent for file in files if file.name == TREE)
     if len(inside) != 1:
         hint = (
             f"name one of the {len(inside)} inside, such as {printable(inside[0])}"
             if inside
+            else f"{printable(found[0])} was not saved to the end; name a finished one"
+            if found
             else f"there is no {TREE} in it"
         )
         raise ConfigError(f"{folder} is no checkpoint of orbax; {hint}.")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from epvf_data import orbax_files
-from epvf_data.errors import CorruptDatasetError, UnsafeDatasetError
-from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, flatten
+from epvf_data.errors import ConfigError, CorruptDatasetError, UnsafeDatasetError
+from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, Tensors, flatten, is_weight
 
 UNSAFE, DAMAGED = 3, 4
 
@@ -29,7 +29,9 @@ def main(folder: str) -> int:
     except UnsafeDatasetError as error:
         answer, code = str(error).encode(), UNSAFE
     except Exception as error:  # tensorstore raises all kinds
-        told = error if isinstance(error, CorruptDatasetError) else orbax_files.damaged(Path(folder), error)
+        told = (
+            error if isinstance(error, CorruptDatasetError | ConfigError) else orbax_files.damaged(Path(folder), error)
+        )
         answer, code = str(told).encode(), DAMAGED
     with os.fdopen(answers, "wb") as out:
         out.write(answer)
@@ -37,18 +39,18 @@ def main(folder: str) -> int:
 
 
 def restore(folder: Path) -> Tensors:
-    """The floating-point arrays of a checkpoint, by name. Sizes are checked before anything is unpacked."""
-    found = orbax_files.describe(folder, MAX_BYTES)
-    floating = {
-        "/".join(place): one
-        for place, one in found.items()
-        if one.dtype == "bfloat16" or np.dtype(one.dtype).kind == "f"
+    """The parameters of a checkpoint, by name. Sizes are checked before anything is unpacked."""
+    found = {"/".join(place): one for place, one in orbax_files.describe(folder, MAX_BYTES).items()}
+    wanted = {
+        name: one
+        for name, one in found.items()
+        if is_weight(name) or one.dtype == "bfloat16" or np.dtype(one.dtype).kind == "f"
     }
-    if len(floating) > MAX_TENSORS or sum(4 * one.numbers for one in floating.values()) > MAX_BYTES:
+    if len(wanted) > MAX_TENSORS or sum(4 * one.numbers for one in wanted.values()) > MAX_BYTES:
         raise UnsafeDatasetError(
             f"{folder} unpacks to over {MAX_TENSORS:,} tensors or {MAX_BYTES >> 20} MiB; save the policy alone."
         )
-    return flatten(dict(zip(floating, orbax_files.read(floating.values(), folder), strict=True)), str(folder))
+    return flatten(dict(zip(wanted, orbax_files.read(wanted.values(), folder), strict=True)), str(folder))
 
 
 if __name__ == "__main__":

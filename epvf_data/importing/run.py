@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,12 @@ from typing import Any
 from epvf_data import config as configuration
 from epvf_data import envs
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.importing import assemble, files, layouts
+from epvf_data.importing import assemble, files, layouts, normalisers, rest
 from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, Place, build, read_settings
 from epvf_data.outputs import check_free
 from epvf_data.policies.files import save_policy
-from epvf_data.untrusted import printable, shown
-
-TRAINING = ("opt_state/*", "optimizer/*", "optimizer_state/*", "optimizer_state_dict/*")  # no part of any policy
+from epvf_data.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ def import_policy(
     contents = files.read(Path(file), format)
     chosen, places, layout, notes = _resolve(contents, stated)
     layers = assemble.layers(contents.tensors, chosen, places)
-    _check_extras(contents.tensors, chosen, places, layout)
+    chosen, places = normalisers.complete(contents.tensors, chosen, places, layers.sizes[0], notes)
+    rest.check(contents.tensors, layers, chosen, places, layout, layout.name == "named tensors")
     layers = assemble.actions(layers, chosen, layout.name, notes)
     made, flat = assemble.policy(layers, chosen, assemble.normaliser(contents.tensors, chosen, places))
     if world is not None and (made.observation_size, made.action_size) != (world.observation_size, world.action_size):
@@ -101,54 +100,60 @@ def _resolve(
     """(settings, places, layout, notes): what names tell, over it what the file says, over it what is stated."""
     chosen, places = build(stated)
     facts = dict(contents.facts)
-    key = facts.pop("policy_obs_key", "state")
+    part = str(facts.pop("policy_obs_key", "state"))
     certain = "activation" in facts
     if facts.get("activation") == "default":  # of the framework
         facts.pop("activation")
+    prefix = layouts.wrapper(contents.tensors) if chosen.prefix is None else chosen.prefix
     if any(ours.startswith("layer_") for ours in places):
         layout, found = layouts.Layout("named tensors", {}), {}
     else:
-        layout = layouts.recognise(_candidates(contents.tensors, chosen), str(key))
-        prefix = chosen.prefix or ""
+        layout = layouts.recognise(_candidates(contents.tensors, prefix, chosen.ignore), part, prefix)
         found = {ours: prefix + theirs for ours, theirs in layout.tensors.items()}
-    table = configuration.merge({"tensors": found}, layout.settings, facts, stated)
+    if layout.settings.get("output") == "clip" and facts.pop("unbounded", False):
+        facts["output"] = "identity"
+    if scaled := layouts.bounds(contents.tensors, prefix):
+        layout, facts = replace(layout, ignore=(*layout.ignore, "action_scale", "action_bias")), facts | scaled
+    for key, reason in {**contents.unknown, **layout.unknown}.items():
+        if key not in stated and not (key == "normaliser" and normalisers.is_stated(chosen, places)):
+            raise ConfigError(f"{reason}.")
+    table = configuration.merge({"tensors": found, "prefix": prefix}, layout.settings, facts, stated)
     chosen, places = build(table)
+    if chosen.head is not None:
+        kernels = sum(ours.endswith("/kernel") for ours in places)
+        places |= {ours: Place(name) for ours, name in layouts.head(contents.tensors, chosen.head, kernels).items()}
     notes = [f"it is a Gaussian policy, imported at its mean ({layout.name})"] if layout.gaussian else []
+    notes += _assumed(chosen, layout, stated, facts, certain)
+    return chosen, places, layout, notes
+
+
+def _assumed(
+    chosen: ImportSettings, layout: layouts.Layout, stated: Mapping[str, Any], facts: Mapping[str, Any], certain: bool
+) -> list[str]:
+    """Sentences about what neither the file nor the user says, and its framework has a default for."""
+    notes, ours = [], layout.name.startswith("stable-baselines3")
     if not certain and "activation" in layout.settings and "activation" not in stated:
         notes.append(
             f"activation {chosen.activation} is assumed, the default of {layout.name}; state another in --spec"
         )
-    if layout.name.startswith("stable-baselines3") and "normaliser" not in stated:
+    if chosen.output == "clip" and "output" not in stated and chosen.action_low is None:
+        notes.append("actions of −1 … 1 are assumed; if it was trained for others, state action_low and action_high")
+    if facts.get("output") == "identity":
+        notes.append("its actions have no bounds where it was trained; they are left as they are")
+    if ours and "normaliser" not in stated:
         notes.append("if it was trained with VecNormalize, state that normaliser in --spec: it lies in another file")
-    return chosen, places, layout, notes
+    if layout.name.startswith("brax") and "normaliser" not in {**stated, **facts} and not certain:
+        notes.append("normalize_observations=True is assumed; if it was not, --set normaliser=none")
+    return notes
 
 
-def _candidates(tensors: Tensors, chosen: ImportSettings) -> Tensors:
-    """The tensors that may be the policy's, without the stated prefix."""
-    prefix, ignored = chosen.prefix or "", (*TRAINING, *chosen.ignore)
+def _candidates(tensors: Tensors, prefix: str, ignore: tuple[str, ...]) -> Tensors:
+    """The tensors that may be the policy's, without the prefix."""
     found = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
-        if name.startswith(prefix) and not any(fnmatchcase(name, pattern) for pattern in ignored)
+        if name.startswith(prefix) and not any(fnmatchcase(name, pattern) for pattern in ignore)
     }
     if prefix and not found:
         raise ConfigError(f"no tensor's name begins with {shown(prefix)}; they are {listing(tensors)}.")
     return found
-
-
-def _check_extras(
-    tensors: Tensors, chosen: ImportSettings, places: Mapping[str, Place], layout: layouts.Layout
-) -> None:
-    """Raises ConfigError for tensors that the imported policy would lose."""
-    used = {place.name.removeprefix(chosen.prefix or "") for place in places.values()}
-    extras = [
-        (chosen.prefix or "") + name
-        for name in _candidates(tensors, chosen)
-        if name not in used and not any(fnmatchcase(name, pattern) for pattern in layout.ignore)
-    ]
-    if extras:
-        raise ConfigError(
-            f"{listing(extras)} would be lost: a policy here is fully connected layers alone, without normalisation, "
-            "convolution or memory; if the policy does not need them, say so: "
-            f"--set 'ignore=[\"{printable(min(extras), 60)}\"]'."
-        )

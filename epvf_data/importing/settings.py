@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epvf_data import config as configuration
 from epvf_data.errors import ConfigError
+from epvf_data.importing.limits import plain
 from epvf_data.untrusted import shown
 
 _OURS = re.compile(r"layer_(\d{1,3})/(kernel|bias)|normaliser/(mean|std|var)")
@@ -19,7 +20,7 @@ MAX_PATTERNS = 100
 
 @dataclass(frozen=True)
 class NormaliserSettings:
-    """(observation − mean) / std, clipped to ±clip. `std` is √(var + epsilon) where `var` is stated in its place."""
+    """(observation − mean) / (std + epsilon), clipped to ±clip, or / √(var + epsilon) where `var` is stated."""
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -30,6 +31,7 @@ class NormaliserSettings:
 
     def __post_init__(self) -> None:
         configuration.check_range(self, "normaliser.", 0, 1e9, "epsilon")
+        configuration.check_range(self, "normaliser.", 0, configuration.MAX_FLOAT, "clip", above=True)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class ImportSettings:
     action_high: tuple[float, ...] | None = None
     transpose: bool | None = None  # of all matrices
     prefix: str | None = None  # the policy's tensors are those whose names begin so
+    head: str | None = None  # the last layer, where it is not numbered like the others: fc_mean
     ignore: tuple[str, ...] = ()  # patterns of names that are not the policy's
     normaliser: NormaliserSettings | None = field(default_factory=NormaliserSettings)
 
@@ -75,7 +78,13 @@ def build(*layers: Mapping[str, Any]) -> tuple[ImportSettings, dict[str, Place]]
         if isinstance(name := table.get(key), str):
             table[key] = _ALIASES.get(name.lower(), name.lower())
     rest = {key: value for key, value in table.items() if key not in _TABLES}
-    return configuration.build(ImportSettings, rest), _places(table.get("tensors", {}))
+    chosen, places = configuration.build(ImportSettings, rest), _places(table.get("tensors", {}))
+    chosen = replace(
+        chosen,
+        ignore=tuple(map(plain, chosen.ignore)),
+        **{key: plain(name) for key in ("prefix", "head") if (name := getattr(chosen, key)) is not None},
+    )
+    return chosen, {ours: replace(place, name=plain(place.name)) for ours, place in places.items()}
 
 
 def _places(table: Any) -> dict[str, Place]:

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from epvf_data.errors import ConfigError, UnsafeDatasetError
-from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, MAX_TEXT, RATIO, SMALL, Tensors, flatten
+from epvf_data.importing.limits import MAX_BYTES, MAX_TENSORS, MAX_TEXT, RATIO, SMALL, Tensors, flatten, is_weight
 from epvf_data.untrusted import printable
 
 _FLOATS = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2"}
-_WHOLE = ("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage")
+_WHOLE = {"LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1"}
+_WHOLE["BoolStorage"] = "?"
+_KINDS = _FLOATS | _WHOLE
 _VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
@@ -94,7 +96,7 @@ class _Tensor:
 
 
 def read(data: bytes, where: str, limit: int = MAX_BYTES) -> Tensors:
-    """The floating-point tensors of a `torch.save` archive, by name; their numbers take at most `limit` bytes.
+    """The parameters in a `torch.save` archive, by name; their numbers take at most `limit` bytes.
 
     Raises UnsafeDatasetError for a pickle that would call something, ConfigError for other files.
     """
@@ -218,9 +220,9 @@ class _Storages:
         order = archive.member(f"{root}byteorder", 16) if f"{root}byteorder" in archive.names else b"little"
         self.order = ">" if order == b"big" else "<"
 
-    def array(self, leaf: Any) -> np.ndarray | None:
-        """The tensor's numbers; None of whole numbers, which are counters."""
-        if not isinstance(leaf, _Tensor) or leaf.storage.kind in _WHOLE:
+    def array(self, name: str, leaf: Any) -> np.ndarray | None:
+        """The tensor's numbers; None of whole numbers that are counters."""
+        if not isinstance(leaf, _Tensor) or (leaf.storage.kind in _WHOLE and not is_weight(name)):
             return None
         size = int(np.prod(leaf.shape, dtype=object)) if leaf.shape else 1
         self.total += size
@@ -241,11 +243,11 @@ class _Storages:
 
     def _numbers(self, storage: _Storage) -> np.ndarray:
         if storage not in self.known:
-            if storage.kind not in _FLOATS:
+            if storage.kind not in _KINDS:
                 raise ConfigError(
                     f"{self.archive.where} holds numbers of the kind {printable(storage.kind)}; expected float32."
                 )
             data = self.archive.member(f"{self.root}data/{storage.key}", self.left)
             self.left -= len(data)
-            self.known[storage] = np.frombuffer(data, self.order + _FLOATS[storage.kind])
+            self.known[storage] = np.frombuffer(data, self.order + _KINDS[storage.kind])
         return self.known[storage]

@@ -19,9 +19,11 @@ from epvf_data.untrusted import read_named
 def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], **notes: str) -> None:
     """Writes the policy whole or not at all; an earlier file goes. `notes` are free text for people, as in env="ant".
 
-    Raises ArchitectureMismatchError for parameters of another size, DatasetError where `path` is a link or a folder,
-    StorageError if the disk refuses.
+    Raises ArchitectureMismatchError for parameters of another size, ConfigError for complex ones, DatasetError where
+    `path` is a link or a folder, StorageError if the disk refuses.
     """
+    if np.iscomplexobj(flat):
+        raise ConfigError("got complex parameters; a policy's are real.")
     flat = np.asarray(flat, np.float32)
     if flat.shape != (spec.size,):
         raise ArchitectureMismatchError(f"got parameters of shape {flat.shape}; a policy {spec} needs [{spec.size}].")
@@ -51,7 +53,7 @@ def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:
     flat, numbers = np.empty(spec.size, np.float32), memoryview(data)[head.size :]
     for name, slot in spec.tensors.items():
         entry = head.tensors[name]
-        if entry.kind not in header.FLOATS:
+        if entry.kind not in header.NUMBERS:
             raise ConfigError(f"{path} holds numbers of the kind {entry.kind}; a policy's are F32.")
         with np.errstate(over="ignore"):
             flat[slot.offset : slot.offset + slot.size] = entry.read(numbers).ravel()

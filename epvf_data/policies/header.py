@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Num
 
 from epvf_data.errors import ConfigError, DatasetError
 from epvf_data.untrusted import parse_json, printable, shown
@@ -26,7 +26,9 @@ MAX_NUMBERS = 1 << 40  # of an empty tensor, were its dimensions of 0 not there
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
 WIDTHS |= {"I8": 1, "U8": 1, "BOOL": 1, "C64": 8}
-NUMBERS = (*FLOATS, "BF16")  # that `Entry.read` reads
+NUMBERS = (*FLOATS, "BF16")  # that a policy may be written in
+_OTHERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
+_OTHERS |= {"BOOL": "?", "C64": "<c8"}
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class Entry:
     shape: tuple[int, ...]
     begin: int
 
-    def read(self, numbers: memoryview) -> Float[np.ndarray, "..."]:
+    def read(self, numbers: memoryview) -> Num[np.ndarray, "..."]:
         """The tensor; `numbers` are the bytes behind the header."""
         raw = numbers[self.begin :]
         count = math.prod(self.shape)
         if self.kind == "BF16":  # the upper half of a float32
             halves = np.frombuffer(raw, "<u2", count).astype("<u4") << 16
             return halves.view("<f4").reshape(self.shape)
-        return np.frombuffer(raw, FLOATS[self.kind], count).reshape(self.shape)
+        return np.frombuffer(raw, (FLOATS | _OTHERS)[self.kind], count).reshape(self.shape)
 
 
 @dataclass(frozen=True)

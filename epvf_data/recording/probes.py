@@ -42,6 +42,8 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
         body = env.name.partition(".")[0] if envs.ships(env.name) else env.name  # other objectives, same states
         shipped = Path(str(_FOLDER)) / f"{body}-{env.version}.npy"
         states = _load(shipped) if shipped.is_file() else draw(env, count)
+    with np.errstate(over="ignore"):
+        states = np.asarray(states, np.float32)
     if states.ndim != 2 or states.shape[1] != env.observation_size or not np.isfinite(states).all():
         raise ConfigError(
             f"got probing states of shape {states.shape}; environment {env.name} needs finite numbers of shape "
@@ -51,7 +53,7 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
         raise ConfigError(
             f"got {count} probing states to use, but there are {len(states)}; ask for fewer or give a file."
         )
-    return np.ascontiguousarray(states[:count], np.float32)
+    return np.ascontiguousarray(states[:count])
 
 
 def _load(path: Path) -> np.ndarray:

@@ -287,7 +287,7 @@ def test_what_a_policy_here_cannot_do_is_refused(tmp_path, net):
     swapped = {**plain, "Dense_1/kernel": made.kernels[1].T.copy()}
     refused("takes 2 numbers, but the layer before it gives 8", swapped, ArchitectureMismatchError)
     short = {**plain, "Dense_0/bias": ones[:3]}
-    refused(r"bias of Dense_0/kernel has the shape \[3\]", short, ArchitectureMismatchError)
+    refused(r"Dense_0/kernel has a bias of the shape \[3\]", short, ArchitectureMismatchError)
     refused(r"hidden layers \[8\], and \[7\] are stated", plain, ArchitectureMismatchError, hidden=[7])
     refused("has biases, other than stated", plain, ArchitectureMismatchError, bias=False)
     refused("2 outputs and action_size is 3", plain, ArchitectureMismatchError, action_size=3)
