@@ -85,6 +85,8 @@ def _normaliser_beside(path: Path) -> dict[str, str]:
 
 
 def _format_of(data: bytes, path: Path) -> str:
+    if data[8:9] == b"{" and 8 + int.from_bytes(data[:8], "little") <= len(data):
+        return "safetensors"  # the length of whose header may look like any mark below
     if data.startswith(b"PK"):
         return "sb3" if sb3.STATE in torch_file.Archive(data, str(path)).names else "torch"
     if data.startswith(_OLD_TORCH):
@@ -97,8 +99,6 @@ def _format_of(data: bytes, path: Path) -> str:
             f"{path} is a pickle, which may run code, and is not read; save the parameters as safetensors, with "
             "flax.serialization.to_bytes or orbax (in brax: ppo.checkpoint.save in place of model.save_params)."
         )
-    if data[8:9] == b"{" and 8 + int.from_bytes(data[:8], "little") <= len(data):
-        return "safetensors"
     if data and (0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):  # a map
         return "msgpack"
     raise ConfigError(f"{path} is of no known kind; expected one of {', '.join(FORMATS)}.")

@@ -14,7 +14,7 @@ from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, NormaliserSettings, Place
 from epvf_data.untrusted import printable, shown
 
-_STATISTIC = re.compile(r"(?<![a-z])(mean|variance|var|std)(?![a-z])")
+_STATISTIC = re.compile(r"(?<![a-z])(?:running_)?(mean|variance|var|std)(?![a-z])")
 _PARAMETER = re.compile(r".*[./](?:weight|bias|kernel)")
 
 

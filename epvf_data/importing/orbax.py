@@ -49,7 +49,7 @@ def _checked(folder: Path) -> list[Path]:
 def _only(folder: Path, files: list[Path]) -> Path:
     """The folder, or the one finished checkpoint inside."""
     found = sorted(file.parent for file in files if file.name == TREE)
-    inside = [one for one in found if _UNFINISHED not in one.relative_to(folder.parent).as_posix()]
+    inside = [one for one in found if _UNFINISHED not in one.as_posix()]
     if folder in inside:
         return folder
     if len(inside) != 1:

@@ -47,9 +47,6 @@ def check(
         known |= _normalising(rest, spoken | {*normalisers.statistics(rest, used, layers.sizes[0])})
     ignored = {name: rest[name] for name in rest if _matches(name, chosen.ignore)}
     open_ = {name: tensor for name, tensor in rest.items() if name not in known and name not in ignored}
-    for name, tensor in open_.items():
-        if beside(name, own):
-            _check_width(name, tensor, layers)
     extras = {name: tensor for name, tensor in open_.items() if not beside(name, own)}
     if not named:
         _check_ignored(ignored, kernels, own)
@@ -60,6 +57,8 @@ def check(
         extras = {name: one for name, one in extras.items() if name not in elsewhere}
     if extras:
         raise _lost(extras, layers, chosen, named)
+    for name, tensor in open_.items():
+        _check_width(name, tensor, layers)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -86,7 +85,7 @@ def _check_ignored(ignored: Tensors, used: set[str], own: set[str]) -> None:
     """Raises ConfigError where `ignore` takes something from among the policy's layers."""
     numbered = [match for name in used if (match := _NUMBERED.fullmatch(name))]
     parents = {re.sub(r"[^./]+[./][^./]+$", "", name) for name in used}
-    for name, tensor in ignored.items():
+    for name, tensor in sorted(ignored.items()):
         match = _NUMBERED.fullmatch(name)
         after = match and any(match[1] == one[1] for one in numbered)
         after = after and all(int(match[2]) > int(one[2]) for one in numbered if match[1] == one[1])

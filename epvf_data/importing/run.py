@@ -113,6 +113,8 @@ def _resolve(
     if layout.settings.get("output") == "clip" and facts.pop("unbounded", False):
         facts["output"] = "identity"
     if scaled := layouts.bounds(contents.tensors, prefix):
+        if stated.get("output", "tanh") != "tanh":
+            raise ConfigError("action_scale and action_bias are of actions that tanh gives; leave output out.")
         layout, facts = replace(layout, ignore=(*layout.ignore, "action_scale", "action_bias")), facts | scaled
     for key, reason in {**contents.unknown, **layout.unknown}.items():
         if key not in stated and not (key == "normaliser" and normalisers.is_stated(chosen, places)):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 KINDS = {"f": "FloatStorage", "d": "DoubleStorage", "e": "HalfStorage", "q": "LongStorage"}
+KINDS |= {"l": "LongStorage", "b": "CharStorage", "?": "BoolStorage", "I": "IntStorage", "i": "IntStorage"}
+KINDS |= {"F": "ComplexFloatStorage"}
 
 
 def text(value: str) -> bytes:
