@@ -17,12 +17,13 @@ from epvf_data import untrusted
 from epvf_data.cards.croissant import describe, listed_files, live_files
 from epvf_data.cards.facts import Facts, Labels, gather
 from epvf_data.cards.histogram import draw_returns
-from epvf_data.cards.licences import licence as find_licence
 from epvf_data.cards.readme import MARK, readme
 from epvf_data.cards.words import code, latex, many_lines, one_line, slug
 from epvf_data.errors import ConfigError, DatasetError, UnsafeDatasetError
+from epvf_data.store import licences
 from epvf_data.store.durable import discard, flush, inner, move, open_folder, storage_errors, write_file
 from epvf_data.store.folders import CARD, ROOT, STAGING
+from epvf_data.store.reader import Dataset
 from epvf_data.store.reader import open as open_dataset
 
 README, CROISSANT, PICTURE = CARD
@@ -40,6 +41,7 @@ class CardReport:
     content_hash: str
     files_listed: int
     files_all: int
+    licences: tuple[str, ...]
 
 
 def write_card(
@@ -47,23 +49,26 @@ def write_card(
     out: str | os.PathLike[str] | None = None,
     *,
     name: str | None = None,
-    license: str = "CC-BY-4.0",
+    license: str | None = None,
     authors: Sequence[str] = (),
     title: str | None = None,
     citation: str | None = None,
     url: str | None = None,
+    force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CardReport:
     """Writes a card into the folder `out`: the data set's own unless one is given.
 
-    `name` is one word for the data set (its folder's), `license` an SPDX identifier, `citation` BibTeX (or it is made
-    from title, authors and url). Each file gets its name when it is whole and on the disk. `progress(done, all)` counts
-    parts, each twice. Memory: the small columns of one part, and some 20 bytes a row.
+    `name` is one word for the data set (its folder's), `citation` BibTeX (or it is made from title, authors and url).
+    `license` is an SPDX identifier; without it, the card that is there keeps its own, a data set made of others lists
+    all of theirs, and only then it is CC-BY-4.0. Another one than these needs `force`. Each file gets its name when it
+    is whole and on the disk. `progress(done, all)` counts parts, each twice. Memory: the small columns of one part, and
+    some 20 bytes a row.
 
-    Raises ConfigError for an unknown licence or an odd url, DatasetError for a data set without rows and where a file
-    of that name is not a card of ours, StorageError if the disk refuses.
+    Raises ConfigError for an unknown licence or an odd url, DatasetError for a data set without rows, where a file of
+    that name is not a card of ours and where another licence would go, StorageError if the disk refuses.
     """
-    chosen = find_licence(license)
+    wanted = None if license is None else licences.licence(license)
     if url is not None and not _URL.fullmatch(url):
         raise ConfigError(f"the url is {one_line(url, 80)!r}; give one that begins with https:// and has no spaces.")
     dataset = open_dataset(dataset_path)
@@ -72,6 +77,7 @@ def write_card(
     folder = dataset.path.absolute().name or dataset.path.resolve().name
     target = dataset.path if out is None else Path(out)
     _check_free(target)
+    chosen = _licences(dataset, target, wanted, force)
     facts = gather(dataset, progress)
     name = one_line(name or folder.removesuffix(".zarr") or "dataset", 80)
     title = one_line(title or f"{name}: policies for {one_line(facts.env.name, 60)} and their returns")
@@ -87,7 +93,25 @@ def write_card(
     _publish(target, contents)
     listed = len(listed_files(files))
     written = tuple(str(target / file) for file in (README, CROISSANT, PICTURE))
-    return CardReport(str(dataset.path), str(target), written, facts.rows, facts.content_hash, listed, len(files))
+    names = tuple(licence.spdx for licence in chosen)
+    return CardReport(
+        str(dataset.path), str(target), written, facts.rows, facts.content_hash, listed, len(files), names
+    )
+
+
+def _licences(
+    dataset: Dataset, target: Path, wanted: licences.Licence | None, force: bool
+) -> tuple[licences.Licence, ...]:
+    """The licences of a new card. Raises DatasetError where it would replace or drop one without `force`."""
+    there = tuple(dict.fromkeys((*dataset.licences, *licences.of_card(target))))
+    if wanted is None:
+        return tuple(map(licences.known, there or [licences.DEFAULT]))
+    if {*there} - {wanted.spdx} and not force:
+        raise DatasetError(
+            f"{dataset.path} is under {', '.join(there)}, as its card or those of its sources say; leave --license out "
+            f"to keep that, or add --force to put it under {wanted.spdx} all the same."
+        )
+    return (wanted,)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -101,6 +101,7 @@ def listed_files(files: Sequence[File], most: int = MAX_OBJECTS) -> list[File]:
 
 def describe(files: Sequence[File], facts: Facts, labels: Labels) -> dict[str, Any]:
     """The JSON-LD object. `files` are those of `live_files`."""
+    urls = [licence.url for licence in labels.licences]
     value: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -108,7 +109,7 @@ def describe(files: Sequence[File], facts: Facts, labels: Labels) -> dict[str, A
         "name": labels.name,
         "alternateName": labels.title,
         "description": labels.description.replace("`", ""),
-        "license": labels.licence.url,
+        "license": urls[0] if len(urls) == 1 else urls,
         "citeAs": labels.citation,
         "datePublished": labels.date,
         "version": f"{facts.format_version}.{facts.commits}.0",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from epvf_data.cards.licences import Licence
 from epvf_data.cards.words import one_line, public, public_command
 from epvf_data.provenance import descent
 from epvf_data.store.digest import content_hash
+from epvf_data.store.licences import Licence, inherited
 from epvf_data.store.lineage import by_word
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import COLUMNS, EnvIdentity
@@ -129,6 +129,7 @@ class Facts:
     probes: Mapping[str, tuple[int, int]]  # probe id → number of probing states, rows with actions in them
     discounts: tuple[float, ...]
     origins: Origins
+    licences: tuple[str, ...]  # of the data sets that the rows came from
     content_hash: str
 
 
@@ -139,7 +140,7 @@ class Labels:
     name: str
     title: str
     description: str
-    licence: Licence
+    licences: tuple[Licence, ...]
     authors: tuple[str, ...]
     citation: str
     url: str | None
@@ -184,6 +185,7 @@ def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
         probes={probe: (states[probe], rows) for probe, rows in probes.items()},
         discounts=tuple(sorted(float(value) for value in discounts if isinstance(value, (int, float)))),
         origins=_origins(dataset, tables),
+        licences=inherited(record.provenance for record in dataset.commits),
         content_hash=digest,
     )
 

@@ -30,7 +30,6 @@ _SIZES = (
 
 def readme(facts: Facts, labels: Labels, folder: str) -> str:
     """The whole file. `folder` is the data set's own name, as in ant.zarr."""
-    licence = labels.licence
     sections = [
         _front_matter(facts, labels),
         MARK,
@@ -45,7 +44,7 @@ def readme(facts: Facts, labels: Labels, folder: str) -> str:
         _identity(facts),
         _reading(facts, folder),
         _verifying(folder),
-        f"## Licence\n\n[{licence.spdx}]({licence.url})" + (f"\n\nFrom <{labels.url}>." if labels.url else ""),
+        _licence(facts, labels),
         f"## Citation\n\n{_fenced(labels.citation, 'bibtex')}",
     ]
     return "\n\n".join(sections) + "\n"
@@ -59,7 +58,7 @@ def size_category(rows: int) -> str:
 def _front_matter(facts: Facts, labels: Labels) -> str:
     tags = ["reinforcement-learning", "policy-conditioned-value-functions", "zarr", slug(facts.env.name)]
     lines = [
-        f"license: {labels.licence.hub}",
+        *_listed("license", list(dict.fromkeys(licence.hub for licence in labels.licences))),
         f"pretty_name: {quoted(labels.title)}",
         "task_categories:",
         "- reinforcement-learning",
@@ -70,6 +69,25 @@ def _front_matter(facts: Facts, labels: Labels) -> str:
         "viewer: false",
     ]
     return "\n".join(["---", *lines, "---"])
+
+
+def _listed(key: str, values: Sequence[str]) -> list[str]:
+    """A value of YAML, or several."""
+    return [f"{key}: {values[0]}"] if len(values) == 1 else [f"{key}:", *(f"- {value}" for value in values)]
+
+
+def _licence(facts: Facts, labels: Labels) -> str:
+    links = [
+        f"[{licence.spdx}]({licence.url})" if licence.url != licence.spdx else code(licence.spdx)
+        for licence in labels.licences
+    ]
+    text = links[0]
+    if len(links) > 1:
+        text = "The rows came from data sets under several licences; all of them have to be kept:\n\n"
+        text += "\n".join(f"- {link}" for link in links)
+    elif others := [name for name in facts.licences if name != labels.licences[0].spdx]:
+        text += f"\n\nThe rows came from data sets under {', '.join(map(code, others))}."
+    return f"## Licence\n\n{text}" + (f"\n\nFrom <{labels.url}>." if labels.url else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

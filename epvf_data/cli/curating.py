@@ -44,6 +44,8 @@ def merge(
     repeated = f"; {report.rows_repeated:,} were there twice" if report.rows_repeated else ""
     commits, architectures = plural(report.commits, "commit"), plural(report.architectures, "architecture")
     say(f"{out}: {report.rows:,} rows of {architectures} in {commits}{repeated}.")
+    if len(report.licences) > 1:
+        say(f"its sources are under {', '.join(report.licences)}; `epvf-data card` lists all of them")
 
 
 @app.command(

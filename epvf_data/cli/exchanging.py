@@ -157,11 +157,15 @@ def export_npz(
 def card(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="Folder for the card.  [default: the data set itself]")] = None,
-    license: Annotated[str, typer.Option(help="SPDX identifier.")] = "CC-BY-4.0",
+    license: Annotated[
+        str | None,
+        typer.Option(help="SPDX identifier.  [default: what its card or its sources say, else CC-BY-4.0]"),
+    ] = None,
     author: Annotated[list[str] | None, typer.Option(help="Who made it; repeat for more.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of the data set.")] = None,
     citation: Annotated[str | None, typer.Option(help="BibTeX to cite it by.")] = None,
     url: Annotated[str | None, typer.Option(help="Where it lies.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another licence.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -178,12 +182,13 @@ def card(
             title=title,
             citation=citation,
             url=url,
+            force=force,
             progress=progress,
         )
     if json:
         print_json(asdict(report))
     else:
-        say(f"card: {', '.join(map(str, report.files))}")
+        say(f"card: {', '.join(map(str, report.files))}; licence {', '.join(report.licences)}")
 
 
 def _tell(report, json: bool) -> None:

@@ -29,6 +29,7 @@ class MergeReport:
     rows_repeated: int
     architectures: int
     commits: int
+    licences: tuple[str, ...]  # of all sources whose card states one
 
 
 def merge(
@@ -77,7 +78,9 @@ def merge(
                 tally.advance(sum(map(len, twice)))
     made = reader.open(out)
     names = [str(Path(path)) for path in paths]
-    return MergeReport(str(Path(out)), names, made.rows, left_out, len(made.architectures), len(made.commits))
+    return MergeReport(
+        str(Path(out)), names, made.rows, left_out, len(made.architectures), len(made.commits), made.licences
+    )
 
 
 class _Tally:
@@ -110,4 +113,4 @@ def _copy(dataset: Dataset, parts: Sequence[Part], twice: Sequence[np.ndarray], 
         rewriter.flush()
     else:
         origins = sources(dataset, ((part, np.arange(part.entry.rows)) for part in parts))
-        writer.commit(parts, derived("merge", {}, origins))
+        writer.commit(parts, derived("merge", {}, origins, dataset.licences))

@@ -30,6 +30,7 @@ class Rewriter:
         self._groups: dict[tuple[int, tuple], list[Rows]] = {}
         self._last: dict[str, tuple[int, tuple]] = {}  # the kind that each architecture is at
         self._origins: dict[str, tuple[CommitRecord, int]] = {}
+        self._licences: dict[str, None] = {}
         self._bytes = self._origin_bytes = 0
 
     def add(self, dataset: Dataset, part: Part, chosen: Int64[np.ndarray, " chosen"]) -> None:
@@ -52,6 +53,7 @@ class Rewriter:
         self._bytes += row_bytes(part) * len(rows)
 
     def _note(self, dataset: Dataset, part: Part, rows: np.ndarray) -> None:
+        self._licences |= dict.fromkeys(dataset.licences)
         for leaf, count in sources(dataset, [(part, rows)]):
             if leaf.sha256 not in self._origins:
                 self._origin_bytes += len(to_json(origin(leaf, count)))
@@ -61,8 +63,9 @@ class Rewriter:
         """Commits what was taken so far."""
         if self._groups:
             groups = [Rows.concatenate(self._groups.pop(key)) for key in list(self._groups)]
-            self._writer.commit(groups, derived(self._verb, self._arguments, list(self._origins.values())))
-        self._groups, self._last, self._origins = {}, {}, {}
+            origins = list(self._origins.values())
+            self._writer.commit(groups, derived(self._verb, self._arguments, origins, [*self._licences]))
+        self._groups, self._last, self._origins, self._licences = {}, {}, {}, {}
         self._bytes = self._origin_bytes = 0
 
 

@@ -29,7 +29,7 @@ from epvf_data import untrusted
 from epvf_data.errors import DatasetError
 from epvf_data.exchange.hdf5_child import MAX_OBJECTS
 from epvf_data.exchange.hdf5_guard import Hdf5, open_hdf5
-from epvf_data.exchange.hdf5_rows import read_dataset, read_rows
+from epvf_data.exchange.hdf5_rows import LICENCES, read_dataset, read_rows
 from epvf_data.exchange.report import ExportReport, Progress
 from epvf_data.outputs import check_free, draft_file
 from epvf_data.store import reader
@@ -133,6 +133,8 @@ def _put_dataset(file: Any, dataset: Dataset, sink: _Sink, progress: Progress | 
     for name in (COMMITS, PARTS, PROBES):
         file.create_group(name)
     _put_bytes(file, ROOT, dataset.path / ROOT, dataset.path / STAGING)
+    if dataset.licences:
+        _put(file, LICENCES, np.frombuffer(to_json({"licences": [*dataset.licences]}), np.uint8))
     for record in dataset.commits:
         where = record_path(dataset.path, record.number)
         _put_bytes(file, f"{COMMITS}/{where.name}", where, dataset.path / STAGING)
@@ -226,7 +228,7 @@ def _batches(hdf5: Hdf5, dataset: Dataset) -> Iterator[tuple[CommitRecord, list[
 
 def _provenance(source: Path, dataset: Dataset, record: CommitRecord, rows: int) -> dict[str, Any]:
     found = leaves(dataset, record) if rows == record.rows else [(record, rows)]
-    value = derived("import-hdf5", {"file": str(source)}, found)
+    value = derived("import-hdf5", {"file": str(source)}, found, dataset.licences)
     if len(found) > 1 and len(to_json(value)) > _ORIGIN_BYTES:
-        return derived("import-hdf5", {"file": str(source)}, [(record, rows)])
+        return derived("import-hdf5", {"file": str(source)}, [(record, rows)], dataset.licences)
     return value

@@ -42,7 +42,7 @@ def column_of(path: str) -> Column | None:
     match path.split("/"):
         case ["commits" | "parts" | "probes"] | ["parts", _]:
             return None
-        case ["zarr.json"] | ["commits", _] | ["parts", _, "zarr.json"]:
+        case ["zarr.json" | "licences.json"] | ["commits", _] | ["parts", _, "zarr.json"]:
             return JSON
         case ["probes", _]:
             return PROBE_STATES

@@ -11,7 +11,7 @@ import numpy as np
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError
 from epvf_data.exchange.hdf5_guard import Hdf5
-from epvf_data.store import guard
+from epvf_data.store import guard, licences
 from epvf_data.store.commit import CommitRecord, unseal
 from epvf_data.store.extract import row_bytes
 from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT
@@ -30,6 +30,8 @@ from epvf_data.store.schema import (
 )
 from epvf_data.store.shard import Layout, chunk_rows
 
+LICENCES = "licences.json"  # at the top, where the data set has any
+
 
 def read_dataset(hdf5: Hdf5) -> Dataset:
     """The file's records and parts as a data set whose parts know their attributes and shapes, but have no folders.
@@ -40,6 +42,10 @@ def read_dataset(hdf5: Hdf5) -> Dataset:
     root, digest = _root(hdf5)
     dataset = Dataset(hdf5.path, root, tuple(_records(hdf5, digest)))
     _check_members(hdf5, dataset)
+    if LICENCES in hdf5.shapes:
+        dataset.licences = licences.names(
+            untrusted.parse_json(hdf5.json(LICENCES), hdf5.path / LICENCES).get("licences")
+        )
     for part in dataset.parts:
         part.group = _group(hdf5, part)
         try:
@@ -80,7 +86,7 @@ def _check_members(hdf5: Hdf5, dataset: Dataset) -> None:
         expected |= {f"{PARTS}/{part.entry.id}/{name}" for name in (*names, *(set(COLUMNS) - set(OPTIONAL)), ROOT)}
         if part.entry.probe is not None:
             expected.add(f"{PROBES}/{part.entry.probe}")
-    for name in sorted(expected ^ set(hdf5.shapes)):
+    for name in sorted(expected ^ {*hdf5.shapes} - {LICENCES}):
         told = "is missing" if name in expected else "is in no commit record"
         raise CorruptDatasetError(f"{hdf5.path / name} {told}; export the data set again.")
 

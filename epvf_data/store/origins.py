@@ -47,10 +47,16 @@ def origin(record: CommitRecord, rows: int) -> dict[str, Any]:
     return {"record": record.sha256, "commit": record.number, "rows": rows, "provenance": dict(kept)}
 
 
-def derived(verb: str, arguments: Mapping[str, Any], records: Sequence[tuple[CommitRecord, int]]) -> dict[str, Any]:
-    """Provenance of rows that `verb` took from these commits, each with the number of rows that came from it."""
+def derived(
+    verb: str, arguments: Mapping[str, Any], records: Sequence[tuple[CommitRecord, int]], licences: Sequence[str]
+) -> dict[str, Any]:
+    """Provenance of rows that `verb` took from these commits, each with the number of rows that came from it.
+
+    `licences` are those of the data set that they lay in.
+    """
     origins = [origin(record, rows) for record, rows in records]
-    return provenance(verb=verb, arguments=dict(arguments), origins=origins)
+    found = {"licences": list(licences)} if licences else {}
+    return provenance(verb=verb, arguments=dict(arguments), origins=origins, **found)
 
 
 def _levels(value: Any) -> int:

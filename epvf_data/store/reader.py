@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.store import licences
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage, by_word
 from epvf_data.store.loader import Loader
@@ -62,6 +63,11 @@ class Dataset:
     def env(self) -> EnvIdentity:
         """The environment that all rows belong to."""
         return self._root.env
+
+    @cached_property
+    def licences(self) -> tuple[str, ...]:
+        """What its card states, by SPDX identifiers; without a card, what those of the data sets did that it is of."""
+        return licences.of_card(self.path) or licences.inherited(record.provenance for record in self.commits)
 
     @property
     def format_version(self) -> int:

@@ -20,14 +20,17 @@ from epvf_data.cards.card import CROISSANT, PICTURE, README, bibtex, write_card
 from epvf_data.cards.croissant import listed_files, live_files
 from epvf_data.cards.facts import MEANING, Labels, Spread, gather
 from epvf_data.cards.histogram import draw_returns, plot_returns, returns_by_source
-from epvf_data.cards.licences import licence
 from epvf_data.cards.readme import MARK, readme, size_category
 from epvf_data.cards.words import code, latex, one_line, prose, public, public_command, quoted
+from epvf_data.curation.merge import merge
+from epvf_data.curation.select import filter_rows, sample, split
 from epvf_data.errors import ConfigError, DatasetError, StorageError
+from epvf_data.exchange.hdf5 import export_hdf5, import_hdf5
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.compact import compact
 from epvf_data.store.digest import content_hash
 from epvf_data.store.garbage import collect_garbage
+from epvf_data.store.licences import licence, of_card
 from epvf_data.store.lineage import Lineage
 from epvf_data.store.reader import open as open_dataset
 from epvf_data.store.schema import COLUMNS, EnvIdentity, Rows
@@ -365,7 +368,7 @@ def test_any_names_give_a_tame_page(shared_facts, first, second):
         origins=replace(shared_facts.origins, commands={one_line(second): 3}, devices={one_line(first): 3}),
     )
     entry = bibtex(first, second, [first], "2026-01-01", None)
-    labels = Labels("n", first or "x", code(first), licence("MIT"), (second,), entry, None, "2026-01-01")
+    labels = Labels("n", first or "x", code(first), (licence("MIT"),), (second,), entry, None, "2026-01-01")
     page = readme(facts, labels, second or "x")
     assert_tame(page)
     assert front_matter(page)["pretty_name"] == one_line(first or "x")
@@ -426,6 +429,102 @@ def test_mistakes_give_one_sentence(toy, tmp_path):
     with pytest.raises(StorageError, match="writing the card in .* failed"):
         write_card(toy, out=tmp_path / "file")
     assert not (toy / README).exists()
+
+
+class TestLicences:
+    """A card made again, or one of data sets that were put together, neither replaces nor drops one."""
+
+    def sets(self, folder, *names):
+        for number, name in enumerate(names):
+            with Writer.open(folder / f"{number}.zarr", ENV) as writer:
+                writer.commit(build(9, number), {})
+            if name is not None:
+                write_card(folder / f"{number}.zarr", license=name)
+        return [folder / f"{number}.zarr" for number in range(len(names))]
+
+    def test_a_card_made_again_keeps_it(self, tmp_path):
+        (path,) = self.sets(tmp_path, "CC-BY-NC-4.0")
+        assert write_card(path, title="again").licences == ("CC-BY-NC-4.0",)
+        assert front_matter((path / README).read_text())["license"] == "cc-by-nc-4.0"
+        before = (path / README).read_bytes()
+        with pytest.raises(DatasetError, match=r"0.zarr is under CC-BY-NC-4\.0, as its card .* add --force to put it"):
+            write_card(path, license="MIT")
+        assert (path / README).read_bytes() == before
+        assert write_card(path, license="cc-by-nc-4.0").licences == ("CC-BY-NC-4.0",)
+        assert write_card(path, license="MIT", force=True).licences == ("MIT",)
+        assert write_card(path).licences == ("MIT",)
+        assert of_card(path) == ("MIT",)
+        for name in ("GPL-3.0-only", "GPL-3.0-or-later"):  # the hub has one name for both
+            write_card(path, license=name, force=True)
+            assert write_card(path).licences == (name,)
+
+    def test_nothing_is_said_of_it_at_first(self, tmp_path):
+        (path,) = self.sets(tmp_path, None)
+        assert of_card(path) == ()
+        assert write_card(path, out=tmp_path / "card").licences == ("CC-BY-4.0",)
+        assert write_card(path, out=tmp_path / "other", license="MIT").licences == ("MIT",)
+        assert write_card(path, out=tmp_path / "other").licences == ("MIT",)  # a card outside is kept as well
+
+    def test_a_merge_lists_all(self, tmp_path):
+        paths = self.sets(tmp_path, "CC-BY-NC-4.0", "ODbL-1.0", None)
+        report = merge(paths, tmp_path / "m.zarr")
+        assert report.licences == ("CC-BY-NC-4.0", "ODbL-1.0")
+        with pytest.raises(DatasetError, match=r"is under CC-BY-NC-4\.0, ODbL-1\.0"):
+            write_card(tmp_path / "m.zarr", license="CC-BY-4.0")
+        for _ in range(2):
+            assert write_card(tmp_path / "m.zarr").licences == report.licences
+        page, value = (tmp_path / "m.zarr" / name for name in (README, CROISSANT))
+        assert front_matter(page.read_text())["license"] == ["cc-by-nc-4.0", "odbl"]
+        links = [token.attrs["href"] for token in tokens(page.read_text()) if token.type == "link_open"]
+        assert links == json.loads(value.read_text())["license"]
+        assert links == [f"https://spdx.org/licenses/{name}" for name in report.licences]
+        write_card(tmp_path / "m.zarr", license="MIT", force=True)
+        assert "came from data sets under `CC-BY-NC-4.0`, `ODbL-1.0`." in page.read_text()
+
+    def test_every_way_from_data_set_to_data_set(self, tmp_path):
+        """Also through sets without a card, compaction and HDF5."""
+        paths = self.sets(tmp_path, "CC-BY-NC-4.0", "ODbL-1.0")
+        merge(paths, tmp_path / "m.zarr")
+        compact(tmp_path / "m.zarr")
+        made = {name: tmp_path / f"{name}.zarr" for name in ("filter", "sample", "train", "test", "hdf5", "merge")}
+        filter_rows(tmp_path / "m.zarr", made["filter"], "return > -1e9")
+        sample(made["filter"], made["sample"], 12)
+        split(made["sample"], made["train"], made["test"], by="rows", test_fraction=0.5)
+        export_hdf5(made["train"], tmp_path / "a.h5")
+        import_hdf5(tmp_path / "a.h5", made["hdf5"])
+        merge([made["hdf5"], made["test"]], made["merge"])
+        for path in made.values():
+            assert open_dataset(path).licences == ("CC-BY-NC-4.0", "ODbL-1.0"), path
+        assert write_card(made["merge"]).licences == ("CC-BY-NC-4.0", "ODbL-1.0")
+
+    @pytest.mark.parametrize(
+        ("front", "expected"),
+        [
+            ("license: cc-by-sa-4.0", ("CC-BY-SA-4.0",)),
+            ("pretty_name: x\nlicense:\n- mit\n- 'apache-2.0'\ntags:\n- cc0-1.0", ("MIT", "Apache-2.0")),
+            ("license: [mit, odbl]", ("MIT", "ODbL-1.0")),
+            ("license: other", ("other",)),
+            ("license: <b>", ()),
+            ("tags: []", ()),
+        ],
+    )
+    def test_of_cards_that_people_wrote(self, tmp_path, front, expected):
+        (path,) = self.sets(tmp_path, None)
+        (path / README).write_text(f"---\n{front}\n---\n# Mine\n")
+        assert open_dataset(path).licences == expected
+        merge([path], tmp_path / "m.zarr")
+        assert write_card(tmp_path / "m.zarr").licences == (expected or ("CC-BY-4.0",))
+        assert_tame((tmp_path / "m.zarr" / README).read_text())
+
+    def test_what_strangers_commits_say(self, tmp_path):
+        with Writer.open(tmp_path / "s.zarr", ENV) as writer:
+            for said in ({"a": 1}, "MIT", [1, *NASTY], [f"A-{number}" for number in range(500)], None):
+                writer.commit(build(3), {"licences": said})
+        found = open_dataset(tmp_path / "s.zarr").licences
+        assert len(found) <= 100
+        assert not {*found} & {*NASTY}
+        write_card(tmp_path / "s.zarr")
+        assert_tame((tmp_path / "s.zarr" / README).read_text())
 
 
 def test_a_citation_of_ones_own_is_kept(toy):
