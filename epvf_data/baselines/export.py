@@ -23,6 +23,6 @@ def to_policy(env: Env, params: tuple[Any, ...], activation: str) -> tuple[Polic
     names = [f"hidden_{number}" for number in range(len(network))]
     kernels, biases = ([np.asarray(network[name][part]) for name in names] for part in ("kernel", "bias"))
     mean, std = np.asarray(normaliser.mean, np.float64), np.asarray(normaliser.std, np.float64)
-    layers = keep_outputs(fold(checked(names, kernels, biases), mean, std), env.action_size)
+    layers = keep_outputs(fold(checked(names, kernels, biases, turned=False), mean, std), env.action_size)
     spec = PolicySpec(env.observation_size, env.action_size, hidden=layers.sizes[1:-1], activation=activation)
     return spec, layers.flat()

@@ -125,4 +125,5 @@ def _others(name: str, used: set[str]) -> bool:
 
 def _kind(name: str) -> str:
     """mean, std or var."""
-    return {"variance": "var"}.get(word := _STATISTIC.findall(name.lower())[-1], word)
+    word = str(_STATISTIC.findall(name.lower())[-1])
+    return "var" if word == "variance" else word

@@ -83,12 +83,13 @@ def _check_width(name: str, tensor: np.ndarray, layers: Layers) -> None:
 
 def _check_ignored(ignored: Tensors, used: set[str], own: set[str]) -> None:
     """Raises ConfigError where `ignore` takes something from among the policy's layers."""
-    numbered = [match for name in used if (match := _NUMBERED.fullmatch(name))]
+    last: dict[str, int] = {}  # of the numbered layers, by what stands before the number
+    for match in filter(None, map(_NUMBERED.fullmatch, used)):
+        last[match[1]] = max(int(match[2]), last.get(match[1], 0))
     parents = {re.sub(r"[^./]+[./][^./]+$", "", name) for name in used}
     for name, tensor in sorted(ignored.items()):
         match = _NUMBERED.fullmatch(name)
-        after = match and any(match[1] == one[1] for one in numbered)
-        after = after and all(int(match[2]) > int(one[2]) for one in numbered if match[1] == one[1])
+        after = match is not None and int(match[2]) > last.get(match[1], int(match[2]))
         inside = re.search(r"[./]", name) and re.sub(r"[^./]+[./][^./]+$", "", name) in parents
         if inside and tensor.ndim and not after and not beside(name, own):
             raise ConfigError(

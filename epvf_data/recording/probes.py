@@ -68,7 +68,7 @@ def _load(path: Path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
     except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
         raise ConfigError(
-            f"the probing states in {path} cannot be read ({printable(error)}); expected a NumPy .npy file."
+            f"the probing states in {path} cannot be read ({printable(error)}); expected a NumPy .npy file of real numbers."
         ) from error
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -239,6 +240,42 @@ def test_shipped_probing_states_fit_their_environment_and_differ(name):
     assert states.shape == (SHIPPED, env.observation_size)
     assert len(np.unique(states, axis=0)) > 0.9 * SHIPPED
     assert (states.std(axis=0) > 0).sum() >= 0.9 * env.observation_size
+
+
+STATES = np.random.default_rng(0).normal(size=(5, 4))
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f2", ">f8", "<i8", "u1", "fortran", "float128"])
+def test_probing_states_of_every_kind_of_numbers(tmp_path, kind):
+    dtype = {"fortran": "f4", "float128": np.longdouble}.get(kind, kind)
+    given = (10 * abs(STATES)).astype(dtype)
+    np.save(tmp_path / "mine.npy", np.asfortranarray(given) if kind == "fortran" else given)
+    found = probing_states(envs.make("cartpole"), 5, str(tmp_path / "mine.npy"))
+    assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
+    np.testing.assert_array_equal(found, given.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [STATES.astype(complex), STATES.astype("V4"), STATES > 0, STATES.astype("S4"), STATES.astype(object), STATES[None],
+     np.zeros(5, [("a", "f4"), ("ü", "f4")]), np.float32(3), np.zeros((0, 4)), np.full((5, 4), 1e300),
+     np.full((5, 4), np.nan), "npz", b"", b"1,2,3,4\n", b"\x93NUMPY", b"\x93NUMPY\x09\x00", b"PK\x03\x04",
+     b"\x80\x02}q\x00."],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_files_that_hold_no_probing_states(tmp_path, content):
+    path = tmp_path / "mine.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        np.savez(tmp_path / "mine", STATES)
+        (tmp_path / "mine.npz").rename(path)
+    else:
+        with warnings.catch_warnings(action="ignore"):  # NumPy's, of names that are not ASCII
+            np.save(path, content, allow_pickle=True)
+    with pytest.raises(ConfigError, match="probing states") as caught:
+        probing_states(envs.make("cartpole"), 5, str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_probing_states_can_be_drawn_or_given(in_tmp):
