@@ -17,8 +17,8 @@ from epvf_data.policies import header
 from epvf_data.untrusted import printable, read_named
 
 FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
-MAX_FILES = 10_000  # of the folder around a policy that are looked at
-_TRAINING = re.compile(r"(?:.*[./])?(?:\w*optimizer\w*|opt_state\w*)[./].*")
+MAX_FILES, MAX_FOLDERS = 10_000, 100  # around a policy that are looked at
+_TRAINING = re.compile(r"(?:.*[./])?(?:\w*optimizer\w*|opt_states?|optim|opt)[./].*")
 _BESIDE = re.compile(r"vec_?norm\w*\.pkl$|(?:^|_)(?:state|observation)_preprocessor\w*\.pt$", re.IGNORECASE)
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before PyTorch 1.6
 
@@ -72,10 +72,13 @@ def _plain(tensors: Tensors, where: Path) -> Tensors:
 
 def _normaliser_beside(path: Path) -> dict[str, str]:
     """The setting that must be stated where a normaliser lies in a file of its own beside the policy's."""
-    for folder in (path.parent, path.with_suffix("")):
+    folders = [path.parent]
+    for folder in folders:  # and those right inside of it, where rl-zoo puts them
         with contextlib.suppress(OSError), os.scandir(folder) as listing:
-            names = sorted(entry.name for entry in itertools.islice(listing, MAX_FILES))
-            if beside := next(filter(_BESIDE.search, names), None):
+            found = list(itertools.islice(listing, MAX_FILES))
+            if folder == path.parent:
+                folders += sorted(Path(entry) for entry in found if entry.is_dir(follow_symlinks=False))[:MAX_FOLDERS]
+            if beside := next(filter(_BESIDE.search, sorted(entry.name for entry in found)), None):
                 return {
                     "normaliser": f"{printable(beside)} lies beside {path.name}, and a normaliser in it is not read; "
                     "state its mean and var, epsilon and clip under [normaliser] in --spec, or --set normaliser=none "

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from epvf_data.errors import ConfigError
 from epvf_data.importing.limits import Tensors, listing
-from epvf_data.untrusted import shown
+from epvf_data.untrusted import printable, shown
 
 _LAYER = re.compile(r"(.*\D|)(\d{1,6})[./](kernel|weight)")
 _WRAPPED = re.compile(r"(.*[./]|)(?:mlp_extractor\.policy_net|action_net|actor\.latent_pi)\..*")
@@ -55,7 +56,7 @@ def recognise(tensors: Tensors, observation_key: str = "state", prefix: str = ""
     names = tensors.keys()
     if any(name.startswith(("mlp_extractor.", "action_net.")) for name in names):
         return _on_policy(tensors)
-    if any(name.startswith(("actor.latent_pi.", "actor.mu.")) for name in names):
+    if {"actor.mu.weight", "actor.mu.0.weight"} & names or any(name.startswith("actor.latent_pi.") for name in names):
         return _off_policy(tensors)
     if any(name.startswith("q_net.") for name in names):
         raise ConfigError("this is a DQN, which chooses among actions; only policies with action vectors are imported.")
@@ -68,6 +69,7 @@ def recognise(tensors: Tensors, observation_key: str = "state", prefix: str = ""
     if len(stacks) == 1:
         (stack, kernels), *_ = stacks.items()
         kind = "PyTorch" if kernels[0].endswith("weight") else "flax"
+        _check_steps(kernels)
         return Layout(f"{kind} layers {shown(stack)}" if stack else f"{kind} layers", mapping(kernels, tensors))
     if stacks:
         raise _several(list(stacks), prefix)
@@ -87,6 +89,18 @@ def recognise(tensors: Tensors, observation_key: str = "state", prefix: str = ""
 def missing(key: str, layout: str) -> ConfigError:
     """The error for a setting that neither the file nor its layout tells."""
     return ConfigError(f"{layout}: the {key} is not in the file; {_STATE_ACTIVATION}.")
+
+
+def _check_steps(kernels: list[str]) -> None:
+    """Raises ConfigError where a sequence of PyTorch has no activation between some of its layers, and others."""
+    numbers = [int(match[2]) for match in map(_LAYER.fullmatch, kernels) if match and match[3] == "weight"]
+    steps = [after - before for before, after in pairwise(numbers)]
+    if steps and min(steps) == 1 < max(steps):
+        name = kernels[steps.index(1) + 1]
+        raise ConfigError(
+            f"no activation lies before {printable(name, 60)}, by its number, and one does before others: multiply its "
+            "matrix into the layer before it, or name the layers under [tensors] in --spec if they are all alike."
+        )
 
 
 def head(tensors: Tensors, name: str, layer: int) -> dict[str, str]:

@@ -68,7 +68,8 @@ def _load(path: Path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
     except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
         raise ConfigError(
-            f"the probing states in {path} cannot be read ({printable(error)}); expected a NumPy .npy file of real numbers."
+            f"the probing states in {path} cannot be read ({printable(error)}); expected real numbers in a NumPy .npy "
+            "file."
         ) from error
 
 

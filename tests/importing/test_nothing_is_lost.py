@@ -6,6 +6,7 @@ import base64
 import json
 import pickle
 import re
+import shlex
 import zipfile
 
 import gymnasium
@@ -203,7 +204,7 @@ class TestWhatElseStableBaselines3Does:
         own = {"policy_class": {":type:": "<class 'abc.ABCMeta'>", "__module__": "stable_baselines3.common.policies"}}
         import_policy(sb3.save(sb3.space(box(-1, 1)), **own), tmp_path / "q")
 
-    @pytest.mark.parametrize("place", ["vecnormalize.pkl", "m_vecnormalize_1000_steps.pkl", "m/VecNormalize.pkl"])
+    @pytest.mark.parametrize("place", ["vec_normalize.pkl", "m_vecnormalize_1000_steps.pkl", "Ant-v5/vecnormalize.pkl"])
     def test_a_normaliser_in_a_pickle_beside(self, tmp_path, actor, acts, sb3, place):
         file = sb3.save(sb3.space(box(-1, 1)))
         (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -406,6 +407,27 @@ class TestWhatIsLeftOut:
         same(acts, tmp_path / "p", actor.states, actor.act("relu", "tanh"))
         with pytest.raises(ConfigError, match="action_scale and action_bias are of actions that tanh gives"):
             import_policy(tmp_path / "a", tmp_path / "q", settings={**stated, "output": "identity"})
+
+    def test_layers_without_an_activation_between(self, tmp_path, actor):
+        for names, number in ((("0.", "1.", "3."), 1), (("0.", "2.", "3."), 3)):
+            self.refused(tmp_path, torch_names(actor, *names), rf"no activation lies before {number}\.weight")
+        for number, names in enumerate((("0.", "1.", "2."), ("0.", "2.", "5."))):  # a list of layers; dropout
+            save_file(torch_names(actor, *names), tmp_path / "a")
+            import_policy(tmp_path / "a", tmp_path / f"{number}", settings=TANH)
+
+
+def test_hints_go_through_a_shell(in_tmp, actor, acts, net, shell):
+    critic = torch_names(net((5, 8, 1), seed=1), "a.critic.0.", "a.critic.2.")
+    save_file(torch_names(actor, "a.pi.fc1.", "a.pi.fc2.", "a.pi.out.") | critic, "a.safetensors")
+    words = ["--set", "activation=tanh", "--set", "output=tanh"]
+    for hint in ("prefix", "head"):
+        done = shell("import-policy", "a.safetensors", *words, code=None)
+        assert done.returncode == 2
+        found = re.search(rf"--set {hint}='[^']*'", done.stderr)
+        assert found, done.stderr
+        words += shlex.split(found[0])
+    assert shell("import-policy", "a.safetensors", *words, "--out", "p", code=None).returncode == 0
+    same(acts, "p", actor.states, actor.act("tanh", "tanh"))
 
 
 class TestPopulations:
