@@ -104,12 +104,12 @@ def _list_presets() -> None:
 
 def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool) -> OnlineReport:
     """Trains with a progress bar; Ctrl-C tells how the run goes on."""
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
     from epvf_data.trainers.online.run import train_online as run
 
     try:
-        with Bar("train", "env steps", quiet, patient=True) as bar:
-            return run(settings, target, progress=bar.iteration, **how)
+        with Bar("train", "env steps", quiet, patient=True, waiting=COMPILING) as bar:
+            return run(settings, target, progress=bar.run, **how)
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue from the last checkpoint with: {resume_command()}") from None
 
@@ -135,12 +135,11 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
 def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:
     """PPO or SAC in place of a policy-conditioned critic."""
     from epvf_data.baselines import baseline_config, train_baseline
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
 
     settings = baseline_config(name, **changes)
-    with Bar("train", "env steps", quiet) as bar:
-        show = lambda event: bar.update(event["env_steps"], event["env_steps_total"], event["env_steps"], "env steps")  # noqa: E731
-        report = train_baseline(settings, target, progress=show)
+    with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
+        report = train_baseline(settings, target, progress=bar.run)
     if json:
         print_json(report.to_dict())
         return

@@ -39,8 +39,8 @@ from epvf_data.trainers import rundir
 from epvf_data.trainers.online.run import train_online
 from epvf_data.trainers.online.settings import online_config
 
-Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
-Tell = Callable[[int, int], None]
+Progress = Callable[[str, Mapping[str, Any]], None]  # (what is trained, a log entry of it, as its trainer has them)
+Tell = Callable[[Mapping[str, Any]], None]
 Train = Callable[[Tell], None]
 _KEPT = re.compile(r"at-[0-9]{1,15}-[0-9]{1,10}\.safetensors", re.ASCII)  # what runs call the policies that they keep
 
@@ -142,18 +142,18 @@ def _training(
         own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}
         own |= configuration.flatten({"policy": policy})
         online = online_config(source.preset, **{**configuration.flatten(source.settings), **own})
-        finished, total = _finished(folder, configuration.to_dict(online)), online.env_steps or 0
+        finished = _finished(folder, configuration.to_dict(online))
 
         def train(tell: Tell) -> None:
             resume = (folder / "config.json").is_file()
-            train_online(online, folder, resume=resume, progress=lambda event: tell(event["env_steps"], total))
+            train_online(online, folder, resume=resume, progress=tell)
 
     elif isinstance(source, LibraryTeacher):
         library = _library(source, task, policy, seed)
         finished = _finished(folder, configuration.to_dict(library))
 
         def train(tell: Tell) -> None:
-            train_baseline(library, folder, progress=lambda event: tell(event["env_steps"], library.env_steps))
+            train_baseline(library, folder, progress=tell)
 
     else:
         assert isinstance(source, EvolutionTeacher)
