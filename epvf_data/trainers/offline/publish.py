@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +37,9 @@ def publish(
     source: Source,
     config: OfflineConfig,
     judged: Mapping[str, Judged],
-    seconds_besides: float,
+    besides: Callable[[], float],
 ) -> OfflineReport:
-    """Writes report.json and the picture; `seconds_besides` were spent on other than fits."""
+    """Draws the picture and writes report.json; `besides()` are the seconds spent on other than fits up to then."""
     policies = ", ".join(map(str, source.specs))
     dataset = {
         "env": opened.env.name,
@@ -51,12 +51,12 @@ def publish(
         "return_mean": float(source.labels.mean()),
         "return_std": float(source.labels.std()),
     }
-    splits = {name: one.result for name, one in judged.items()}
-    report = make_report(str(directory), config.critic, dataset, splits, seconds_besides)
-    rundir.write_json(directory / REPORT, report.to_dict())
     panels = [one.panel for one in judged.values() if one.panel is not None]
     heading = f"{opened.env.name}, policies {policies}: {config.critic}, {CRITICS[config.critic].about}"
     rundir.publish(directory / PICTURE, lambda path: plot.draw(panels, config.critic, heading, path))
+    splits = {name: one.result for name, one in judged.items()}
+    report = make_report(str(directory), config.critic, dataset, splits, besides())
+    rundir.write_json(directory / REPORT, report.to_dict())
     return report
 
 

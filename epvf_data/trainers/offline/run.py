@@ -61,13 +61,15 @@ def train_offline(
         rundir.create_run(directory, settings)
     judged = {}
     for name, split in splits.items():
-        started = time.perf_counter()
-        fitted = split if isinstance(split, str) else fit_split(source, name, split, config, directory, progress)
-        fitting += time.perf_counter() - started
+        fitted, spent = split, 0.0
+        if not isinstance(split, str):
+            fitted, spent = fit_split(source, name, split, config, directory, progress)
+        fitting += spent
         judged[name] = judge_split(name, opened, source, config, fitted)
         if told is not None:
             told(name, judged[name].result)
-    besides = seconds_besides_fits(directory) + time.perf_counter() - began - fitting
+    before = seconds_besides_fits(directory)
+    besides = lambda: before + time.perf_counter() - began - fitting  # noqa: E731
     return publish(directory, opened, source, config, judged, besides)
 
 
@@ -85,7 +87,7 @@ def report_of(loaded: LoadedRun) -> OfflineReport:
     """Judges every split of a run that is loaded; report.json and the picture are written anew."""
     directory, config, dataset, source, fitted = loaded
     judged = {name: judge_split(name, dataset, source, config, found) for name, found in fitted.items()}
-    return publish(directory, dataset, source, config, judged, seconds_besides_fits(directory))
+    return publish(directory, dataset, source, config, judged, lambda: seconds_besides_fits(directory))
 
 
 class LoadedRun(NamedTuple):
