@@ -57,8 +57,9 @@ def write_card(
     """Writes a card into the folder `out`: the data set's own unless one is given.
 
     `name` is one word for the data set (its folder's), `license` an SPDX identifier, `citation` BibTeX (or it is made
-    from title, authors and url). Each file gets its name when it is whole and on the disk. `progress(done, all)` counts
-    parts, each twice. Memory: the small columns of one part, and some 20 bytes a row.
+    from title, authors and url); `authors` are those who said in the commits that they made rows, unless others are
+    named. Each file gets its name when it is whole and on the disk. `progress(done, all)` counts
+    parts, half for each of two passes. Memory: the small columns of one part, and some 20 bytes a row.
 
     Raises ConfigError for an unknown licence or an odd url, DatasetError for a data set without rows and where a file
     of that name is not a card of ours, StorageError if the disk refuses.
@@ -76,8 +77,9 @@ def write_card(
     name = one_line(name or folder.removesuffix(".zarr") or "dataset", 80)
     title = one_line(title or f"{name}: policies for {one_line(facts.env.name, 60)} and their returns")
     date = facts.origins.last or datetime.now(UTC).date().isoformat()
+    authors = tuple(authors) or facts.origins.authors
     cite = many_lines(citation) if citation else bibtex(name, title, authors, date, url)
-    labels = Labels(name, title, _description(facts), chosen, tuple(authors), cite, url, date)
+    labels = Labels(name, title, _description(facts), chosen, authors, cite, url, date)
     files = live_files(dataset)
     contents = {
         PICTURE: draw_returns(facts.env.name, facts.returns),

@@ -46,6 +46,7 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         say(f"processor {found['processor']}, {found['cores']} cores")
         say(f"backends  {', '.join(found['backends']) or 'none'}")
         say(f"cache     {found['cache']}")
+        say(f"you       {', '.join(found['who'].values()) or 'EPVF_AUTHOR and EPVF_LAB would say who makes the rows'}")
         for problem in found["problems"]:
             say(f"problem   {problem}")
         if not found["problems"]:

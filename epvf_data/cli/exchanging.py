@@ -79,7 +79,10 @@ def export_policy(
     if json:
         print_json(asdict(report))
     else:
-        say(f"{report.policy}: row {report.row}, mean return {report.mean_return:.2f}; {report.snippet} runs it.")
+        error = "" if report.standard_error is None else f" ± {report.standard_error:.2f}"
+        mean = f"{report.mean_return:.2f}{error} (standard error) over" if error else f"{report.mean_return:.2f} in"
+        episodes = plural(report.episodes, "episode")
+        say(f"{report.policy}: row {report.row}, return {mean} {episodes}; {report.snippet} runs it.")
 
 
 @app.command(
@@ -158,7 +161,9 @@ def card(
     dataset: Dataset,
     out: Annotated[Path | None, typer.Option(help="Folder for the card.  [default: the data set itself]")] = None,
     license: Annotated[str, typer.Option(help="SPDX identifier.")] = "CC-BY-4.0",
-    author: Annotated[list[str] | None, typer.Option(help="Who made it; repeat for more.")] = None,
+    author: Annotated[
+        list[str] | None, typer.Option(help="Who made it; repeat for more.  [default: as its commits say]")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the data set.")] = None,
     citation: Annotated[str | None, typer.Option(help="BibTeX to cite it by.")] = None,
     url: Annotated[str | None, typer.Option(help="Where it lies.")] = None,
