@@ -36,6 +36,7 @@ class Bar:
         self.name, self.unit, self.quiet, self.patient = printable(name, 40), unit, quiet, patient
         self.waiting, self.logged = waiting, time.perf_counter()
         self.bar: Progress | None = None
+        self.reminder: threading.Timer | None = None  # in a log file, where nothing tells of a long wait
         self.interrupted = False
         self.handler: Any = None
         self.phase: Any = None
@@ -55,12 +56,20 @@ class Bar:
             self.bar.start()
             self.task = self.bar.add_task(self.name, total=None, note=self.waiting)
         elif not self.quiet and self.waiting == COMPILING:
-            print(f"{self.name}: {self.waiting}", file=sys.stderr, flush=True)
+            self.reminder = threading.Timer(SETTLED, self._wait)
+            self.reminder.daemon = True
+            self.reminder.start()
         return self
+
+    def _wait(self) -> None:
+        if self.first is None:
+            print(f"{self.name}: {self.waiting}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.handler is not None:
             signal.signal(signal.SIGINT, self.handler)
+        if self.reminder is not None:
+            self.reminder.cancel()
         self.pause()
 
     def pause(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
@@ -19,7 +20,7 @@ def clock(monkeypatch):
     class Clock:
         now = 0.0
 
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: Clock.now)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: Clock.now)  # not time.monotonic
     monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
     return Clock
 
@@ -89,9 +90,19 @@ def test_waiting_is_told(clock, monkeypatch):
         pass
     assert "compiling" in screen.getvalue()
     screen = take_over(monkeypatch, terminal=False)
+    monkeypatch.setattr(progress, "SETTLED", 0.05)
     with Bar("train", "epochs", waiting=COMPILING), Bar("merge", "rows"), Bar("fit", "epochs", True, False, COMPILING):
-        pass
+        until = time.monotonic() + 5
+        while not screen.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
     assert screen.getvalue() == f"train: {COMPILING}\n"
+    with Bar("train", "epochs", waiting=COMPILING) as bar:  # what fails or answers at once says nothing of waiting
+        bar.update(1, 10)
+        time.sleep(0.1)
+    with Bar("train", "epochs", waiting=COMPILING):
+        pass
+    time.sleep(0.1)
+    assert screen.getvalue().count(COMPILING) == 1
 
 
 def test_a_pause_leaves_the_terminal_to_others(clock, monkeypatch):

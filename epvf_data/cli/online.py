@@ -54,8 +54,9 @@ def train_online(
 ) -> None:
     """Algorithm 1: perturb a policy, roll the perturbations out, fit V(θ) on them, climb V, and again.
 
-    The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the best and last policies as files that
-    `collect --base` and `render` take. Evolution strategies and random search run on the same rollouts, as controls.
+    The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the last policy, the best unperturbed and
+    the best perturbed one as files that `collect --base` and `render` take. Evolution strategies and random search run
+    on the same rollouts, as controls.
     """
     from epvf_data import config as configuration
     from epvf_data.baselines.settings import PRESETS as BASELINES
@@ -123,10 +124,16 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
         f"{report.run}: {report.iterations:,} iterations, {report.env_steps:,} env steps in {report.seconds:.0f} s "
         f"({report.env_steps / max(report.seconds, 1e-9):,.0f} a second)"
     )
+    where = "" if report.seeds == 1 else f" (means over {report.seeds} seeds)"
     say(
-        f"return: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of the "
-        f"unperturbed one, {report.return_best:.2f} at best"
+        f"return{where}: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of "
+        f"the unperturbed one, at the end; best unperturbed {report.return_best:.2f} (best-SEED)"
     )
+    if report.return_best_perturbed is not None:
+        say(
+            f"best perturbed {report.return_best_perturbed:.2f} (best-perturbed-SEED), the highest of many returns in "
+            "few episodes: some of it is chance"
+        )
     if not report.finished:
         say(f"not finished; continue with: {resume_command()}")
     say(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")
