@@ -174,8 +174,9 @@ def _follow(
     def trained(name: str, event: Mapping[str, Any]) -> None:
         if name not in bars:  # one teacher after the other
             stack.close()
-            bars[name] = stack.enter_context(Bar(name, "env steps", quiet))
-        bars[name].run(event)
+            bars[name] = stack.enter_context(Bar(name, "env steps", quiet, waiting=COMPILING))
+        if event:
+            bars[name].run(event)
 
     with contextlib.ExitStack() as stack:
         try:
