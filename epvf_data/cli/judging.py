@@ -204,9 +204,11 @@ def _describe(found: dict[str, Any]) -> list[str]:
         )
     if (there := found["improvement"]) is not None:
         lines += _describe_ascent(there, f"{found['split']}{before.get('improvement', '')}")
-    for one in (found["elsewhere"] or {"architectures": {}})["architectures"].values():
+    elsewhere = found["elsewhere"] or {"dataset": "", "architectures": {}}
+    for one in elsewhere["architectures"].values():
         said = one.get("reason") or f"Spearman {one['spearman']:.2f}, R² {one['r2']:.2f}"
-        lines.append(f"elsewhere, policies {one['policies']}, {one['rows']:,} rows: {said}")
+        where = f"{elsewhere['dataset']} ({found['split']}), policies {one['policies']}, {one['rows']:,} rows"
+        lines.append(f"{where}: {said}")
     return lines
 
 

@@ -111,8 +111,9 @@ def _cost(settings: OfflineConfig) -> str:
     if settings.critic == "ridge":
         return f"ridge in closed form, {plural(len(settings.splits), 'split')}"
     size = f" of {settings.ensemble} critics" if settings.ensemble > 1 else ""
-    asked = f"{settings.critic}: {plural(settings.seeds, 'seed')}{size}, {plural(len(settings.splits), 'split')}"
-    return asked + ("; --quick fits a fifteenth of that" if settings.seeds == 5 and settings.epochs is None else "")
+    asked = f"{settings.critic}: {plural(len(settings.splits), 'split')}, one after the other, "
+    asked += f"{plural(settings.seeds, 'seed')}{size} each"
+    return asked + ("; --quick takes about a tenth of the time" if settings.seeds == 5 else "")
 
 
 def _teller(bar: Bar) -> Callable[[str, dict[str, Any]], None]:

@@ -94,7 +94,7 @@ def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
     there at their defaults.
     """
     if not os.path.lexists(directory / CONFIG):
-        raise RunError(f"{directory} holds no run; name the directory of one, or start it without resume.")
+        raise RunError(f"{directory} holds no run; name the directory of one, or start it without --resume.")
     check(directory)
     found = read(directory / CONFIG)
     if not isinstance(found.get("config"), dict):
