@@ -91,11 +91,10 @@ def train_offline(
     settings = configuration.build(OfflineConfig, QUICK if quick else {}, stated, changes, given)
     source = dataset or only_dataset()
     target = out or Path(f"{source.resolve().stem}-{settings.critic}")
-    if not quiet and not json:
-        say(_cost(settings), error=True)
     try:
         with Bar("train", "epochs", quiet or settings.critic == "ridge", waiting=COMPILING) as bar:
-            report = run(source, settings, target, resume, bar.epoch, None if json else _teller(bar))
+            progress = bar.epoch if quiet else _follow(bar, _cost(settings))
+            report = run(source, settings, target, resume, progress, None if json else _teller(bar))
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue with: {resume_command()}") from None
     if json:
@@ -107,13 +106,25 @@ def train_offline(
 
 
 def _cost(settings: OfflineConfig) -> str:
-    """What is about to be fitted, and how to ask for less."""
-    if settings.critic == "ridge":
-        return f"ridge in closed form, {plural(len(settings.splits), 'split')}"
+    """What is fitted, and how to ask for less."""
     size = f" of {settings.ensemble} critics" if settings.ensemble > 1 else ""
-    asked = f"{settings.critic}: {plural(len(settings.splits), 'split')}, one after the other, "
-    asked += f"{plural(settings.seeds, 'seed')}{size} each"
+    splits = len(settings.splits)
+    asked = f"{settings.critic}: {plural(splits, 'split')}{', one after the other' if splits > 1 else ''}, "
+    asked += f"{plural(settings.seeds, 'seed')}{size}{' each' if splits > 1 else ''}"
     return asked + ("; --quick takes about a tenth of the time" if settings.seeds == 5 else "")
+
+
+def _follow(bar: Bar, cost: str) -> Callable[[dict[str, Any]], None]:
+    """Shows each epoch, and before the first one the cost: by then nothing was wrong with what was asked for."""
+    waiting = [cost]
+
+    def epoch(event: dict[str, Any]) -> None:
+        if waiting:
+            bar.pause()
+            say(waiting.pop(), error=True)
+        bar.epoch(event)
+
+    return epoch
 
 
 def _teller(bar: Bar) -> Callable[[str, dict[str, Any]], None]:
