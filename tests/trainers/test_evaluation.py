@@ -156,6 +156,7 @@ def test_an_evaluation_keeps_what_earlier_ones_measured(poles):
 
 
 def test_the_screen_shows_start_ascent_and_random_side_by_side(poles):
+    (poles / "mlp" / "evaluation.json").unlink(missing_ok=True)
     arguments = ["evaluate", str(poles / "mlp"), "--set", "policies=0", "--set", "starts=5", "--set", "steps=[2]"]
     shown = CliRunner().invoke(app, [*arguments, "--set", "episodes=2"])
     assert shown.exit_code == 0, shown.output
@@ -165,9 +166,9 @@ def test_the_screen_shows_start_ascent_and_random_side_by_side(poles):
     assert head.split() == ["start", "after", "ascent", "after", "random", "steps"]
     assert means.split()[2:] == [f"{one:.2f}" for one in (start, stopped["mean"], found["random"][-1]["mean"])]
     assert f"{stopped['mean'] - start:+.2f} over the start, {stopped['gain']:+.2f} over random steps" in shown.stdout
-    shown = CliRunner().invoke(app, ["compare", str(poles / "mlp"), str(poles / "stored-probing")])
-    rows = [line.split() for line in shown.stdout.splitlines() if line.lstrip().startswith(("mlp ", "stored-probing "))]
-    assert {tuple(row[-2:]) for row in rows if row[0] == "stored-probing"} == {("–", "–")}
+    shown = CliRunner().invoke(app, ["compare", str(poles / "mlp"), str(poles / "ridge")])
+    rows = [line.split() for line in shown.stdout.splitlines() if line.lstrip().startswith(("mlp ", "ridge "))]
+    assert {tuple(row[-2:]) for row in rows if row[0] == "ridge"} == {("–", "–")}
     assert [row[-1] for row in rows if row[0] == "mlp"] == ["–", f"{stopped['gain']:.2f}"]
     assert "random steps of the same length" in shown.stdout
 

@@ -57,9 +57,8 @@ def evaluate(
 
     Prediction on held-out rows of every split; for one split calibration, the direction of ∇V against evolution
     strategies, and gradient ascent on V from the best training rows with real rollouts (both left out without
-    `rollouts`). With `dataset`, all of its rows are predicted as well: rows that the run never saw, if it is another
-    one than the run's. `where` is the run's own data set, if it has moved. `say` gets a line for each part that takes
-    a while.
+    `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw if it is another one.
+    `where` is the run's own data set, if it has moved. `say` gets a line for each part that takes a while.
 
     `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
     same; `kept` names what is told here and was measured earlier.
@@ -81,23 +80,15 @@ def evaluate(
     test = fitted.ground.test
     members = fitted.members(test).reshape(-1, len(test))
     before = earlier.get(name, {})
+    measured = {} if world is None else _roll_out(fitted, world, config, say)
     elsewhere = None if dataset is None else _elsewhere(dataset, fitted)
-    found = {"epochs": _epochs(fitted), "calibration": calibrate(members, loaded.source.labels[test])}
-    found |= {part: before.get(part) for part in ROLLED_OUT}
-    found["elsewhere"] = {**before.get("elsewhere", {})}
-    if elsewhere is not None:
-        found["elsewhere"][elsewhere["dataset"]] = elsewhere["architectures"]
-    kept = {part for part in ROLLED_OUT if found[part] is not None}
-    if world is not None:
-        place = int(np.argmax([len(rows) for rows in loaded.source.local(fitted.ground.split.train)]))
-        if config.policies:
-            say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")
-            found["gradient"] = compare_gradients(fitted, place, world, config)
-            kept -= {"gradient"}
-        if config.starts:
-            say(f"gradient ascent on V from the best {config.starts} policies")
-            found["improvement"] = improve(fitted, place, world, config)
-            kept -= {"improvement"}
+    others = {} if elsewhere is None else {elsewhere["dataset"]: elsewhere["architectures"]}
+    found = {
+        "epochs": _epochs(fitted),
+        "calibration": calibrate(members, loaded.source.labels[test]),
+        **{part: measured.get(part, before.get(part)) for part in ROLLED_OUT},
+        "elsewhere": {**before.get("elsewhere", {}), **others},
+    }
     result: dict[str, Any] = {
         "run": str(loaded.directory),
         "critic": loaded.config.critic,
@@ -107,13 +98,25 @@ def evaluate(
         "splits": report.splits,
         **{part: found[part] for part in ("calibration", *ROLLED_OUT)},
         "elsewhere": elsewhere,
-        "kept": sorted(kept),
+        "kept": [part for part in ROLLED_OUT if part not in measured and found[part] is not None],
         "by_split": {**earlier, name: found},
     }
     rundir.write_json(loaded.directory / RESULT, result)
     true, spread, path = loaded.source.labels[test], members.std(0), loaded.directory / PICTURE.format(name)
     rundir.publish(path, lambda draft: picture.draw(result, true, members.mean(0), spread, draft))
     return result
+
+
+def _roll_out(fitted: FittedSplit, world: World, config: EvaluationConfig, say: Say) -> dict[str, Any]:
+    """The parts of `ROLLED_OUT` that are asked for, on the architecture with most training rows."""
+    place, found = int(np.argmax([len(rows) for rows in fitted.source.local(fitted.ground.split.train)])), {}
+    if config.policies:
+        say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")
+        found["gradient"] = compare_gradients(fitted, place, world, config)
+    if config.starts:
+        say(f"gradient ascent on V from the best {config.starts} policies")
+        found["improvement"] = improve(fitted, place, world, config)
+    return found
 
 
 def _epochs(fitted: FittedSplit) -> list[int]:

@@ -71,8 +71,7 @@ def train_online(
     `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K,
     best-K and best-perturbed-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A
     killed or stopped run goes on with `resume`, to the bits of an uninterrupted one on the same machine. `record` names
-    a data set to which every rollout is committed; `warm_start` one whose rows the critic is fitted on first.
-    `progress` gets a dictionary after every log entry.
+    a data set to commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
