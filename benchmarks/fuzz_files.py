@@ -251,7 +251,16 @@ class Kinds:
         self.report |= {
             "dataset": {"env": "toy", "rows": 12, "policies": "4-3-2", "return_mean": 1.0, "return_std": 1.0}
         }
-        self.evaluation = {"split": "iid", "gradient": {"cosine": 0.1, "interval": [0.0, 0.2]}, "improvement": None}
+        gradient = {
+            "cosine": 0.1,
+            "interval": [0.0, 0.2],
+            "per_policy": [0.1],
+            "pairs": 4,
+            "chance": 0.1,
+            "ceiling": 1.0,
+        }
+        measured = {"epochs": [1, 1], "gradient": gradient, "improvement": None, "elsewhere": {}}
+        self.evaluation = {"split": "iid", "by_split": {"iid": measured}}
         self.tree = {"params": {"w": np.ones((3, 4), np.float32), "b": np.zeros(4, np.float32)}, "step": np.array(3)}
         checkpoint.save(self.folder / "checkpoints", 1, self.tree)
         self.metadata = self.folder / "checkpoints" / "1" / "_METADATA"

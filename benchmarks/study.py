@@ -141,7 +141,7 @@ def study(folder: Path, task: str, scale: Scale) -> dict[str, Any]:
         for name, changes in FITS.items()
         if CRITICS[changes.get("critic", name)].mixed
     }
-    ask = EvaluationConfig(policies=8, pairs=scale.pairs, starts=32)
+    ask = EvaluationConfig(split="iid", policies=8, pairs=scale.pairs, starts=32)
     for name, run in fitted.items():
         if not (run / "evaluation.json").exists():
             print(f"{task} {name}: rollouts along the gradient", flush=True)

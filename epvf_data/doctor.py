@@ -13,7 +13,7 @@ import numpy as np
 from epvf_data import envs
 from epvf_data.errors import EpvfError
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.provenance import processor, versions
+from epvf_data.provenance import processor, versions, who
 from epvf_data.rollout import rollout
 from epvf_data.runtime import cache_folder
 
@@ -44,6 +44,7 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "backends": backends,
         "cache": str(cache_folder()),
+        "who": who(),
         "problems": problems,
     }
 

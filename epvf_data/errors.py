@@ -39,3 +39,8 @@ class BackendError(EpvfError):
 
 class RunError(EpvfError):
     """A run directory is missing, incomplete, or belongs to other settings."""
+
+
+def reason(error: Exception) -> str:
+    """What the system says of a call that it refused, in words and without a number."""
+    return getattr(error, "strerror", None) or str(error)

@@ -11,50 +11,69 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from epvf_data.untrusted import printable
 
+COMPILING = "compiling, up to a minute"  # what verbs say that compile before their first result
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
+SETTLED = 3.0  # seconds after the first report, before which no rate and no time left is worth telling
 
 
 class Bar:
     """`with Bar("collect", "episodes") as bar: bar.update(done, total, steps, "env steps")`.
+
+    Until the first report it says `waiting`. Rates and the time left count from that report on: what came before was
+    compiling, or the work of a run that goes on.
 
     Ctrl-C inside the block raises KeyboardInterrupt, and again at each update: Python swallows an interrupt that falls
     into a callback or a destructor, and the work would go on. With `patient`, the first Ctrl-C waits for the next
     update, so that the step under way is finished and can be saved; the second one raises at once.
     """
 
-    def __init__(self, name: str, unit: str, quiet: bool = False, patient: bool = False):
+    def __init__(self, name: str, unit: str, quiet: bool = False, patient: bool = False, waiting: str = "starting"):
         # A name may come from a stranger's recipe: it is no markup, and steers no terminal.
         self.name, self.unit, self.quiet, self.patient = printable(name, 40), unit, quiet, patient
-        self.began = self.logged = time.perf_counter()
+        self.waiting, self.logged = waiting, time.perf_counter()
         self.bar: Progress | None = None
+        self.reminder: threading.Timer | None = None  # in a log file, where nothing tells of a long wait
         self.interrupted = False
         self.handler: Any = None
-        self.first: tuple[int, float, float] | None = None
+        self.phase: Any = None
+        self.first: tuple[float, float, float] | None = None  # when the first report came, work done and count then
 
     def __enter__(self) -> Bar:
         if threading.current_thread() is threading.main_thread():
             self.handler = signal.signal(signal.SIGINT, self._interrupt)
         if not self.quiet and sys.stderr.isatty():
-            columns = (  # fits 80 characters
+            columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=10),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
-                TextColumn("· left"),
-                TimeRemainingColumn(compact=True),
             )
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.bar.start()
-            self.task = self.bar.add_task(self.name, total=None, note="starting")
+            self.task = self.bar.add_task(self.name, total=None, note=self.waiting)
+        elif not self.quiet and self.waiting == COMPILING:
+            self.reminder = threading.Timer(SETTLED, self._wait)
+            self.reminder.daemon = True
+            self.reminder.start()
         return self
+
+    def _wait(self) -> None:
+        if self.first is None:
+            print(f"{self.name}: {self.waiting}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.handler is not None:
             signal.signal(signal.SIGINT, self.handler)
+        if self.reminder is not None:
+            self.reminder.cancel()
+        self.pause()
+
+    def pause(self) -> None:
+        """Leaves the terminal to other lines until the next update."""
         if self.bar is not None:
             self.bar.stop()
 
@@ -66,51 +85,60 @@ class Bar:
         self.interrupted = True
         raise KeyboardInterrupt
 
-    def update(self, done: float, total: float, count: float | None = None, what: str = "") -> None:
-        """Shows that `done` of `total` units are finished, and `count` of `what` since the start as a rate."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        now = time.perf_counter()
-        elapsed = max(now - self.began, 1e-9)
-        note = f"{done:,.0f}/{total:,.0f} {self.unit}"
-        if count is not None:
-            note += f" · {count / elapsed:,.0f} {what}/s"
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done, total=total, note=note)
-        elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= total):
-            self.logged = now
-            left = f" · {elapsed * (total - done) / done:.0f} s left" if done and elapsed > 1 else ""
-            print(f"{self.name}: {note}{left}", file=sys.stderr, flush=True)
+    def update(self, done: float, total: float, count: float | None = None, what: str = "", note: str = "") -> None:
+        """Shows that `done` of `total` units are finished, a note, and how fast a `count` of `what` grows."""
+        self._show(done, total, f"{done:,.0f}/{total:,.0f} {self.unit}{note}", count, what)
 
     def epoch(self, event: Mapping[str, Any]) -> None:
         """Shows one training epoch: keys split, epoch, epochs, validation_loss (one number a seed)."""
-        if event["epoch"] <= 1:
-            self.began = time.perf_counter()
+        if event["split"] != self.phase:
+            self.phase, self.first = event["split"], None
         losses = event["validation_loss"]
-        self.unit = f"epochs ({printable(event['split'], 40)}) · validation loss {sum(losses) / len(losses):.3f}"
-        self.update(event["epoch"], event["epochs"])
+        self.unit = f"epochs ({printable(event['split'], 40)})"
+        self.update(event["epoch"], event["epochs"], note=f" · validation loss {sum(losses) / len(losses):.3f}")
 
-    def iteration(self, event: Mapping[str, Any]) -> None:
-        """Shows one log entry of online training: returns, rate, where the time goes, time left."""
-        shares = event["shares"]
-        done = event["fraction"]
-        parts = " ".join(
-            f"{name} {100 * shares[name]:.0f} %" for name in ("rollout", "critic", "policy") if name in shares
-        )
-        if self.first is None:  # a resumed run has done part of the work before
-            self.first = (event["env_steps"], done, time.perf_counter())
-        steps, fraction, began = self.first
-        elapsed = max(time.perf_counter() - began, 1e-9)
-        note = (
-            f"{event['iteration']:,} its · return {event['return_perturbed']:.1f} ({event['return_unperturbed']:.1f})"
-            f" · {(event['env_steps'] - steps) / elapsed:,.0f} env steps/s"
-        )
+    def run(self, event: Mapping[str, Any]) -> None:
+        """Shows one log entry of a training run: iterations or, where those are no budget, environment steps; returns.
+
+        Keys: env_steps, env_steps_total; where known iteration, iterations, fraction, return_perturbed and
+        return_unperturbed, and in `shares` where the time goes.
+        """
+        steps, iterations = event["env_steps"], event.get("iterations")
+        done, total, self.unit = steps, event["env_steps_total"], "env steps"
+        if iterations:
+            done, total, self.unit = event["iteration"], iterations, "iterations"
+        note = f"{min(done, total):,}/{total:,} {self.unit}"
+        if event.get("return_perturbed") is not None:
+            note += f" · return {event['return_perturbed']:.1f}"
+        if event.get("return_unperturbed") is not None:
+            note += f" (unperturbed {event['return_unperturbed']:.1f})"
+        shares = event.get("shares", {}) if self.bar is None else {}
+        parts = [f"{name} {100 * shares[name]:.0f} %" for name in ("rollout", "critic", "policy") if name in shares]
+        note += f" · {' '.join(parts)}" if parts else ""
+        self._show(event.get("fraction", done / total), 1.0, note, steps, "env steps")
+
+    def _show(self, done: float, total: float, note: str, count: float | None, what: str) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
         now = time.perf_counter()
+        if self.first is None:
+            self.first = (now, done, count or 0)
+        began, before, counted = self.first
+        elapsed = now - began
+        if elapsed >= SETTLED and done > before:
+            if count is not None:
+                note += f" · {(count - counted) / elapsed:,.0f} {what}/s"
+            if done < total:
+                note += f" · {_time(elapsed * (total - done) / (done - before))} left"
         if self.bar is not None:
-            self.bar.update(self.task, completed=done, total=1.0, note=note)
-        elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= 1.0):
+            self.bar.start()  # after a pause
+            self.bar.update(self.task, completed=done, total=total, note=note)
+        elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= total):
             self.logged = now
-            left = f" · {elapsed * (1.0 - done) / (done - fraction):.0f} s left" if done > fraction else ""
-            print(f"{self.name}: {note}{parts and f' · {parts}'}{left}", file=sys.stderr, flush=True)
+            print(f"{self.name}: {note}", file=sys.stderr, flush=True)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -13,6 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from epvf_data.untrusted import printable
+
+WHO = {"author": "EPVF_AUTHOR", "lab": "EPVF_LAB"}  # what people may say of themselves, and the variables that say it
 PACKAGES = (
     "epvf-data",
     "jax",
@@ -57,6 +60,12 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
+def who() -> dict[str, str]:
+    """Who makes this, as the variables of `WHO` say; empty where they say nothing."""
+    found = {key: printable(os.environ.get(name, "").strip(), 200) for key, name in WHO.items()}
+    return {key: value for key, value in found.items() if value}
+
+
 def processor() -> str:
     """The processor's model name, or its architecture where the system does not tell."""
     try:
@@ -96,8 +105,10 @@ def first_hand(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def provenance(**extra: Any) -> dict[str, Any]:
-    """Versions, git state, command and platform, with `extra` beside them."""
+    """Who made it, versions, git state, command and platform, with `extra` beside them."""
+    stated = who()
     return {
+        **({"who": stated} if stated else {}),
         "versions": versions(),
         "git": git_state(),
         # File names need not be UTF-8; records are.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from store import conftest as store
 
@@ -76,10 +77,23 @@ def test_other_programs_get_the_same_rows(two, tell):
     assert tell("import-hdf5", "a.h5", "--out", "d.zarr")["rows"] == 200
     assert tell("diff", "a.zarr", "d.zarr")["equal"]
     assert tell("export-npz", "a.zarr")["rows"] == 200
-    import numpy as np
 
     with np.load("a.npz", allow_pickle=False) as data:
         assert data["params"].tobytes() == epvf_data.open("a.zarr").table().column("params").tobytes()
+
+
+def test_bars_are_as_long_as_they_are_many_and_episodes_are_not_means(quick_path, run):
+    rows = store.build_rows(1000, episodes=2)
+    means = np.repeat([0.0, 6.0, 12.0], [900, 99, 1]).astype(np.float32)
+    rows.returns[:] = np.stack([means - 2, means + 2], axis=1)
+    with Writer.open(quick_path / "skewed.zarr", store.ENV) as writer:
+        writer.commit(rows, {})
+    shown = run("info", str(quick_path / "skewed.zarr")).stdout
+    assert "returns 0.00 to 12.00, 0.61 on average" in shown
+    assert "(means over a policy's episodes; single episodes -2.00 to 14.00)" in shown
+    assert "bars on a linear scale, the longest is 900" in shown
+    bars = {int(line.split()[-1]): line.split()[3] for line in shown.splitlines() if "█" in line or "▏" in line}
+    assert bars == {900: "█" * 44, 99: "████▉", 1: "▏"}
 
 
 def test_people_get_sentences(two, run):
@@ -92,6 +106,10 @@ def test_people_get_sentences(two, run):
     assert "from commit 3" in listed
     assert "epvf-data collect" in listed
     assert "4 parts became 1" in run("compact", "a.zarr").stdout
+    listed = run("info", "a.zarr", "--commits").stdout
+    assert "commit 4 · " in listed
+    assert "holds    50 of commit 0, 50 of commit 1, 50 of commit 2, 50 of commit 3, listed above" in listed
+    assert [line.split()[1] for line in listed.splitlines() if line.startswith("  seed")] == ["0", "1", "2", "3"]
     assert "4 more are not 24 hours old" in run("gc", "a.zarr").stdout
 
 

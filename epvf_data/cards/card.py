@@ -59,10 +59,11 @@ def write_card(
 ) -> CardReport:
     """Writes a card into the folder `out`: the data set's own unless one is given.
 
-    `name` is one word for the data set (its folder's), `citation` BibTeX (or it is made from title, authors and url).
-    `license` is an SPDX identifier; without it, the card that is there keeps its own, a data set made of others lists
-    all of theirs, and only then it is CC-BY-4.0. Another one than these needs `force`. Each file gets its name when it
-    is whole and on the disk. `progress(done, all)` counts parts, each twice. Memory: the small columns of one part, and
+    `name` is one word for the data set (its folder's), `citation` BibTeX (or it is made from title, authors and url);
+    `authors` are those who said in the commits that they made rows, unless others are named. `license` is an SPDX
+    identifier; without it, the card that is there keeps its own, a data set made of others lists all of theirs, and
+    only then it is CC-BY-4.0. Another one than these needs `force`. Each file gets its name when it is whole and on the
+    disk. `progress(done, all)` counts parts, half for each of two passes. Memory: the small columns of one part, and
     some 20 bytes a row.
 
     Raises ConfigError for an unknown licence or an odd url, DatasetError for a data set without rows, where a file of
@@ -82,8 +83,9 @@ def write_card(
     name = one_line(name or folder.removesuffix(".zarr") or "dataset", 80)
     title = one_line(title or f"{name}: policies for {one_line(facts.env.name, 60)} and their returns")
     date = facts.origins.last or datetime.now(UTC).date().isoformat()
+    authors = tuple(authors) or facts.origins.authors
     cite = many_lines(citation) if citation else bibtex(name, title, authors, date, url)
-    labels = Labels(name, title, _description(facts), chosen, tuple(authors), cite, url, date)
+    labels = Labels(name, title, _description(facts), chosen, authors, cite, url, date)
     files = live_files(dataset)
     contents = {
         PICTURE: draw_returns(facts.env.name, facts.returns),

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from epvf_data.cards.words import one_line, public, public_command
-from epvf_data.provenance import descent
+from epvf_data.provenance import WHO, descent
 from epvf_data.store.digest import content_hash
 from epvf_data.store.licences import Licence, inherited
 from epvf_data.store.lineage import by_word
@@ -100,9 +100,12 @@ class EpisodeFacts:
 class Origins:
     """Who made the rows, from the provenance of all commits; each value with the number of rows it stands for.
 
-    Nothing here names a host, a person or a folder as far as that can be told from the text.
+    Nothing here names a host, a person or a folder as far as that can be told from the text, but for `people`: those
+    who said who they are when they made rows.
     """
 
+    people: Mapping[str, int]
+    authors: tuple[str, ...]
     commands: Mapping[str, int]
     devices: Mapping[str, int]
     versions: Mapping[str, tuple[str, ...]]
@@ -148,7 +151,8 @@ class Labels:
 
 
 def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Facts:
-    """Reads the small columns and then, for the content hash, all of them. `progress(done, all)` counts parts twice."""
+    """Reads the small columns and then, for the content hash, all of them. `progress(done, all)` counts parts,
+    half for each."""
     tables = [dataset.table(item.id) for item in dataset.architectures]
     parts = sum(len(table.parts) for table in tables)
     tell = progress or (lambda done, of: None)
@@ -159,9 +163,9 @@ def gather(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
             for name, rows in names.items():
                 returns.setdefault(name, []).append(means[rows])
             tallies.append(tally)
-            tell(len(tallies), 2 * parts)
+            tell(len(tallies) // 2, parts)
     digest = content_hash(dataset)
-    tell(2 * parts, 2 * parts)
+    tell(parts, parts)
     every = [part for table in tables for part in table.parts]
     probes: Counter[str] = Counter()
     states: dict[str, int] = {}
@@ -219,6 +223,8 @@ def _policy(table: Table) -> PolicyFacts:
 
 
 def _origins(dataset: Dataset, tables: list[Table]) -> Origins:
+    people: Counter[str] = Counter()
+    authors: Counter[str] = Counter()
     commands: Counter[str] = Counter()
     versions: dict[str, dict[str, None]] = {}
     seeds: dict[int, None] = {}
@@ -228,6 +234,11 @@ def _origins(dataset: Dataset, tables: list[Table]) -> Origins:
             commands[public_command(command)] += rows
         if type(seed) is int:
             seeds.setdefault(seed)
+        stated = value.get("who")
+        if isinstance(stated, dict) and "origins" not in value and "rows_of" not in value:  # who made them first
+            said = [one_line(stated[key]) for key in WHO if isinstance(stated.get(key), str)]
+            people[", ".join(said)] += rows
+            authors.update({said[0]: rows} if isinstance(stated.get("author"), str) else {})
         for package, version in found.items() if isinstance(found, dict) else ():
             if isinstance(version, str):
                 versions.setdefault(one_line(package, 40), {}).setdefault(public(one_line(version, 40)))
@@ -243,6 +254,8 @@ def _origins(dataset: Dataset, tables: list[Table]) -> Origins:
         found[0] for record in dataset.commits if (found := re.match(r"\d{4}-\d\d-\d\d", record.created, re.ASCII))
     ]
     return Origins(
+        dict(people.most_common()),
+        tuple(name for name, _ in authors.most_common()),
         dict(commands.most_common()),
         dict(devices.most_common()),
         {package: tuple(found) for package, found in sorted(versions.items())},

@@ -201,8 +201,13 @@ def _columns(facts: Facts) -> str:
 
 def _origins(facts: Facts) -> str:
     origins = facts.origins
-    text = "## How it was made\n\nAs the commits say; folders and names of machines and people are left out."
-    for title, found in (("Commands", origins.commands), ("Simulated with", origins.devices)):
+    text = "## How it was made\n\nAs the commits say; folders and names of machines and people are left out"
+    text += ", but for those who gave theirs." if origins.people else "."
+    for title, found in (
+        ("By", origins.people),
+        ("Commands", origins.commands),
+        ("Simulated with", origins.devices),
+    ):
         if found:
             text += f"\n\n{title}:\n\n{_counted(found)}"
     if origins.seeds:

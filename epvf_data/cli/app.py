@@ -130,12 +130,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Prints columns of at most 120 characters, and of rows without end the first ones."""
+def print_table(header: list[str], rows: list[list[str]], numbers: bool = False) -> None:
+    """Prints columns of at most 120 characters, and of rows without end the first ones.
+
+    Columns are set left, those of `numbers`, all but the first, right.
+    """
     shown = [[visible(cell, 120) for cell in row] for row in [header, *rows[:MAX_ROWS]]]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [
+            cell.rjust(width) if numbers and place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        say("  ".join(cells).rstrip())
     if len(rows) > MAX_ROWS:
         say(f"… and {len(rows) - MAX_ROWS:,} more")
 

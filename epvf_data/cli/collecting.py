@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,7 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         say(f"processor {found['processor']}, {found['cores']} cores")
         say(f"backends  {', '.join(found['backends']) or 'none'}")
         say(f"cache     {found['cache']}")
+        say(f"you       {', '.join(found['who'].values()) or 'EPVF_AUTHOR and EPVF_LAB would say who makes the rows'}")
         for problem in found["problems"]:
             say(f"problem   {problem}")
         if not found["problems"]:
@@ -137,12 +139,12 @@ def _collect(
     from epvf_data.collectors.collect import collect as run
     from epvf_data.collectors.setting import configure
     from epvf_data.envs import make as made
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
 
     settings = configure(config, changes, flags, bases)
     target = out or Path(f"{made(settings.env).name}.zarr")
     try:
-        with Bar("collect", "episodes", quiet) as bar:
+        with Bar("collect", "episodes", quiet, waiting=COMPILING) as bar:
             return run(
                 settings,
                 target,
@@ -161,19 +163,20 @@ def _follow(
     from epvf_data.collectors.collect import gather
     from epvf_data.config import merge, parse_overrides
     from epvf_data.envs import make as made
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
     from epvf_data.recipes import build, lots_of, read, runs_of
 
     typed = merge(parse_overrides(changes), flags)
     settings = build(read(recipe, typed.get("env"), typed), typed)
     target = out or Path(f"{made(settings.env).name}-{Path(recipe).stem}.zarr")
-    bars: list[Bar] = []
+    bars: dict[str, Bar] = {}
 
-    def trained(name: str, steps: int, total: int) -> None:
-        if not bars or bars[-1].name != name:
+    def trained(name: str, event: Mapping[str, Any]) -> None:
+        if name not in bars:  # one teacher after the other
             stack.close()
-            bars.append(stack.enter_context(Bar(name, "env steps", quiet)))
-        bars[-1].update(min(steps, total), total, steps, "env steps")
+            bars[name] = stack.enter_context(Bar(name, "env steps", quiet, waiting=COMPILING))
+        if event:
+            bars[name].run(event)
 
     with contextlib.ExitStack() as stack:
         try:
@@ -184,7 +187,7 @@ def _follow(
                 "the same command goes on from there."
             ) from None
     try:
-        with Bar("collect", "episodes", quiet) as bar:
+        with Bar("collect", "episodes", quiet, waiting=COMPILING) as bar:
             return gather(
                 lots,
                 target,

@@ -25,6 +25,8 @@ from epvf_data.cli.app import (
     working,
 )
 
+FACTS = {"who": "by", "command": "command", "made": "made", "versions": "versions", "git": "package", "seed": "seed"}
+
 
 @app.command(
     rich_help_panel="Look at data sets",
@@ -33,7 +35,9 @@ from epvf_data.cli.app import (
 def info(
     dataset: Dataset,
     plot: Annotated[Path | None, typer.Option(help="Also write a histogram of returns to this PNG.")] = None,
-    commits: Annotated[bool, typer.Option("--commits", help="List who made what, with what, and when.")] = False,
+    commits: Annotated[
+        bool, typer.Option("--commits", help="List who made what, with what, and when (EPVF_AUTHOR, EPVF_LAB).")
+    ] = False,
     force: Force = False,
     json: Json = False,
     debug: Debug = False,
@@ -68,10 +72,7 @@ def info(
     if len(several) > MAX_ROWS:
         say(f"… and {len(several) - MAX_ROWS:,} more architectures")
     _print_coverage(summary)
-    returns = summary["returns"]
-    if returns["mean"] is not None:
-        say(f"returns {returns['min']:.2f} to {returns['max']:.2f}, {returns['mean']:.2f} on average")
-        _print_histogram(opened)
+    _print_returns(opened, summary["returns"])
     if plot is not None:
         say(f"histogram written to {plot}")
 
@@ -124,25 +125,34 @@ def _print_commits(dataset: Path, events: list[dict[str, Any]], json: bool) -> N
         indent = "    from " if event["origin"] else ""
         rows = f"{event['rows']:,} rows" + (f", {event['removed']:,} parts replaced" if event["removed"] else "")
         say(f"{indent}commit {event['commit']} · {visible(event['created'] or '?')} · {rows}")
-        for key in ("command", "made", "versions", "git", "seed"):
+        if event["rows_of"]:
+            several = [f"{count:,} of commit {number}" for number, count in event["rows_of"][:MAX_ROWS]]
+            more = "" if len(several) == len(event["rows_of"]) else f", … {len(event['rows_of']):,} commits in all"
+            say(f"  holds    {', '.join(several)}{more}, listed above")
+        for key, name in FACTS.items():
             if event[key]:
-                say(f"{' ' * len(indent)}  {key:8} {visible(event[key])}")
+                say(f"{' ' * len(indent)}  {name:8} {visible(event[key])}")
     say(f"{dataset}: {plural(sum(not event['origin'] for event in events), 'commit')}.")
 
 
-def _print_histogram(opened: Any, bins: int = 12, width: int = 44) -> None:
-    """Returns as text bars, their length on a logarithmic scale since most policies are poor."""
+def _print_returns(opened: Any, episodes: dict[str, Any], bins: int = 12, width: int = 44) -> None:
+    """Range and mean of the policies' returns, of single episodes where they differ, and text bars of their number."""
     import numpy as np
 
-    tables = (opened.table(architecture.id) for architecture in opened.architectures)
-    every = np.concatenate([table.mean_returns() for table in tables])
+    tables = [opened.table(architecture.id) for architecture in opened.architectures]
+    every = np.concatenate([table.mean_returns() for table in tables]) if tables else np.zeros(0)
     every = every[np.isfinite(every)]
     if not every.size:
         return
+    say(f"returns {every.min():.2f} to {every.max():.2f}, {every.mean():.2f} on average")
+    if any(part.layout("returns").shape[1] > 1 for table in tables for part in table.parts):
+        say(f"  (means over a policy's episodes; single episodes {episodes['min']:.2f} to {episodes['max']:.2f})")
     counts, edges = np.histogram(every, bins=bins)
-    scale = width / np.log1p(counts.max())
+    say(f"  policies by return; bars on a linear scale, the longest is {counts.max():,}")
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        say(f"{low:9.1f} to {high:7.1f}  {'█' * round(scale * np.log1p(count)):<{width}} {count:,}")
+        eighths = -(-8 * width * int(count) // int(counts.max()))  # rounded up, so that one policy is seen
+        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+        say(f"{low:9.1f} to {high:7.1f}  {bar:<{width}} {count:,}")
 
 
 @app.command(

@@ -79,7 +79,10 @@ def export_policy(
     if json:
         print_json(asdict(report))
     else:
-        say(f"{report.policy}: row {report.row}, mean return {report.mean_return:.2f}; {report.snippet} runs it.")
+        error = "" if report.standard_error is None else f" ± {report.standard_error:.2f}"
+        mean = f"{report.mean_return:.2f}{error} (standard error) over" if error else f"{report.mean_return:.2f} in"
+        episodes = plural(report.episodes, "episode")
+        say(f"{report.policy}: row {report.row}, return {mean} {episodes}; {report.snippet} runs it.")
 
 
 @app.command(
@@ -161,7 +164,9 @@ def card(
         str | None,
         typer.Option(help="SPDX identifier.  [default: what its card or its sources say, else CC-BY-4.0]"),
     ] = None,
-    author: Annotated[list[str] | None, typer.Option(help="Who made it; repeat for more.")] = None,
+    author: Annotated[
+        list[str] | None, typer.Option(help="Who made it; repeat for more.  [default: as its commits say]")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the data set.")] = None,
     citation: Annotated[str | None, typer.Option(help="BibTeX to cite it by.")] = None,
     url: Annotated[str | None, typer.Option(help="Where it lies.")] = None,

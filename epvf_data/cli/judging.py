@@ -7,10 +7,31 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Force, Json, OwnEnv, Quiet, Seed, Set, app, print_json, say, visible
+from epvf_data.cli.app import (
+    Backend,
+    Debug,
+    Force,
+    Json,
+    OwnEnv,
+    Quiet,
+    Seed,
+    Set,
+    app,
+    plural,
+    print_json,
+    print_table,
+    say,
+    visible,
+)
 from epvf_data.errors import RunError
 
-WIDTHS = (9, 15, 7, 8, 11, 11, 7, 8)  # of the columns of `compare`
+ABOUT = (  # what stands in the tables of `compare`, below the last one
+    "Spearman: rank correlation of predicted and true returns of held-out policies; mean over seeds, 95 % interval.",
+    "IQM: its interquartile mean over seeds. top tenth: Spearman on the tenth of highest return.",
+    "regret@10: the best held-out return minus the best among the ten predicted highest.",
+    "gradient: cosine of ∇V and the ES gradient. gain: mean return after gradient ascent on V, less that at its start,",
+    "and less that after random steps of the same length. –: not measured; `evaluate RUN --split SPLIT` does.",
+)
 PANEL = "Make and learn from rows"
 
 
@@ -69,14 +90,18 @@ def _count(number: float) -> str:
     "evaluate",
     rich_help_panel=PANEL,
     epilog="Examples: `epvf-data evaluate ant-mlp` · `epvf-data evaluate ant-mlp other.zarr --no-rollouts` · "
-    "`epvf-data evaluate ant-mlp --split lineage --set starts=64 --set pairs=256`",
+    "`epvf-data evaluate ant-mlp --split iid --set starts=64 --set pairs=256`",
 )
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The directory of an offline run.", show_default=False)],
     dataset: Annotated[Path | None, typer.Argument(help="Another data set, all of whose rows are predicted.")] = None,
-    split: Annotated[str | None, typer.Option(help="Whose critics are judged.  [default: the run's first]")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Whose critics are judged.  [default: lineage, else the first]")
+    ] = None,
     where: Annotated[Path | None, typer.Option(help="The run's own data set, if it has moved.")] = None,
-    rollouts: Annotated[bool, typer.Option("--rollouts/--no-rollouts", help="Gradients and climbs need some.")] = True,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts/--no-rollouts", help="For gradients and gradient ascent.")
+    ] = True,
     seed: Seed = None,
     backend: Backend = None,
     env: OwnEnv = None,
@@ -85,15 +110,17 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a critic: prediction, calibration, the direction of its gradient, and policies that climb it.
+    """Judge a critic: prediction, calibration, the direction of its gradient, and gradient ascent on it.
 
-    The gradient is compared with that of evolution strategies at some training policies; climbed policies are rolled
-    out for real, beside random steps of the same length. RUN gets evaluation.json and evaluation.png.
+    The gradient is compared with that of evolution strategies at some training policies; policies after gradient ascent
+    are rolled out for real, beside random steps of the same length. RUN gets evaluation-SPLIT.png and evaluation.json,
+    in which what was measured of other splits stays.
     """
     from epvf_data import config as configuration
     from epvf_data.runtime import prepare
     from epvf_data.trainers.evaluation import EvaluationConfig
     from epvf_data.trainers.evaluation import evaluate as judge
+    from epvf_data.trainers.evaluation.evaluate import PICTURE, RESULT
 
     prepare()
     flags = {"split": split, "seed": seed, "backend": backend, "env": env}
@@ -109,7 +136,7 @@ def evaluate(
         return
     for line in _describe(found):
         say(line)
-    say(f"picture: {run / 'evaluation.png'}   everything: {run / 'evaluation.json'}")
+    say(f"picture: {run / PICTURE.format(found['split'])}   everything: {run / RESULT}")
 
 
 @app.command(
@@ -136,19 +163,22 @@ def compare(
         say("These runs were not judged on the same rows: data sets, seeds, test fractions or architectures differ.")
     for name, lines in found["splits"].items():
         say(f"{visible(name, 60)}:")
-        heads = zip(("Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "∇V", "gain"), WIDTHS, strict=True)
-        say(f"  {'run':34}" + "".join(f"{head:>{width}}" for head, width in heads))
-        for line in lines:
-            interval = "[{:.2f}, {:.2f}]".format(*line["interval"])
-            numbers = f"{line['spearman']:9.3f}{interval:>15}{line['iqm']:7.3f}{line['r2']:8.3f}"
-            numbers += f"{line['top_tenth_spearman']:11.3f}{line['regret_10']:11.2f}"
-            ends = "".join(
-                f"{'–':>{width}}" if line[key] is None else f"{line[key]:{width}.{digits}f}"
-                for key, width, digits in (("gradient_cosine", 7, 3), ("improvement", 8, 2))
-            )
-            say(f"  {visible(label(line), 60):34}{numbers}{ends}")
+        head = ["", "Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "gradient"]
+        print_table(
+            [*head, "gain over start", "over random"], [_row(label(line), line) for line in lines], numbers=True
+        )
+    for line in ABOUT:
+        say(line)
     if out is not None:
         say(f"picture: {out}")
+
+
+def _row(name: str, line: dict[str, Any]) -> list[str]:
+    """One line of `compare`'s table; – for what was not measured."""
+    keys = {"spearman": 3, "iqm": 3, "r2": 3, "top_tenth_spearman": 3, "regret_10": 2, "gradient_cosine": 3}
+    keys |= {"improvement_over_start": 2, "improvement": 2}
+    cells = ["–" if line[key] is None else f"{line[key]:.{digits}f}" for key, digits in keys.items()]
+    return [f"  {visible(name, 60)}", cells[0], "[{:.2f}, {:.2f}]".format(*line["interval"]), *cells[1:]]
 
 
 def _describe(found: dict[str, Any]) -> list[str]:
@@ -160,6 +190,7 @@ def _describe(found: dict[str, Any]) -> list[str]:
             f"of {there['members']} critics (a calibrated one has 95 %); Spearman of error and deviation "
             f"{there['error_spread_spearman']:.2f}"
         )
+    before = dict.fromkeys(found["kept"], ", measured by an earlier call")
     if (there := found["gradient"]) is not None:
         low, high = there["interval"]
         ceiling = (
@@ -168,18 +199,35 @@ def _describe(found: dict[str, Any]) -> list[str]:
             else (f"{there['pairs']} pairs are too few to tell a gradient from noise")
         )
         lines.append(
-            f"gradient: cosine of ∇V and the ES gradient {there['cosine']:.3f} [{low:.3f}, {high:.3f}]; {ceiling}, "
-            f"chance is ±{there['chance']:.3f}"
+            f"gradient ({found['split']}{before.get('gradient', '')}): cosine of ∇V and the ES gradient "
+            f"{there['cosine']:.3f} [{low:.3f}, {high:.3f}]; {ceiling}, chance is ±{there['chance']:.3f}"
         )
     if (there := found["improvement"]) is not None:
-        stop = there["stopped"]
-        steps = f"{stop['steps']} step{'' if stop['steps'] == 1 else 's'}"
-        lines.append(
-            f"improvement: {steps} up V (chosen without rollouts) from the best {there['starts']} training policies "
-            f"give {stop['mean']:.2f} on average, random ones {stop['mean'] - stop['gain']:.2f}; V promised "
-            f"{stop['predicted']:.2f}; best {stop['best']:.2f}, best in the data {there['best_in_data']:.2f}"
-        )
-    for one in (found["elsewhere"] or {"architectures": {}})["architectures"].values():
+        lines += _describe_ascent(there, f"{found['split']}{before.get('improvement', '')}")
+    elsewhere = found["elsewhere"] or {"dataset": "", "architectures": {}}
+    for one in elsewhere["architectures"].values():
         said = one.get("reason") or f"Spearman {one['spearman']:.2f}, R² {one['r2']:.2f}"
-        lines.append(f"elsewhere, policies {one['policies']}, {one['rows']:,} rows: {said}")
+        where = f"{elsewhere['dataset']} ({found['split']}), policies {one['policies']}, {one['rows']:,} rows"
+        lines.append(f"{where}: {said}")
     return lines
+
+
+def _describe_ascent(found: dict[str, Any], where: str) -> list[str]:
+    """Returns at the start, after gradient ascent and after random steps, side by side."""
+    stop = found["stopped"]
+    random = next((one for one in found["random"] if one["steps"] == stop["steps"]), {"best": float("nan")})
+    columns = (("start", "after ascent", "after random steps"), (15, 15, 21))
+    rows = {
+        "mean return": (found["start_mean"], stop["mean"], stop["mean"] - stop["gain"]),
+        "best return": (found["best_in_data"], stop["best"], random["best"]),
+    }
+    table = ["".join(f"{head:>{width}}" for head, width in zip(*columns, strict=True))]
+    for numbers in rows.values():
+        table.append("".join(f"{number:{width}.2f}" for number, width in zip(numbers, columns[1], strict=True)))
+    return [
+        f"gradient ascent on V ({where}): {plural(stop['steps'], 'step')} from the best {found['starts']} training "
+        "policies; the number was chosen without rollouts",
+        *(f"  {name:13}{line}" for name, line in zip(("", *rows), table, strict=True)),
+        f"  gain: {stop['mean'] - found['start_mean']:+.2f} over the start, {stop['gain']:+.2f} over random steps; "
+        f"V predicted a mean return of {stop['predicted']:.2f}",
+    ]

@@ -54,8 +54,9 @@ def train_online(
 ) -> None:
     """Algorithm 1: perturb a policy, roll the perturbations out, fit V(θ) on them, climb V, and again.
 
-    The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the best and last policies as files that
-    `collect --base` and `render` take. Evolution strategies and random search run on the same rollouts, as controls.
+    The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the last policy, the best unperturbed and
+    the best perturbed one as files that `collect --base` and `render` take. Evolution strategies and random search run
+    on the same rollouts, as controls.
     """
     from epvf_data import config as configuration
     from epvf_data.baselines.settings import PRESETS as BASELINES
@@ -104,12 +105,12 @@ def _list_presets() -> None:
 
 def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool) -> OnlineReport:
     """Trains with a progress bar; Ctrl-C tells how the run goes on."""
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
     from epvf_data.trainers.online.run import train_online as run
 
     try:
-        with Bar("train", "env steps", quiet, patient=True) as bar:
-            return run(settings, target, progress=bar.iteration, **how)
+        with Bar("train", "env steps", quiet, patient=True, waiting=COMPILING) as bar:
+            return run(settings, target, progress=bar.run, **how)
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue from the last checkpoint with: {resume_command()}") from None
 
@@ -123,10 +124,16 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
         f"{report.run}: {report.iterations:,} iterations, {report.env_steps:,} env steps in {report.seconds:.0f} s "
         f"({report.env_steps / max(report.seconds, 1e-9):,.0f} a second)"
     )
+    where = "" if report.seeds == 1 else f" (means over {report.seeds} seeds)"
     say(
-        f"return: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of the "
-        f"unperturbed one, {report.return_best:.2f} at best"
+        f"return{where}: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of "
+        f"the unperturbed one, at the end; best unperturbed {report.return_best:.2f} (best-SEED)"
     )
+    if report.return_best_perturbed is not None:
+        say(
+            f"best perturbed {report.return_best_perturbed:.2f} (best-perturbed-SEED), the highest of many returns in "
+            "few episodes: some of it is chance"
+        )
     if not report.finished:
         say(f"not finished; continue with: {resume_command()}")
     say(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")
@@ -135,12 +142,11 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
 def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:
     """PPO or SAC in place of a policy-conditioned critic."""
     from epvf_data.baselines import baseline_config, train_baseline
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
 
     settings = baseline_config(name, **changes)
-    with Bar("train", "env steps", quiet) as bar:
-        show = lambda event: bar.update(event["env_steps"], event["env_steps_total"], event["env_steps"], "env steps")  # noqa: E731
-        report = train_baseline(settings, target, progress=show)
+    with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
+        report = train_baseline(settings, target, progress=bar.run)
     if json:
         print_json(report.to_dict())
         return

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Config, Debug, Json, Quiet, Seed, Set, app, only_dataset, print_json, resume_command, say
+from epvf_data.cli.app import (
+    Config,
+    Debug,
+    Json,
+    Quiet,
+    Seed,
+    Set,
+    app,
+    only_dataset,
+    plural,
+    print_json,
+    print_table,
+    resume_command,
+    say,
+)
 from epvf_data.errors import RunError
+
+if TYPE_CHECKING:
+    from epvf_data.progress import Bar
+    from epvf_data.trainers.offline.settings import OfflineConfig
+
+ABOUT = (  # what stands in the tables, below the last one
+    "Spearman, Kendall: rank correlation of predicted and true returns, mean over seeds, 95 % bootstrap interval.",
+    "R²: 1 is exact, 0 no better than the mean of these rows. |error|: mean absolute error; also on the best tenth.",
+    "ridge: linear regression on what the critic reads. mean: the training rows' mean return. Both are controls.",
+)
 
 
 @app.command(
@@ -16,7 +41,7 @@ from epvf_data.errors import RunError
     rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data train-offline` · "
     "`epvf-data train-offline ant.zarr --critic probing+raw --loss hl-gauss --ensemble 5` · "
-    "`epvf-data train-offline ant.zarr --out long --set epochs=200 --set seeds=5`",
+    "`epvf-data train-offline ant.zarr --quick` · `epvf-data train-offline ant.zarr --out long --epochs 200`",
 )
 def train_offline(
     dataset: Annotated[
@@ -24,11 +49,17 @@ def train_offline(
     ] = None,
     critic: Annotated[str | None, typer.Option(help="A name of `epvf-data critics`.  [default: mlp]")] = None,
     loss: Annotated[str | None, typer.Option(help="mse, hl-gauss or rank.  [default: mse]")] = None,
-    ensemble: Annotated[int | None, typer.Option(help="So many critics speak together.  [default: 1]")] = None,
+    ensemble: Annotated[int | None, typer.Option(help="Size of the ensemble.  [default: 1]")] = None,
     split: Annotated[
         str | None,
         typer.Option(help="iid, lineage, high, source, architecture, with commas; both or all.  [default: both]"),
     ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Critics from different initialisations.  [default: 5]")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="At most; early stopping ends sooner.  [default: 300 batches, at least 10 epochs]"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: one seed, 100 batches, 100 resamples.")] = False,
     out: Annotated[Path | None, typer.Option(help="The run directory.  [default: DATASET-CRITIC]")] = None,
     architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
     seed: Seed = None,
@@ -43,48 +74,88 @@ def train_offline(
 
     Held-out rows are drawn twice: at random (relatives of every held-out policy were seen), and by whole families of
     related policies (none was); `--split` has more. Ridge regression and the mean return stand beside the critic as
-    controls.
+    controls. Each split trains its own critics, --seeds of them, and takes as long again.
     """
     from epvf_data import config as configuration
-    from epvf_data.progress import Bar
+    from epvf_data.progress import COMPILING, Bar
     from epvf_data.runtime import prepare
     from epvf_data.trainers.offline.run import train_offline as run
-    from epvf_data.trainers.offline.settings import OfflineConfig
+    from epvf_data.trainers.offline.settings import QUICK, OfflineConfig
 
     prepare()
     flags = {"critic": critic, "loss": loss, "ensemble": ensemble, "split": split, "architecture": architecture}
-    flags["seed"] = seed
+    flags |= {"seed": seed, "seeds": seeds, "epochs": epochs}
     stated = configuration.read_toml(config) if config else {}
     changes = configuration.parse_overrides(set_ or [])
-    settings = configuration.build(OfflineConfig, stated, changes, {k: v for k, v in flags.items() if v is not None})
+    given = {key: value for key, value in flags.items() if value is not None}
+    settings = configuration.build(OfflineConfig, QUICK if quick else {}, stated, changes, given)
     source = dataset or only_dataset()
     target = out or Path(f"{source.resolve().stem}-{settings.critic}")
     try:
-        with Bar("train", "epochs", quiet) as bar:
-            report = run(source, settings, target, resume, progress=bar.epoch)
+        with Bar("train", "epochs", quiet or settings.critic == "ridge", waiting=COMPILING) as bar:
+            progress = bar.epoch if quiet else _follow(bar, _cost(settings))
+            report = run(source, settings, target, resume, progress, None if json else _teller(bar))
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue with: {resume_command()}") from None
     if json:
         print_json(report.to_dict())
         return
-    for name, result in report.splits.items():
-        for line in _describe_split(name, result):
-            say(line)
+    for line in ABOUT:
+        say(line)
     say(f"picture: {target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
 
 
-def _describe_split(name: str, result: dict[str, Any]) -> list[str]:
+def _cost(settings: OfflineConfig) -> str:
+    """What is fitted, and how to ask for less."""
+    size = f" of {settings.ensemble} critics" if settings.ensemble > 1 else ""
+    splits = len(settings.splits)
+    asked = f"{settings.critic}: {plural(splits, 'split')}{', one after the other' if splits > 1 else ''}, "
+    asked += f"{plural(settings.seeds, 'seed')}{size}{' each' if splits > 1 else ''}"
+    return asked + ("; --quick takes about a tenth of the time" if settings.seeds == 5 else "")
+
+
+def _follow(bar: Bar, cost: str) -> Callable[[dict[str, Any]], None]:
+    """Shows each epoch, and before the first one the cost: by then nothing was wrong with what was asked for."""
+    waiting = [cost]
+
+    def epoch(event: dict[str, Any]) -> None:
+        if waiting:
+            bar.pause()
+            say(waiting.pop(), error=True)
+        bar.epoch(event)
+
+    return epoch
+
+
+def _teller(bar: Bar) -> Callable[[str, dict[str, Any]], None]:
+    """Prints the result of each split as soon as it is there."""
+
+    def told(name: str, result: dict[str, Any]) -> None:
+        bar.pause()
+        _print_split(name, result)
+
+    return told
+
+
+def _print_split(name: str, result: dict[str, Any]) -> None:
     """A split's table: the critic and its controls, then the verdict."""
     if not result["available"]:
-        return [f"{name}: not available. {result['reason']}", ""]
-    lines = [f"{name}: {result['rows_train']:,} policies to train on, {result['rows_test']:,} held out"]
-    lines.append(f"  {'':8}{'Spearman':>10}{'95 %':>16}{'Kendall':>10}{'R²':>8}{'|error|':>10}{'on top tenth':>14}")
+        say(f"{name}: not available. {result['reason']}")
+        say()
+        return
+    say(f"{name}: {result['rows_train']:,} policies to train on, {result['rows_test']:,} held out")
+    rows = []
     for who, found in (("critic", result["critic"]), *result["controls"].items()):
+        if found is None:  # no ridge; the verdict says why
+            continue
+        numbers = (found["spearman"], found["kendall"], found["r2"])
+        spearman, kendall, r2 = (f"{number:.3f}" for number in numbers)
+        errors = (found["mean_absolute_error"], found["top_tenth"]["mean_absolute_error"])
         interval = "[{:.2f}, {:.2f}]".format(*found["interval"]["spearman"])
-        cells = f"{found['spearman']:10.3f}{interval:>16}{found['kendall']:10.3f}{found['r2']:8.3f}"
-        errors = f"{found['mean_absolute_error']:10.2f}{found['top_tenth']['mean_absolute_error']:14.2f}"
-        lines.append(f"  {who:8}{cells}{errors}")
+        rows.append([f"  {who}", spearman, interval, kendall, r2, *(f"{error:.2f}" for error in errors)])
+    print_table(["", "Spearman", "95 %", "Kendall", "R²", "|error|", "on top tenth"], rows, numbers=True)
     ceiling = result["ceiling"]
     if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
-        lines.append(f"  no critic can exceed R² {ceiling['r2']:.3f}: {ceiling['basis']}")
-    return [*lines, f"  {result['verdict']}", ""]
+        say(f"  no critic can exceed R² {ceiling['r2']:.3f}. {ceiling['basis']}")
+    say(f"  {result['verdict']}")
+    say()

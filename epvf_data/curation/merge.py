@@ -44,7 +44,7 @@ def merge(
     A row that is there twice (architecture, parameters, lineage, seeds and outcomes equal) is kept once. Parts without
     such rows are copied byte by byte, checked against their SHA-256. Each commit becomes one commit, with its
     provenance under `origins`. `out` appears when it is complete. Memory: some 300 MB and 60 bytes a row.
-    `progress(rows, all rows)` counts every row twice, once for looking at it and once for copying.
+    `progress(rows, all rows)` counts half of a row when it was looked at and half when it was copied.
 
     Sources of another environment than the first are refused, or with `other_environments` taken as if they were rows
     of the first one's; each commit's provenance says which environment its rows came from.
@@ -63,7 +63,7 @@ def merge(
                 f"{opened[0].path} of {env.name} (digest {env.digest[:12]}); merge them with --other-environments if "
                 "their returns can be compared."
             )
-    tally = _Tally(progress, 2 * sum(dataset.rows for dataset in opened))
+    tally = _Tally(progress, sum(dataset.rows for dataset in opened))
     with Writer.create(out, env) as writer:
         numbers = iter(row_numbers([part for dataset in opened for part in dataset.parts], tally.advance))
         seen = left_out = 0
@@ -90,7 +90,7 @@ class _Tally:
     def advance(self, rows: int) -> None:
         self._done += rows
         if self._progress is not None:
-            self._progress(self._done, self._total)
+            self._progress(self._done // 2, self._total)
 
 
 def _by_commit(dataset: Dataset) -> list[list[Part]]:

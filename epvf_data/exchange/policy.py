@@ -35,13 +35,15 @@ def act(x, noise=0):  # observations [{observations}] to actions [{actions}]; no
 
 @dataclass(frozen=True)
 class PolicyReport:
-    """What was written, and which row it is."""
+    """What was written, and which row it is; `standard_error` is that of its mean return, None for one episode."""
 
     policy: str
     snippet: str
     architecture: str
     row: int
     mean_return: float
+    episodes: int
+    standard_error: float | None
 
 
 def export_policy(
@@ -67,8 +69,10 @@ def export_policy(
     dataset = reader.open(dataset_path)
     table, number = pick_row(dataset, row, architecture)
     params, mean = table.take("params", np.array([number]))[0], float(table.mean_returns()[number])
+    returns = table.take("returns", np.array([number]))[0].astype(np.float64)
+    error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     spec = table.spec
     text = SNIPPET.format(name=policy.name, observations=spec.observation_size, actions=spec.action_size)
     outputs.write_bytes(snippet, text.encode(), force)
     save_policy(policy, spec, params, env=dataset.env.name, horizon=str(dataset.env.horizon))
-    return PolicyReport(str(policy), str(snippet), spec.id, number, mean)
+    return PolicyReport(str(policy), str(snippet), spec.id, number, mean, len(returns), error)

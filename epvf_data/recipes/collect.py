@@ -38,7 +38,7 @@ def collect_recipe(
     Teachers' runs lie in a folder beside the data set, OUT.runs, where an interrupted call finds them again. `resume`
     continues, or extends to more policies; the rows are those that an uninterrupted call would have made. Every commit
     holds the recipe: `tables.read` of a data set gives it back, and on the same machine and versions it makes the
-    same rows. `trained` is called with (teacher, control steps, control steps in all).
+    same rows. `trained` is called with (teacher, log entry of its training), the first of them empty.
 
     Raises ConfigError for settings that cannot be, DatasetError and StorageError as `collect` does.
     """

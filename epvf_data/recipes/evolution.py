@@ -30,7 +30,7 @@ def evolve(
     spec: PolicySpec,
     folder: Path,
     settings: Mapping[str, Any],
-    tell: Callable[[int, int], None],
+    tell: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """Writes the mean and some members of the population as policies/at-GENERATION-NUMBER.safetensors of a run
     directory. A run that was interrupted begins anew. Ros and Hansen (2008); evosax's implementation.
@@ -56,7 +56,7 @@ def evolve(
             fitness = np.where(np.isfinite(fitness), fitness, LOST)
             state, _ = strategy.tell(told, population, jnp.asarray(-fitness), state, params)  # evosax minimises
             steps, generation = steps + outcomes.env_steps, generation + 1
-            tell(steps, source.env_steps)
+            tell({"env_steps": steps, "env_steps_total": source.env_steps})
             due = int(min(1.0, steps / source.env_steps) * source.snapshots)
             if due > kept:
                 kept = due

@@ -39,15 +39,15 @@ from epvf_data.trainers import rundir
 from epvf_data.trainers.online.run import train_online
 from epvf_data.trainers.online.settings import online_config
 
-Progress = Callable[[str, int, int], None]  # (what is trained, control steps, control steps in all)
-Tell = Callable[[int, int], None]
+Progress = Callable[[str, Mapping[str, Any]], None]  # (what is trained, a log entry of it; an empty one at its start)
+Tell = Callable[[Mapping[str, Any]], None]
 Train = Callable[[Tell], None]
 _KEPT = re.compile(r"at-[0-9]{1,15}-[0-9]{1,10}\.safetensors", re.ASCII)  # what runs call the policies that they keep
 
 
 def prepare(
     config: RecipeConfig, architecture: str, spec: PolicySpec, env: Env, runs: Path
-) -> tuple[dict[str, Bases], dict[str, Train]]:
+) -> tuple[dict[str, Bases], dict[str, Train | None]]:
     """The policies of an architecture's sources that are files, and what trains the others, `runs`/SOURCE-ARCHITECTURE.
 
     Nothing is trained or written yet. Raises ConfigError for presets and settings that no run can have, RunError for
@@ -56,7 +56,7 @@ def prepare(
     """
     rundir.check_folder(runs)
     files: dict[str, Bases] = {}
-    training: dict[str, Train] = {}
+    training: dict[str, Train | None] = {}  # None where that was done before
     for name, source in config.of(architecture).items():
         try:
             if isinstance(source, Perturbed):
@@ -74,7 +74,7 @@ def gather_bases(
     architecture: str,
     spec: PolicySpec,
     runs: Path,
-    prepared: tuple[dict[str, Bases], dict[str, Train]],
+    prepared: tuple[dict[str, Bases], dict[str, Train | None]],
     progress: Progress | None = None,
 ) -> dict[str, Bases]:
     """The policies that each source of an architecture starts from, once they are trained. Training runs that are
@@ -82,7 +82,10 @@ def gather_bases(
     found, training = dict(prepared[0]), prepared[1]
     for name, train in training.items():
         folder = runs / f"{name}-{architecture}"
-        train(partial(progress or (lambda *_: None), folder.name))
+        if train is not None:
+            tell = partial(progress or (lambda *_: None), folder.name)
+            tell({})
+            train(tell)
         found[name] = _snapshots(folder, spec)
     for name, source in config.of(architecture).items():
         if isinstance(source, (Between, Renumbered)):
@@ -128,8 +131,8 @@ def _iteration(path: Path) -> int:
 
 def _training(
     source: Teacher, config: RecipeConfig, architecture: str, spec: PolicySpec, folder: Path, seed: int
-) -> Train:
-    """What leaves a finished run of exactly these settings in `folder`."""
+) -> Train | None:
+    """What leaves a finished run of exactly these settings in `folder`; None where one lies there."""
     task = f"{config.env}.{source.objective}" if source.objective else config.env
     env = envs.make(task)
     if spec.normaliser is not None:
@@ -142,18 +145,18 @@ def _training(
         own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}
         own |= configuration.flatten({"policy": policy})
         online = online_config(source.preset, **{**configuration.flatten(source.settings), **own})
-        finished, total = _finished(folder, configuration.to_dict(online)), online.env_steps or 0
+        finished = _finished(folder, configuration.to_dict(online))
 
         def train(tell: Tell) -> None:
             resume = (folder / "config.json").is_file()
-            train_online(online, folder, resume=resume, progress=lambda event: tell(event["env_steps"], total))
+            train_online(online, folder, resume=resume, progress=tell)
 
     elif isinstance(source, LibraryTeacher):
         library = _library(source, task, policy, seed)
         finished = _finished(folder, configuration.to_dict(library))
 
         def train(tell: Tell) -> None:
-            train_baseline(library, folder, progress=lambda event: tell(event["env_steps"], library.env_steps))
+            train_baseline(library, folder, progress=tell)
 
     else:
         assert isinstance(source, EvolutionTeacher)
@@ -165,7 +168,7 @@ def _training(
         def train(tell: Tell) -> None:
             evolve(source, env, spec, folder, own, tell)
 
-    return (lambda _: None) if finished else train
+    return None if finished else train
 
 
 def _finished(folder: Path, settings: Mapping[str, Any]) -> bool:

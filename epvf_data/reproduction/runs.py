@@ -15,7 +15,7 @@ from typing import Any
 from epvf_data import outputs, untrusted
 from epvf_data.config import flatten, to_dict
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, RunError
-from epvf_data.progress import Bar
+from epvf_data.progress import COMPILING, Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
 from epvf_data.trainers import rundir
@@ -120,9 +120,9 @@ def _run(variant: Variant, job: Job, folder: Path, title: str, quiet: bool) -> N
         return
     resume = variant.kind != "baseline" and (directory / "config.json").is_file()  # baselines begin again
     began = time.perf_counter()
-    with Bar(title, "env steps", quiet) as bar:
+    with Bar(title, "env steps", quiet, waiting=COMPILING) as bar:
         options = {"resume": True} if resume else {}
-        report = _trainer(variant)(job.config, directory, progress=follow(bar, resume), **options)
+        report = _trainer(variant)(job.config, directory, progress=bar.run, **options)
     returned = getattr(report, "return_perturbed", None)
     result = "" if returned is None else f"return {returned:.1f} "
     _say(f"{title}: {result}after {time.perf_counter() - began:,.0f} s", quiet)
@@ -136,29 +136,6 @@ def _trainer(variant: Variant) -> Train:
     from epvf_data.trainers.online.run import train_online
 
     return train_online
-
-
-def follow(bar: Bar, resumed: bool = False) -> Callable[[Mapping[str, Any]], None]:
-    """A `progress` callback that shows a run on the bar: how much of its budget is spent, return, steps a second.
-
-    Time counts from the first event, which comes after compiling, and so does the work of a resumed run: rate and time
-    left are those of this process.
-    """
-    base: dict[str, float] = {}
-
-    def show(event: Mapping[str, Any]) -> None:
-        unit, done, total, steps = "env steps", event["env_steps"], event["env_steps_total"], event["env_steps"]
-        if event.get("iterations"):
-            unit, done, total = "iterations", event["iteration"], event["iterations"]
-        count = steps - base["steps"] if base else None
-        if not base:
-            base.update(done=done if resumed else 0, steps=steps)
-            bar.began = time.perf_counter()
-        returned = event["return_perturbed"]
-        bar.unit = unit if returned is None else f"{unit} · return {returned:.1f}"
-        bar.update(done - base["done"], max(total, done) - base["done"], count, "env steps")
-
-    return show
 
 
 def _sentence(error: Exception) -> str:

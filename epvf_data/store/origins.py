@@ -43,7 +43,7 @@ def origin(record: CommitRecord, rows: int) -> dict[str, Any]:
     """What a derived commit says about one commit that gave it rows."""
     kept: Mapping[str, Any] = record.provenance
     if _levels(kept) > MAX_LEVELS or len(to_json(kept)) > MAX_BYTES:
-        kept = {**{key: kept[key] for key in ("verb", "command", "versions") if key in kept}, "shortened": True}
+        kept = {**{key: kept[key] for key in ("who", "verb", "command", "versions") if key in kept}, "shortened": True}
     return {"record": record.sha256, "commit": record.number, "rows": rows, "provenance": dict(kept)}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import CorruptDatasetError, DatasetError
+from epvf_data.errors import CorruptDatasetError, DatasetError, reason
 from epvf_data.store.checksum import crc32c
 from epvf_data.store.schema import BLOCK_ROWS
 
@@ -170,7 +170,7 @@ class Shard:
         try:
             mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         except (OSError, MemoryError) as error:
-            raise DatasetError(f"{name} cannot be mapped into memory ({error}).") from error
+            raise DatasetError(f"{name} cannot be mapped into memory ({reason(error)}).") from error
         self._bytes = np.frombuffer(mapped, np.uint8)
         self._index = self._read_index()
         self._verified = np.zeros(layout.chunks, bool)

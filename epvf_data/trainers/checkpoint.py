@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from epvf_data import orbax_files
-from epvf_data.errors import DatasetError, RunError, StorageError
+from epvf_data.errors import DatasetError, RunError, StorageError, reason
 from epvf_data.outputs import flush
 from epvf_data.untrusted import printable
 
@@ -56,7 +56,7 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
             _remove(directory / str(old))
     except (OSError, ValueError) as error:
         _remove_unfinished(directory)
-        raise StorageError(f"checkpoint {step} could not be written to {directory} ({error}).") from error
+        raise StorageError(f"checkpoint {step} could not be written to {directory} ({reason(error)}).") from error
 
 
 def _remove_unfinished(directory: Path) -> None:

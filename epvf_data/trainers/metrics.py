@@ -105,7 +105,7 @@ def noise_ceiling(labels: Vector, variances: Vector, random_start: bool | None) 
     if not total > 0:
         return None, "All returns are equal, so there is nothing to explain."
     ceiling = 1.0 - known.mean() / total
-    return float(np.clip(ceiling, 0.0, 1.0)), "From the spread between the episodes of each policy."
+    return float(np.clip(ceiling, 0.0, 1.0)), "The spread between the episodes of each policy tells so."
 
 
 POINTS: Mapping[str, Callable[[Vector, Vector], float]] = {

@@ -19,7 +19,7 @@ import jax
 
 from epvf_data import outputs, provenance, trees, untrusted
 from epvf_data.config import build, completed, flatten
-from epvf_data.errors import ConfigError, DatasetError, RunError, StorageError
+from epvf_data.errors import ConfigError, DatasetError, RunError, StorageError, reason
 from epvf_data.untrusted import printable, shown
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -32,7 +32,7 @@ def check_free(directory: Path) -> None:
     """Raises RunError unless a new run can go to this directory, that is, unless something is there already."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         is_run = (directory / CONFIG).is_file()
-        cure = "resume it with resume=True (--resume), or choose" if is_run else "choose"
+        cure = "resume it (--resume), or choose" if is_run else "choose"
         raise RunError(f"{directory} exists already; {cure} another directory for a new run.")
 
 
@@ -53,7 +53,7 @@ def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
             shutil.rmtree(staging, ignore_errors=True)  # made above, under a name that nobody knew
             raise
     except OSError as error:
-        raise StorageError(f"the run directory {directory} cannot be made ({error}).") from error
+        raise StorageError(f"the run directory {directory} cannot be made ({reason(error)}).") from error
 
 
 def _check_name(directory: Path) -> None:
@@ -94,7 +94,7 @@ def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
     there at their defaults.
     """
     if not os.path.lexists(directory / CONFIG):
-        raise RunError(f"{directory} holds no run; name the directory of one, or start it without resume.")
+        raise RunError(f"{directory} holds no run; name the directory of one, or start it without --resume.")
     check(directory)
     found = read(directory / CONFIG)
     if not isinstance(found.get("config"), dict):

@@ -175,7 +175,7 @@ def test_the_numbers_are_those_of_numpy(toy, rows):
     assert content_hash(open_dataset(toy)) == report.content_hash
     assert f"`{report.content_hash}`" in page
     assert "| 3 | 100 |" in page  # probing states and the rows that have actions in them
-    assert (report.rows, seen[0], seen[-1]) == (135, (1, 6), (6, 6))
+    assert (report.rows, seen[0], seen[-1]) == (135, (0, 3), (3, 3))
 
 
 def test_front_matter_is_what_the_hub_expects(toy):

@@ -64,6 +64,17 @@ def test_the_best_is_the_best(in_tmp, env, make_rows):
         assert export_policy("data.zarr", f"{row}.safetensors", row=row).mean_return == value
 
 
+@pytest.mark.parametrize("episodes", [1, 3])
+def test_a_mean_of_few_episodes_comes_with_its_standard_error(in_tmp, env, make_rows, episodes):
+    with Writer.open("data.zarr", env) as writer:
+        writer.commit(make_rows(9, 0, episodes=episodes), {})
+    report = export_policy("data.zarr", "p.safetensors")
+    returns = epvf_data.open("data.zarr").table().column("returns")[report.row].astype(np.float64)
+    assert report.episodes == episodes
+    error = None if episodes == 1 else pytest.approx(returns.std(ddof=1) / np.sqrt(episodes))
+    assert report.standard_error == error
+
+
 def test_refusals(in_tmp, env, make_rows):
     with Writer.open("data.zarr", env) as writer:
         writer.commit(make_rows(5, 0, probes=2), {})

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 import epvf_data.cli.reproducing  # noqa: F401  registers the verb
 from epvf_data.cli.app import app
 from epvf_data.errors import ConfigError, RunError
-from epvf_data.progress import Bar
 from epvf_data.reproduction import reproduce, runs
 
 SMALL = {"iterations": 100}
@@ -205,20 +204,3 @@ def test_the_command_line(trainer, undrawn, in_tmp):
     trainer.stop = {"envs-4": KeyboardInterrupt()}
     found = runner.invoke(app, [*arguments, "--out", "other", "--quiet"])
     assert str(found.exception).startswith("interrupted; give the same command")
-
-
-def test_progress_counts_from_where_a_run_goes_on(capsys, monkeypatch):
-    clock = iter(range(0, 10_000, 20))
-    monkeypatch.setattr("epvf_data.progress.time.perf_counter", lambda: float(next(clock)))
-    events = [
-        {"iteration": place, "iterations": 100, "env_steps": 1000 * place, "return_perturbed": 5.0}
-        for place in (50, 60, 70)
-    ]
-    with Bar("fig", "env steps") as bar:
-        show = runs.follow(bar, resumed=True)
-        for event in events:
-            show({**event, "env_steps_total": None})
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("fig: 20/50 iterations · return 5.0 · ")
-    rate, left = (float(part.split()[0].replace(",", "")) for part in last.split(" · ")[2:])
-    assert left == pytest.approx(20_000 / rate * 30 / 20, rel=0.05)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import epvf_data
+from epvf_data.cli import app
 from epvf_data.errors import ConfigError, EnvironmentMismatchError, RunError
 from epvf_data.trainers.evaluation import EvaluationConfig, compare, evaluate
 from epvf_data.trainers.evaluation.calibration import calibrate
@@ -75,6 +78,8 @@ def test_climbing_a_right_critic_helps_and_random_steps_do_not(known):
         assert climb["predicted"] == pytest.approx(climb["mean"], rel=0.05)
     assert found["stopped"]["steps"] == 16
     assert found["stopped"]["gain"] > 0
+    assert found["stopped"]["mean"] > found["start_mean"]
+    assert found["best_in_data"] > found["start_mean"] > 0
     assert found["climb"][-1]["best"] > found["best_in_data"]
 
 
@@ -86,8 +91,9 @@ def poles(tmp_path_factory):
         "cartpole", envs=200, horizon=60, **{"policy.hidden": [8], "probes": 8, "perturbed.bases": ["random"]}
     )
     epvf_data.collect(config, folder / "poles.zarr")
-    for name in ("mlp", "stored-probing"):
-        settings = OfflineConfig(critic=name, split="iid", epochs=3, seeds=2, widths=(16,), resamples=20)
+    for name in ("mlp", "stored-probing", "ridge"):
+        split = "both" if name == "mlp" else "iid"
+        settings = OfflineConfig(critic=name, split=split, epochs=3, seeds=2, widths=(16,), resamples=20)
         train_offline(folder / "poles.zarr", settings, folder / name)
     return folder
 
@@ -98,9 +104,10 @@ SMALL = EvaluationConfig(policies=2, pairs=4, starts=5, steps=(1, 2), episodes=2
 @pytest.mark.parametrize("name", ["mlp", pytest.param("stored-probing", marks=pytest.mark.soak)])
 def test_a_run_is_judged_from_end_to_end(poles, name):
     said = []
-    found = evaluate(poles / name, poles / "poles.zarr", SMALL, say=said.append)
+    small = dataclasses.replace(SMALL, split="iid")
+    found = evaluate(poles / name, poles / "poles.zarr", small, say=said.append)
     assert json.loads((poles / name / "evaluation.json").read_text()) == found
-    assert (poles / name / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert (poles / name / "evaluation-iid.png").read_bytes().startswith(b"\x89PNG")
     assert len(said) == 2
     assert found["splits"]["iid"]["available"]
     assert found["calibration"]["members"] == 2
@@ -109,7 +116,61 @@ def test_a_run_is_judged_from_end_to_end(poles, name):
     assert found["improvement"]["best_in_data"] <= 60
     (elsewhere,) = found["elsewhere"]["architectures"].values()
     assert elsewhere["rows"] == 200
-    assert evaluate(poles / name, None, SMALL)["gradient"] == found["gradient"]  # nothing is left to chance
+    assert evaluate(poles / name, None, small)["gradient"] == found["gradient"]  # nothing is left to chance
+
+
+def test_an_evaluation_keeps_what_earlier_ones_measured(poles):
+    run = poles / "mlp"
+    iid = evaluate(run, poles / "poles.zarr", dataclasses.replace(SMALL, split="iid"))
+    honest = evaluate(run, None, SMALL)
+    assert (honest["split"], honest["kept"]) == ("lineage", [])  # the split that speaks for the run
+    later = evaluate(run, rollouts=False)
+    assert later["kept"] == ["gradient", "improvement"]
+    assert (later["gradient"], later["improvement"]) == (honest["gradient"], honest["improvement"])
+    assert later["elsewhere"] is None
+    assert json.loads((run / "evaluation.json").read_text()) == later
+    kept = later["by_split"]["iid"]
+    assert (kept["gradient"], kept["improvement"]) == (iid["gradient"], iid["improvement"])
+    assert kept["elsewhere"] == {iid["elsewhere"]["dataset"]: iid["elsewhere"]["architectures"]}
+    assert {"evaluation-iid.png", "evaluation-lineage.png"} <= {path.name for path in run.iterdir()}
+    shown = {
+        name: next(line for line in lines if line["run"] == str(run))
+        for name, lines in compare([run])["splits"].items()
+    }
+    assert shown["iid"]["gradient_cosine"] == iid["gradient"]["cosine"]
+    assert shown["lineage"]["gradient_cosine"] == honest["gradient"]["cosine"] != shown["iid"]["gradient_cosine"]
+    start, stopped = honest["improvement"]["start_mean"], honest["improvement"]["stopped"]
+    assert shown["lineage"]["improvement"] == stopped["gain"]
+    assert shown["lineage"]["improvement_over_start"] == stopped["mean"] - start
+    only = json.loads((run / "evaluation.json").read_text())
+    del only["by_split"]["lineage"]
+    only["by_split"]["iid"]["epochs"] = [2, 1, 1]  # of a run that was trained on since
+    (run / "evaluation.json").write_text(json.dumps(only))
+    lines = compare([run])["splits"]["lineage"]
+    assert all(
+        line["gradient_cosine"] is line["improvement"] is line["improvement_over_start"] is None for line in lines
+    )
+    again = evaluate(run, rollouts=False)
+    assert set(again["by_split"]) == {"lineage"}
+    assert (again["kept"], again["gradient"]) == ([], None)
+
+
+def test_the_screen_shows_start_ascent_and_random_side_by_side(poles):
+    (poles / "mlp" / "evaluation.json").unlink(missing_ok=True)
+    arguments = ["evaluate", str(poles / "mlp"), "--set", "policies=0", "--set", "starts=5", "--set", "steps=[2]"]
+    shown = CliRunner().invoke(app, [*arguments, "--set", "episodes=2"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads((poles / "mlp" / "evaluation.json").read_text())["improvement"]
+    stopped, start = found["stopped"], found["start_mean"]
+    head, means = (line for line in shown.stdout.splitlines() if "after ascent" in line or "mean return  " in line)
+    assert head.split() == ["start", "after", "ascent", "after", "random", "steps"]
+    assert means.split()[2:] == [f"{one:.2f}" for one in (start, stopped["mean"], found["random"][-1]["mean"])]
+    assert f"{stopped['mean'] - start:+.2f} over the start, {stopped['gain']:+.2f} over random steps" in shown.stdout
+    shown = CliRunner().invoke(app, ["compare", str(poles / "mlp"), str(poles / "ridge")])
+    rows = [line.split() for line in shown.stdout.splitlines() if line.lstrip().startswith(("mlp ", "ridge "))]
+    assert {tuple(row[-2:]) for row in rows if row[0] == "ridge"} == {("–", "–")}
+    assert [row[-1] for row in rows if row[0] == "mlp"] == ["–", f"{stopped['gain']:.2f}"]
+    assert "random steps of the same length" in shown.stdout
 
 
 def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
@@ -118,6 +179,8 @@ def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
     assert {line["critic"] for line in found["splits"]["iid"]} == {
         *("mlp", "stored-probing", "ridge on parameters (control)", "ridge on stored actions (control)")
     }
+    again = compare([poles / "mlp", poles / "ridge"])["splits"]["iid"]
+    assert [line["critic"] for line in again if "ridge" in line["critic"]] == ["ridge"]  # which needs no control beside
     scores = [line["spearman"] for line in found["splits"]["iid"]]
     assert scores == sorted(scores, reverse=True)
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")

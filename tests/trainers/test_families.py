@@ -111,7 +111,13 @@ def test_one_critic_reads_several_architectures(mixed, tmp_path, name, device_by
     assert unseen["critic"]["spearman"] > 0.7
     assert evaluate_run(tmp_path / "run") == report
     if name == "probing":  # nothing can be said from parameters of another architecture
-        assert unseen["controls"]["ridge"]["spearman"] == 0.0
+        assert unseen["controls"]["ridge"] is None
+        assert "no ridge on their parameters can be fitted" in unseen["verdict"]
+    else:  # one ridge on the actions of all architectures is the truth
+        assert unseen["controls"]["ridge"]["spearman"] > 0.99
+        assert unseen["ridge_rows"] == unseen["rows_train"]
+        assert "the ridge reaches" in unseen["verdict"]
+    assert report.splits["iid"]["controls"]["ridge"]["spearman"] > 0.2
 
 
 def test_who_reads_parameters_needs_one_architecture(mixed, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 
 import jax
 import numpy as np
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 import epvf_data
 from epvf_data.critics import Scale
 from epvf_data.errors import ConfigError, DatasetError, RunError
-from epvf_data.trainers import checkpoint
+from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.offline.run import evaluate_run, train_offline
-from epvf_data.trainers.offline.settings import OfflineConfig
+from epvf_data.trainers.offline.settings import QUICK, OfflineConfig
 
 FILES = {"config.json", "versions.json", "metrics.jsonl", "checkpoints", "report.json", "predicted_vs_true.png"}
 
@@ -32,8 +34,16 @@ def fitted(run, split, what) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
     """A finished run on both splits, its report, and the progress that it gave."""
-    run, seen = tmp_path_factory.mktemp("runs") / "run", []
-    report = train_offline(dataset, quick(), run, progress=seen.append)
+    run, seen, told = tmp_path_factory.mktemp("runs") / "run", [], {}
+
+    def tell(name, result):
+        told[name] = (result, len(seen), (run / "report.json").exists())
+
+    began = time.perf_counter()
+    report = train_offline(dataset, quick(), run, progress=seen.append, told=tell)
+    assert report.seconds == pytest.approx(time.perf_counter() - began, abs=0.5)  # the whole run
+    assert [(one[0], one[2]) for one in told.values()] == [(split, False) for split in report.splits.values()]
+    assert told["iid"][1] < told["lineage"][1] == len(seen)  # told before the next split is fitted
     return run, report, seen
 
 
@@ -42,11 +52,13 @@ def test_the_report_and_the_run_directory_keep_the_contract(finished, dataset):
     assert {path.name for path in run.iterdir()} == FILES
     assert json.loads((run / "report.json").read_text()) == report.to_dict()
     iid, lineage = report.splits["iid"], report.splits["lineage"]
-    assert (report.rows_train, report.rows_test, report.critic) == (540, 60, "mlp")
+    assert (report.critic, report.split) == ("mlp", "lineage")
+    assert (report.rows_train, report.rows_test) == (lineage["rows_train"], lineage["rows_test"]) != (540, 60)
+    assert (iid["rows_train"], iid["rows_test"]) == (540, 60)
     assert (report.spearman, report.kendall, report.r2) == tuple(
-        iid["critic"][k] for k in ("spearman", "kendall", "r2")
+        lineage["critic"][k] for k in ("spearman", "kendall", "r2")
     )
-    assert report.seconds == iid["seconds"] > 0
+    assert report.seconds > report.seconds_fitting == iid["seconds"] + lineage["seconds"] > 0
     assert iid["families_train"] == iid["families_test"] == 12  # siblings on both sides
     assert lineage["families_train"] + lineage["families_test"] == 12  # none on both
     for split in (iid, lineage):
@@ -69,9 +81,12 @@ def test_the_report_and_the_run_directory_keep_the_contract(finished, dataset):
 
 def test_evaluating_again_gives_the_same_report(finished, tmp_path):
     run, report, _ = finished
-    (run / "report.json").unlink()
     assert evaluate_run(run) == report
-    assert json.loads((run / "report.json").read_text()) == report.to_dict()
+    (run / "report.json").unlink()  # and with it, how long all but the fits took
+    again = evaluate_run(run)
+    assert again == dataclasses.replace(report, seconds=report.seconds_fitting)
+    assert json.loads((run / "report.json").read_text()) == again.to_dict()
+    rundir.write_json(run / "report.json", report.to_dict())
     with pytest.raises(RunError, match="holds no run"):
         evaluate_run(tmp_path)
 
@@ -79,7 +94,9 @@ def test_evaluating_again_gives_the_same_report(finished, tmp_path):
 def test_resuming_a_finished_run_trains_no_more(finished, dataset):
     run, report, _ = finished
     seen = []
-    assert train_offline(dataset, quick(), run, resume=True, progress=seen.append) == report
+    again = train_offline(dataset, quick(), run, resume=True, progress=seen.append)
+    assert again == dataclasses.replace(report, seconds=again.seconds)
+    assert again.seconds > report.seconds
     assert seen == []
 
 
@@ -150,10 +167,20 @@ def test_streaming_learns_the_same_thing_in_parts(toy, tmp_path):
 def test_the_ridge_as_critic_needs_no_steps(dataset, tmp_path):
     report = train_offline(dataset, quick(critic="ridge", split="iid"), tmp_path / "run")
     iid = report.splits["iid"]
-    assert iid["critic"] == iid["controls"]["ridge"]
+    assert iid["controls"]["ridge"] is None  # no control of itself
+    assert iid["critic_against_ridge"] is None
+    assert "the critic ranks better than chance" in report.verdict
+    assert "it is the ridge itself" in report.verdict
     assert iid["epochs"] == 0
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert evaluate_run(tmp_path / "run") == report
+
+
+def test_a_quick_look_costs_a_tenth():
+    for steps in (3, 15, 200):  # of an epoch
+        whole, look = OfflineConfig(), OfflineConfig(**QUICK)
+        assert look.seeds * look.plan(steps)[0] <= whole.seeds * whole.plan(steps)[0] / 5
+    assert OfflineConfig(**QUICK).plan(3)[0] * 3 >= 100
 
 
 def test_one_family_leaves_the_lineage_split_out_or_refuses(toy, tmp_path):
@@ -190,7 +217,7 @@ def test_rows_that_cannot_be_learned_from_are_refused(toy, tmp_path, harm, messa
 
 def test_directories_and_other_settings_or_rows_are_refused(finished, toy, dataset, tmp_path):
     run, _, _ = finished
-    with pytest.raises(RunError, match="resume it with resume=True"):
+    with pytest.raises(RunError, match="exists already; resume it .--resume., or choose another"):
         train_offline(dataset, quick(), run)
     with pytest.raises(RunError, match="seeds 2 \\(now 5\\)"):
         train_offline(dataset, quick(seeds=5), run, resume=True)

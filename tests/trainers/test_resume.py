@@ -57,7 +57,9 @@ def kill_when(line, dataset, run, how, device_bytes):
 
 def without_clock(value):
     if isinstance(value, dict):
-        return {key: without_clock(item) for key, item in value.items() if key not in ("seconds", "run")}
+        return {
+            key: without_clock(item) for key, item in value.items() if key not in ("seconds", "seconds_fitting", "run")
+        }
     return value
 
 

@@ -15,7 +15,7 @@ from epvf_data import outputs
 from epvf_data.critics import CRITICS
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
-from epvf_data.trainers.evaluation.evaluate import RESULT
+from epvf_data.trainers.evaluation.evaluate import MEASURED, RESULT
 from epvf_data.trainers.offline.plot import COLOURS, save
 from epvf_data.trainers.offline.run import stored_run
 from epvf_data.trainers.offline.splits import SPLITS
@@ -31,18 +31,15 @@ _NUMBERS = {
     "top_tenth": {"spearman": float, "mean_absolute_error": float},
     "regret": {"10": float},
 }
-_SPLIT = {"critic": _NUMBERS, "controls": {"ridge": _NUMBERS}, "seconds": float}  # of a report, where available
-_EVALUATION = {
-    "gradient": ({"cosine": float}, None),
-    "improvement": ({"stopped": {"gain": float}}, None),
-}
-_DRAWN = ("seed", "test_fraction", "architecture")  # settings that choose the test rows
+_SPLIT = {"critic": _NUMBERS, "controls": {"ridge": (_NUMBERS, None)}, "seconds": float}  # of a report, if available
+_DRAWN = ("seed", "test_fraction", "architecture", "held_out")  # settings that choose the test rows
 
 
 def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, force: bool = False) -> dict[str, Any]:
     """What the reports of the runs say of each split, best Spearman first; `image` gets a picture.
 
-    The ridges on what the critics read stand among them; Spearman comes as the interquartile mean over seeds too.
+    The ridges on what the critics read stand among them, unless a run is one; Spearman comes as the interquartile mean
+    over seeds too. `gradient_cosine` and the gains of gradient ascent are None where that split was not evaluated.
     `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report,
     DatasetError where there is a file `image` already, unless `force` replaces it.
     """
@@ -54,14 +51,17 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
     for one in reports:
         for name, split in one["report"]["splits"].items():
             if split["available"]:
-                splits.setdefault(name, []).append(_line(one, split))
+                splits.setdefault(name, []).append(_line(one, name, split))
     if not splits:
         raise RunError("no split of these runs is available; their reports say why.")
     for name, lines in splits.items():
         controls: dict[str, dict[str, Any]] = {}
         for one in reports:
-            if (split := one["report"]["splits"].get(name, {})).get("available"):
+            split = one["report"]["splits"].get(name, {})
+            if split.get("available") and split["controls"]["ridge"] is not None:
                 controls.setdefault(_READS[CRITICS[one["config"]["critic"]].reads], split)
+        if len(judged) == 1 and any(line["critic"] == "ridge" for line in lines):
+            controls.pop(_READS["params"], None)  # one of the runs is that ridge
         lines += [_control(f"ridge on {what} (control)", split) for what, split in controls.items()]
         lines.sort(key=lambda line: -line["spearman"])
     found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}
@@ -85,29 +85,32 @@ def _read(run: Path) -> dict[str, Any]:
         and (not split["available"] or rundir.fits(split, _SPLIT))
         for name, split in splits.items()
     )
-    if not right or not (evaluation == {} or rundir.fits(evaluation, _EVALUATION)):
+    evaluated = evaluation.get("by_split", {})  # which files of early versions lack
+    if not right or not rundir.fits(evaluated, {str: MEASURED}):
         name = RESULT if right else path.name
         raise RunError(f"{run / name} is not what an evaluation of an offline run leaves; evaluate the run again.")
     config, content = settings["config"], settings["dataset"]["content"]
-    return {"run": str(run), "report": report, "config": config, "content": content, "evaluation": evaluation}
+    return {"run": str(run), "report": report, "config": config, "content": content, "evaluated": evaluated}
 
 
-def _line(one: dict[str, Any], split: dict[str, Any]) -> dict[str, Any]:
+def _line(one: dict[str, Any], name: str, split: dict[str, Any]) -> dict[str, Any]:
     critic, config = split["critic"], one["config"]
-    gradient, climb = (one["evaluation"].get(name) or {} for name in ("gradient", "improvement"))
+    measured = one["evaluated"].get(name, {})
+    gradient, ascent = measured.get("gradient"), measured.get("improvement")
     return {
         "run": one["run"],
         "critic": config["critic"] + ("" if config["loss"] == "mse" else f", {config['loss']}"),
         "ensemble": config["ensemble"],
         **_numbers(critic),
         "seconds": split["seconds"],
-        "gradient_cosine": gradient.get("cosine"),
-        "improvement": climb.get("stopped", {}).get("gain"),
+        "gradient_cosine": gradient and gradient["cosine"],
+        "improvement": ascent and ascent["stopped"]["gain"],
+        "improvement_over_start": ascent and ascent["stopped"]["mean"] - ascent["start_mean"],
     }
 
 
 def _control(label: str, split: dict[str, Any]) -> dict[str, Any]:
-    rest = {"seconds": None, "gradient_cosine": None, "improvement": None}
+    rest = dict.fromkeys(("seconds", "gradient_cosine", "improvement", "improvement_over_start"))
     return {"run": None, "critic": label, "ensemble": 1, **_numbers(split["controls"]["ridge"]), **rest}
 
 

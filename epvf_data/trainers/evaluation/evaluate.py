@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,26 @@ from epvf_data.trainers.evaluation.settings import EvaluationConfig
 from epvf_data.trainers.evaluation.world import World, open_world
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
-from epvf_data.trainers.offline.publish import publish
-from epvf_data.trainers.offline.run import LoadedRun, load_run
+from epvf_data.trainers.offline.run import LoadedRun, load_run, report_of
 from epvf_data.trainers.offline.source import open_source
+from epvf_data.trainers.offline.splits import headline
 
-RESULT, PICTURE = "evaluation.json", "evaluation.png"
+RESULT, PICTURE = "evaluation.json", "evaluation-{}.png"
+ROLLED_OUT = ("gradient", "improvement")  # what takes rollouts, and is kept where a later call measures it not
+_STEP = {"steps": int, "mean": float, "best": float}
+MEASURED = {  # of a split, as it is read again: the file may be a stranger's
+    "gradient": (
+        {"cosine": float, "interval": [float, float], "per_policy": [float], "pairs": int, "chance": float}
+        | {"ceiling": (float, None)},
+        None,
+    ),
+    "improvement": (
+        {"starts": int, "step_length": float, "start_mean": float, "best_in_data": float, "random": [_STEP]}
+        | {"climb": [{**_STEP, "predicted": float}], "stopped": {**_STEP, "predicted": float, "gain": float}},
+        None,
+    ),
+    "elsewhere": {str: {}},
+}
 Say = Callable[[str], None]
 
 
@@ -37,12 +53,15 @@ def evaluate(
     rollouts: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Judges the critics of a run; evaluation.json and evaluation.png appear in its directory.
+    """Judges the critics of a run; evaluation.json and evaluation-SPLIT.png appear in its directory.
 
     Prediction on held-out rows of every split; for one split calibration, the direction of ∇V against evolution
-    strategies, and climbing V from the best training rows with real rollouts (both left out without `rollouts`). With
-    `dataset`, all of its rows are predicted as well: rows that the run never saw, if it is another one than the run's.
+    strategies, and gradient ascent on V from the best training rows with real rollouts (both left out without
+    `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw if it is another one.
     `where` is the run's own data set, if it has moved. `say` gets a line for each part that takes a while.
+
+    `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
+    same; `kept` names what is told here and was measured earlier.
 
     Raises RunError where there is nothing to judge, EnvironmentMismatchError for a task that is not here.
     """
@@ -56,34 +75,67 @@ def evaluate(
             "judge the critic's predictions alone with --no-rollouts."
         )
     world = _world(loaded, config) if rollouts else None
-    report = publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
     name, fitted = _chosen(loaded, config.split)
+    report, earlier = report_of(loaded), _earlier(loaded)
     test = fitted.ground.test
     members = fitted.members(test).reshape(-1, len(test))
-    found: dict[str, Any] = {
+    before = earlier.get(name, {})
+    measured = {} if world is None else _roll_out(fitted, world, config, say)
+    elsewhere = None if dataset is None else _elsewhere(dataset, fitted)
+    others = {} if elsewhere is None else {elsewhere["dataset"]: elsewhere["architectures"]}
+    found = {
+        "epochs": _epochs(fitted),
+        "calibration": calibrate(members, loaded.source.labels[test]),
+        **{part: measured.get(part, before.get(part)) for part in ROLLED_OUT},
+        "elsewhere": {**before.get("elsewhere", {}), **others},
+    }
+    result: dict[str, Any] = {
         "run": str(loaded.directory),
         "critic": loaded.config.critic,
         "loss": loaded.config.loss,
         "ensemble": loaded.config.ensemble,
         "split": name,
         "splits": report.splits,
-        "calibration": calibrate(members, loaded.source.labels[test]),
-        "gradient": None,
-        "improvement": None,
-        "elsewhere": None if dataset is None else _elsewhere(dataset, fitted),
+        **{part: found[part] for part in ("calibration", *ROLLED_OUT)},
+        "elsewhere": elsewhere,
+        "kept": [part for part in ROLLED_OUT if part not in measured and found[part] is not None],
+        "by_split": {**earlier, name: found},
     }
-    if world is not None:
-        place = int(np.argmax([len(rows) for rows in loaded.source.local(fitted.ground.split.train)]))
-        if config.policies:
-            say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")
-            found["gradient"] = compare_gradients(fitted, place, world, config)
-        if config.starts:
-            say(f"climbing V from the best {config.starts} policies")
-            found["improvement"] = improve(fitted, place, world, config)
-    rundir.write_json(loaded.directory / RESULT, found)
-    true, spread = loaded.source.labels[test], members.std(0)
-    rundir.publish(loaded.directory / PICTURE, lambda path: picture.draw(found, true, members.mean(0), spread, path))
+    rundir.write_json(loaded.directory / RESULT, result)
+    true, spread, path = loaded.source.labels[test], members.std(0), loaded.directory / PICTURE.format(name)
+    rundir.publish(path, lambda draft: picture.draw(result, true, members.mean(0), spread, draft))
+    return result
+
+
+def _roll_out(fitted: FittedSplit, world: World, config: EvaluationConfig, say: Say) -> dict[str, Any]:
+    """The parts of `ROLLED_OUT` that are asked for, on the architecture with most training rows."""
+    place, found = int(np.argmax([len(rows) for rows in fitted.source.local(fitted.ground.split.train)])), {}
+    if config.policies:
+        say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")
+        found["gradient"] = compare_gradients(fitted, place, world, config)
+    if config.starts:
+        say(f"gradient ascent on V from the best {config.starts} policies")
+        found["improvement"] = improve(fitted, place, world, config)
     return found
+
+
+def _epochs(fitted: FittedSplit) -> list[int]:
+    """What tells a split's critics from those of the same run at another time: epochs so far, and each one's best."""
+    return [fitted.epochs, *fitted.best_epochs]
+
+
+def _earlier(loaded: LoadedRun) -> dict[str, Any]:
+    """What earlier calls have measured of critics that are still the run's."""
+    path = loaded.directory / RESULT
+    if not os.path.lexists(path):
+        return {}
+    try:
+        stored = rundir.read(path).get("by_split", {})
+    except RunError:  # it is written anew
+        return {}
+    found: dict[str, Any] = stored if rundir.fits(stored, {str: MEASURED}) else {}
+    now = {name: _epochs(one) for name, one in loaded.fitted.items() if isinstance(one, FittedSplit)}
+    return {name: one for name, one in found.items() if now.get(name) == one.get("epochs")}
 
 
 def _world(loaded: LoadedRun, config: EvaluationConfig) -> World:
@@ -91,11 +143,11 @@ def _world(loaded: LoadedRun, config: EvaluationConfig) -> World:
 
 
 def _chosen(loaded: LoadedRun, wanted: str | None) -> tuple[str, FittedSplit]:
-    """The split to judge: the one named, else the first that is there."""
+    """The split to judge: the one named, else the one that speaks for the run."""
     there = {name: found for name, found in loaded.fitted.items() if isinstance(found, FittedSplit)}
     if wanted is not None and wanted not in there:
         raise RunError(f"{loaded.directory} has no critic of the split {wanted!r}; choose one of {', '.join(there)}.")
-    name = wanted or next(iter(there))
+    name = wanted or headline(list(there))
     return name, there[name]
 
 

@@ -1,4 +1,4 @@
-"""Does climbing V give better policies? From the best training rows, rolled out for real along the way."""
+"""Does gradient ascent on V give better policies? From the best training rows, rolled out for real along the way."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from epvf_data.trainers.offline.fitted import FittedSplit
 def improve(fitted: FittedSplit, place: int, world: World, config: EvaluationConfig) -> dict[str, Any]:
     """Policies after some steps of fixed length up each seed's V, against random steps of that length.
 
-    `best_in_data` and `start_median` are those of the starting policies, rolled out again. The step to stop at is
-    chosen without rollouts: where the other seeds together are surest that the climb helped (mean less deviation of
-    their V); one seed alone has to take its last step. `gain` is against random steps, for the best rows owe some of
-    their return to luck, which any step loses.
+    `best_in_data`, `start_mean` and `start_median` are those of the starting policies, rolled out again. The step to
+    stop at is chosen without rollouts: where the other seeds together are surest that the steps helped (mean less
+    deviation of their V); one seed alone has to take its last step. `gain` is against random steps, for the best rows
+    owe some of their return to luck, which any step loses; the gain over the start is `mean` less `start_mean`.
     """
     theta, _ = pick(fitted, place, config.starts, config.starts)
     spec, spread = fitted.source.tables[place].spec, spread_of(fitted, place)
@@ -48,6 +48,7 @@ def improve(fitted: FittedSplit, place: int, world: World, config: EvaluationCon
         "starts": len(theta),
         "step_length": float(length),
         "best_in_data": float(start.max()),
+        "start_mean": float(start.mean()),
         "start_median": float(np.median(start)),
         "climb": climb,
         "random": control,

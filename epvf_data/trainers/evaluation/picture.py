@@ -1,4 +1,4 @@
-"""The picture of an evaluation: errors against disagreement, gradients against ES, returns along the climb."""
+"""The picture of an evaluation: errors against disagreement, gradients against ES, returns along gradient ascent."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _gradient(axes: Axes, found: Mapping[str, Any]) -> None:
 def _improvement(axes: Axes, found: Mapping[str, Any]) -> None:
     steps = [one["steps"] for one in found["climb"]]
     for name, key, colour, line in (
-        ("climbing V: best", "best", COLOURS[0], "-"),
+        ("gradient ascent on V: best", "best", COLOURS[0], "-"),
         ("mean", "mean", COLOURS[0], "--"),
     ):
         axes.plot(
@@ -78,17 +78,19 @@ def _improvement(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.plot(
         steps, [one["predicted"] for one in found["climb"]], color=COLOURS[1], marker="s", ms=3, label="predicted mean"
     )
+    control = [one["steps"] for one in found["random"]]
     axes.plot(
-        steps, [one["mean"] for one in found["random"]], color="grey", marker="o", ms=3, label="random steps: mean"
+        control, [one["mean"] for one in found["random"]], color="grey", marker="o", ms=3, label="random steps: mean"
     )
-    axes.axhline(found["best_in_data"], color="black", linewidth=1, linestyle=":", label="best in the data, again")
+    axes.axhline(found["best_in_data"], color="black", linewidth=1, linestyle=":", label="best starting policy")
+    axes.axhline(found["start_mean"], color="black", linewidth=1, linestyle="-.", label="starting policies: mean")
     axes.set_xscale("log")
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.minorticks_off()
     axes.set_xlabel(f"steps of {found['step_length']:.2g} deviations")
     axes.set_ylabel("return")
-    low = min(0.0, *(one["mean"] for one in found["climb"]))
-    high = max(found["best_in_data"], *(one["best"] for one in found["climb"]))
+    low = min([0.0, *(one["mean"] for one in found["climb"])])
+    high = max([found["best_in_data"], *(one["best"] for one in found["climb"])])
     axes.set_ylim(low - 0.05 * (high - low), high + 0.6 * (high - low))  # wild predictions leave the picture
     axes.set_title(f"from the best {found['starts']} training policies", fontsize=10)
     axes.legend(fontsize=8, frameon=False)

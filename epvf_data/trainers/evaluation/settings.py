@@ -15,12 +15,12 @@ class EvaluationConfig:
     Directions and distances are in units of each parameter's spread over the training rows.
     """
 
-    split: str | None = None  # whose critics are judged; None: the first split of the run
+    split: str | None = None  # whose critics are judged; None: lineage where the run has it, else its first
     policies: int = 8  # of the training rows, half of them the best, at which gradients are compared
     pairs: int = 128  # antithetic pairs of rollouts for the ES gradient at each
     sigma: float = 0.1  # of its noise
-    starts: int = 128  # the best training rows, from which V is climbed; 0: no climb
-    steps: tuple[int, ...] = (1, 2, 5, 10, 20, 50)  # after so many steps of the climb policies are rolled out
+    starts: int = 128  # the best training rows, from which gradient ascent on V starts; 0: none
+    steps: tuple[int, ...] = (1, 2, 5, 10, 20, 50)  # after so many steps of it policies are rolled out
     step: float = 0.01  # length of a step, times √P
     episodes: int | None = None  # a policy; None: 1 where nothing is random, else 8
     seed: int = 0

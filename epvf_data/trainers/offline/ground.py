@@ -51,16 +51,21 @@ class Ground(NamedTuple):
 
 
 def lay_ground(source: Source, split: Split) -> Ground:
-    """Scales and ridges from the training rows alone. An architecture without training rows gets the mean return."""
+    """Scales and ridges from the training rows alone. An architecture without training rows gets the mean return.
+
+    Stored probing actions mean the same for every architecture: one ridge on them is fitted to all.
+    """
     started = time.perf_counter()
     train = split.train
     scales = measure_scales(source, train)
     targets = (source.labels - float(scales[0].return_mean)) / float(scales[0].return_std)
-    validation = np.isin(np.arange(len(source.labels)), split.validation)
-    planes = {
-        str(place): _ridge(source, place, rows, scales[place], targets, validation)
-        for place, rows in enumerate(source.local(train))
-    }
+    places, every = source.places(train), range(len(scales))
+    groups = [tuple(every)] if source.column == "probe_actions" else [(place,) for place in every]
+    planes = {}
+    for group in groups:
+        rows = train[np.isin(places, group)]
+        plane = _ridge(source, rows, source.sizes[group[0]], scales, targets[rows], np.isin(rows, split.validation))
+        planes.update(dict.fromkeys(map(str, group), plane))
     return Ground(
         *split,
         scale={str(place): scale._asdict() for place, scale in enumerate(scales)},
@@ -93,21 +98,25 @@ def restore_ground(folder: Path, source: Source) -> Ground:
 
 
 def _ridge(
-    source: Source, place: int, rows: Rows, scale: Scale, targets: np.ndarray, validation: np.ndarray
+    source: Source, rows: Rows, size: int, scales: tuple[Scale, ...], targets: np.ndarray, held_out: np.ndarray
 ) -> dict[str, Any]:
-    """One architecture's plane; it needs rows of its own to choose the penalty by."""
-    numbers = rows + source.starts[place]
-    held_out = validation[numbers]
+    """The ridge on these rows, ascending; without rows to choose the penalty by, `held_out`, it is their mean."""
     if not 0 < held_out.sum() < len(rows):
-        size = source.sizes[place]
-        bias = targets[numbers].mean() if len(rows) else 0.0
+        bias = targets.mean() if len(rows) else 0.0
         plain = {"weights": np.zeros(size, np.float32), "bias": np.array(bias, np.float32)}
         return {**plain, "penalty": np.array(0.0), "rows": np.array(0)}
 
     def read(start: int, stop: int) -> np.ndarray:
-        return (source.read(place, rows[start:stop]) - scale.theta_mean) / scale.theta_std
+        mine = enumerate(zip(source.local(rows[start:stop]), scales, strict=True))
+        return np.concatenate(
+            [
+                (source.read(place, local) - scale.theta_mean) / scale.theta_std
+                for place, (local, scale) in mine
+                if len(local)
+            ]
+        )
 
-    plane = fit_ridge(read, targets[numbers], held_out, source.sizes[place])
+    plane = fit_ridge(read, targets, held_out, size)
     return {
         "weights": plane.weights,
         "bias": np.array(plane.bias, np.float32),

@@ -38,7 +38,7 @@ class Panel(NamedTuple):
     r2: float
     families: int  # of the test rows
     seeds: int
-    ridge_spearman: float
+    ridge_spearman: float | None  # None where no ridge is a control
 
 
 def draw(panels: list[Panel], critic: str, heading: str, path: Path) -> None:
@@ -53,9 +53,10 @@ def draw(panels: list[Panel], critic: str, heading: str, path: Path) -> None:
         axes.set_xlabel("true return")
         axes.set_ylabel(f"return predicted by the {critic}" + (" (median seed)" if panel.seeds > 1 else ""))
         mean_of = f" (mean of {panel.seeds} seeds)" if panel.seeds > 1 else ""
+        ridge = "" if panel.ridge_spearman is None else f"\nridge: Spearman {panel.ridge_spearman:.2f}"
         axes.set_title(
             f"{len(panel.true):,} {TITLES[panel.split].format(panel.families)}\n"
-            f"Spearman {panel.spearman:.2f}, R² {panel.r2:.2f}{mean_of}\nridge: Spearman {panel.ridge_spearman:.2f}",
+            f"Spearman {panel.spearman:.2f}, R² {panel.r2:.2f}{mean_of}{ridge}",
             fontsize=10,
         )
     save(figure, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,21 +21,25 @@ from epvf_data.trainers.offline.report import OfflineReport, judge, make_report
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import Source
 
-PICTURE = "predicted_vs_true.png"
+REPORT, PICTURE = "report.json", "predicted_vs_true.png"
+
+
+class Judged(NamedTuple):
+    """What the report says of a split, and its panel of the picture where there is one."""
+
+    result: dict[str, Any]
+    panel: plot.Panel | None
 
 
 def publish(
-    directory: Path, opened: Dataset, source: Source, config: OfflineConfig, fitted: dict[str, FittedSplit | str]
+    directory: Path,
+    opened: Dataset,
+    source: Source,
+    config: OfflineConfig,
+    judged: Mapping[str, Judged],
+    besides: Callable[[], float],
 ) -> OfflineReport:
-    """Judges every split, writes report.json and the picture."""
-    splits: dict[str, Any] = {}
-    panels = []
-    for name, found in fitted.items():
-        if isinstance(found, str):
-            splits[name] = {"available": False, "reason": found}
-            continue
-        splits[name], panel = _judge(name, opened, source, config, found)
-        panels.append(panel)
+    """Draws the picture and writes report.json; `besides()` are the seconds spent on other than fits up to then."""
     policies = ", ".join(map(str, source.specs))
     dataset = {
         "env": opened.env.name,
@@ -46,11 +51,24 @@ def publish(
         "return_mean": float(source.labels.mean()),
         "return_std": float(source.labels.std()),
     }
-    report = make_report(str(directory), config.critic, dataset, splits)
-    rundir.write_json(directory / "report.json", report.to_dict())
+    panels = [one.panel for one in judged.values() if one.panel is not None]
     heading = f"{opened.env.name}, policies {policies}: {config.critic}, {CRITICS[config.critic].about}"
     rundir.publish(directory / PICTURE, lambda path: plot.draw(panels, config.critic, heading, path))
+    splits = {name: one.result for name, one in judged.items()}
+    report = make_report(str(directory), config.critic, dataset, splits, besides())
+    rundir.write_json(directory / REPORT, report.to_dict())
     return report
+
+
+def seconds_besides_fits(directory: Path) -> float:
+    """What an earlier report of the run says that it spent on other than fits; 0 where none says so."""
+    try:
+        found = rundir.read(directory / REPORT)
+    except RunError:
+        return 0.0
+    if not rundir.fits(found, {"seconds": float, "seconds_fitting": float}):
+        return 0.0
+    return max(0.0, found["seconds"] - found["seconds_fitting"])
 
 
 def random_start(identity: EnvIdentity) -> bool | None:
@@ -74,15 +92,16 @@ def chance(opened: Dataset, source: Source) -> tuple[bool | None, Float[np.ndarr
     return True, np.where(noisy, source.variances, 0.0 if known else np.nan)
 
 
-def _judge(
-    name: str, opened: Dataset, source: Source, config: OfflineConfig, found: FittedSplit
-) -> tuple[dict, plot.Panel]:
-    """The report of one split and its panel of the picture."""
+def judge_split(name: str, opened: Dataset, source: Source, config: OfflineConfig, found: FittedSplit | str) -> Judged:
+    """The report of one split, or the sentence that stands for one that is not available."""
+    if isinstance(found, str):
+        return Judged({"available": False, "reason": found}, None)
     split = found.ground.split
     test = split.test
+    no_ridge = _no_ridge(found)
     predictions = {
         "critic": found.predict(test),
-        "ridge": found.ridge(test),
+        **({} if no_ridge else {"ridge": found.ridge(test)}),
         "mean": np.full((1, len(test)), float(found.ground.scales[0].return_mean)),
     }
     if not all(np.isfinite(one).all() for one in predictions.values()):
@@ -97,8 +116,10 @@ def _judge(
         vary,
         config.resamples,
         config.seed,
+        no_ridge,
     )
     planes = found.ground.ridge.values()
+    shared = source.column == "probe_actions"  # one ridge for all architectures
     result = {
         "available": True,
         "finished": found.finished,
@@ -110,7 +131,7 @@ def _judge(
         "epochs": found.epochs,
         "best_epochs": found.best_epochs,
         "ridge_penalty": float(next(iter(planes))["penalty"]),
-        "ridge_rows": sum(int(plane["rows"]) for plane in planes),
+        "ridge_rows": (max if shared else sum)(int(plane["rows"]) for plane in planes),
         "seconds": found.seconds,
         **judged,
     }
@@ -126,6 +147,16 @@ def _judge(
         r2=judged["critic"]["r2"],
         families=result["families_test"],
         seeds=len(each),
-        ridge_spearman=judged["controls"]["ridge"]["spearman"],
+        ridge_spearman=None if no_ridge else judged["controls"]["ridge"]["spearman"],
     )
-    return result, panel
+    return Judged(result, panel)
+
+
+def _no_ridge(found: FittedSplit) -> str | None:
+    """Why no ridge stands beside the critic as a control, or None where one does."""
+    if found.config.critic == "ridge":
+        return "it is the ridge itself"
+    places = np.unique(found.source.places(found.ground.test))
+    if any(found.ground.ridge[str(place)]["rows"] > 0 for place in places):
+        return None
+    return "no ridge on their parameters can be fitted, for no policy of their architecture was seen"

@@ -1,4 +1,4 @@
-"""What a run found, in numbers and in one plain sentence a split, always beside the ridge and the mean."""
+"""What a run found, in numbers and in one plain sentence a split, beside the ridge and the mean."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from epvf_data.trainers import metrics
-from epvf_data.trainers.offline.splits import SPLITS
+from epvf_data.trainers.offline.splits import SPLITS, headline
 
 
 @dataclass(frozen=True)
 class OfflineReport:
-    """The headline numbers are those of the i.i.d. split where it was asked for, else of the lineage split."""
+    """The numbers at the top are those of one split, `split`: lineage where it is available, else the first one.
+
+    `seconds` is what the whole run took, `seconds_fitting` what the fits of all splits took of it.
+    """
 
     run: str
     critic: str
+    split: str
     rows_train: int
     rows_test: int
     spearman: float
     kendall: float
     r2: float
     seconds: float
+    seconds_fitting: float
     verdict: str
     dataset: dict[str, Any]
     splits: dict[str, Any]
@@ -34,20 +39,25 @@ class OfflineReport:
         return dataclasses.asdict(self)
 
 
-def make_report(run: str, critic: str, dataset: dict[str, Any], splits: dict[str, Any]) -> OfflineReport:
-    """The report of all splits, of which at least one is available."""
-    available = [split for split in splits.values() if split["available"]]
-    head = available[0]
+def make_report(
+    run: str, critic: str, dataset: dict[str, Any], splits: dict[str, Any], seconds_besides: float
+) -> OfflineReport:
+    """The report of all splits, of which at least one is available; `seconds_besides` were spent on other than fits."""
+    available = {name: split for name, split in splits.items() if split["available"]}
+    name = headline(list(available))
+    head, fitting = available[name], sum(split["seconds"] for split in available.values())
     return OfflineReport(
         run=run,
         critic=critic,
+        split=name,
         rows_train=head["rows_train"],
         rows_test=head["rows_test"],
         spearman=head["critic"]["spearman"],
         kendall=head["critic"]["kendall"],
         r2=head["critic"]["r2"],
-        seconds=head["seconds"],
-        verdict=" ".join(split["verdict"] for split in available),
+        seconds=fitting + seconds_besides,
+        seconds_fitting=fitting,
+        verdict=" ".join(split["verdict"] for split in available.values()),
         dataset=dataset,
         splits=splits,
     )
@@ -62,10 +72,12 @@ def judge(
     random_start: bool | None,
     resamples: int,
     seed: int,
+    no_ridge: str | None = None,
 ) -> dict[str, Any]:
     """Metrics with 95 % intervals of `predictions` {"critic", "ridge", "mean"} on one split's test rows, and a verdict.
 
     By lineage, whole families are resampled where there are enough of them; the critic's seeds are resampled as well.
+    `no_ridge` says why "ridge" is not among the predictions, where it is not.
     """
     by_family = name == "lineage" and len(np.unique(families)) >= metrics.MIN_FAMILIES
     samples = metrics.resample(len(true), families if by_family else None, resamples, seed)
@@ -74,30 +86,36 @@ def judge(
         measured[who] = metrics.measure(predicted, true)
         boot[who] = metrics.bootstrap(predicted, true, samples, seed)
         measured[who]["interval"] = {metric: metrics.interval(values) for metric, values in boot[who].items()}
-    margin = boot["critic"]["spearman"] - boot["ridge"]["spearman"]
-    against = {
-        "spearman_difference": measured["critic"]["spearman"] - measured["ridge"]["spearman"],
-        "interval": metrics.interval(margin),
-    }
+    against = None
+    if no_ridge is None:
+        against = {
+            "spearman_difference": measured["critic"]["spearman"] - measured["ridge"]["spearman"],
+            "interval": metrics.interval(boot["critic"]["spearman"] - boot["ridge"]["spearman"]),
+        }
     ceiling, basis = metrics.noise_ceiling(true, variances, random_start)
     return {
         "critic": measured["critic"],
-        "controls": {"ridge": measured["ridge"], "mean": measured["mean"]},
+        "controls": {"ridge": measured.get("ridge"), "mean": measured["mean"]},
         "critic_against_ridge": against,
+        "no_ridge": no_ridge,
         "interval_over": "families" if by_family else "rows",
         "ceiling": {"r2": ceiling, "basis": basis},
-        "verdict": _verdict(name, measured, against),
+        "verdict": _verdict(name, measured, against, no_ridge),
     }
 
 
-def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any]) -> str:
+def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any] | None, no_ridge: str | None) -> str:
     """One sentence that does not flatter."""
-    critic, ridge, mean = measured["critic"], measured["ridge"], measured["mean"]
+    critic, ridge, mean = measured["critic"], measured.get("ridge"), measured["mean"]
     low, high = critic["interval"]["spearman"]
     numbers = f"Spearman {critic['spearman']:.2f} [{low:.2f}, {high:.2f}], R² {critic['r2']:.2f}"
-    ridge_numbers = f"the ridge reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
+    compared = (
+        no_ridge if ridge is None else f"the ridge reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
+    )
     if low <= 0:
         finding = "the critic ranks no better than chance"
+    elif against is None:
+        finding = "the critic ranks better than chance"
     elif against["interval"][0] > 0:
         finding = "the critic ranks better than the ridge"
     elif against["interval"][1] < 0:
@@ -111,4 +129,4 @@ def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any]) -> st
         remark = (
             " It beats predicting the training rows' mean return, but knowing these rows' own mean would be better."
         )
-    return f"{SPLITS[name]}, {finding}: {numbers}; {ridge_numbers}.{remark}"
+    return f"{SPLITS[name]}, {finding}: {numbers}; {compared}.{remark}"

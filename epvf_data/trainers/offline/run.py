@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
 from epvf_data.trainers.offline.fitted import FittedSplit, load_fitted
-from epvf_data.trainers.offline.publish import publish
+from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
 from epvf_data.trainers.offline.report import OfflineReport
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import Source, open_source
@@ -23,6 +24,7 @@ from epvf_data.trainers.offline.splits import make_split
 from epvf_data.trainers.offline.train import fit_split
 
 Progress = Callable[[dict[str, Any]], None]
+Told = Callable[[str, dict[str, Any]], None]  # (name of a split, what the report says of it)
 _LONGEST = 4096  # characters of a path
 
 
@@ -32,16 +34,19 @@ def train_offline(
     run_dir: str | Path = "run",
     resume: bool = False,
     progress: Progress | None = None,
+    told: Told | None = None,
 ) -> OfflineReport:
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, report.json and predicted_vs_true.png.
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
-    `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss.
+    `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss; `told` the name
+    and the result of every split, as in the report's `splits`, as soon as it is judged.
 
     Raises DatasetError for rows that cannot be learned from and RunError for a run directory that exists already,
     holds no run to resume, or was started with other settings or other rows.
     """
+    began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
     directory = Path(run_dir)
     if not resume:
@@ -54,11 +59,18 @@ def train_offline(
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
         rundir.create_run(directory, settings)
-    fitted = {
-        name: split if isinstance(split, str) else fit_split(source, name, split, config, directory, progress)
-        for name, split in splits.items()
-    }
-    return publish(directory, opened, source, config, fitted)
+    judged = {}
+    for name, split in splits.items():
+        fitted, spent = split, 0.0
+        if not isinstance(split, str):
+            fitted, spent = fit_split(source, name, split, config, directory, progress)
+        fitting += spent
+        judged[name] = judge_split(name, opened, source, config, fitted)
+        if told is not None:
+            told(name, judged[name].result)
+    before = seconds_besides_fits(directory)
+    besides = lambda: before + time.perf_counter() - began - fitting  # noqa: E731
+    return publish(directory, opened, source, config, judged, besides)
 
 
 def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> OfflineReport:
@@ -68,8 +80,14 @@ def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = Non
     interrupted run, each split is judged by its best epoch so far and marked unfinished. Raises RunError when
     there is no checkpoint yet, or when the data set's content differs.
     """
-    loaded = load_run(run_dir, dataset)
-    return publish(loaded.directory, loaded.dataset, loaded.source, loaded.config, loaded.fitted)
+    return report_of(load_run(run_dir, dataset))
+
+
+def report_of(loaded: LoadedRun) -> OfflineReport:
+    """Judges every split of a run that is loaded; report.json and the picture are written anew."""
+    directory, config, dataset, source, fitted = loaded
+    judged = {name: judge_split(name, dataset, source, config, found) for name, found in fitted.items()}
+    return publish(directory, dataset, source, config, judged, lambda: seconds_besides_fits(directory))
 
 
 class LoadedRun(NamedTuple):

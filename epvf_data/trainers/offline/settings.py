@@ -11,6 +11,7 @@ from epvf_data.errors import ConfigError
 from epvf_data.trainers.offline.splits import SPLITS, parse_splits
 
 TARGETS = ("mean return over episodes",)
+QUICK = {"seeds": 1, "steps": 100, "resamples": 100}  # a first look, at a tenth of the cost
 MAX_MEMBERS, MAX_OUTPUTS = 1_000, 100_000  # critics side by side, and numbers that all of them give for a policy
 
 
@@ -21,7 +22,8 @@ class OfflineConfig(CriticSettings):
     critic: str = "mlp"  # a name of critics.CRITICS
     split: str = "both"  # names of splits with commas between them; "both": iid and lineage; "all"
     seeds: int = 5  # critics trained side by side from different initialisations on the same batches
-    epochs: int | None = None  # None: as many as give 300 steps, and at least 10
+    steps: int = 300  # batches that every critic sees at least, where `epochs` is left out
+    epochs: int | None = None  # at most; None: as many as give `steps`, and at least 10
     patience: int | None = (
         None  # epochs without a better validation loss of any seed; None: a fifth of epochs, at least 3
     )
@@ -50,7 +52,7 @@ class OfflineConfig(CriticSettings):
         if self.widths is not None and any(not isinstance(width, int) for width in self.widths):
             raise ConfigError(f"the critic's widths are {self.widths!r}; each must be a whole number of at least 1.")
         check_range(self, "", 1, MAX_MEMBERS, "seeds")
-        check_range(self, "", 1, 10**6, "epochs", "patience")
+        check_range(self, "", 1, 10**6, "steps", "epochs", "patience")
         check_range(self, "", 1, 10**7, "batch_size")
         check_range(self, "", 1, 10_000, "resamples")
         check_range(self, "", 0, MAX_FLOAT, "learning_rate", "clip", above=True)
@@ -80,5 +82,5 @@ class OfflineConfig(CriticSettings):
 
     def plan(self, steps: int) -> tuple[int, int]:
         """Epochs, and patience in epochs, for so many steps an epoch."""
-        epochs = self.epochs or max(10, -(-300 // steps))
+        epochs = self.epochs or max(10, -(-self.steps // steps))
         return epochs, self.patience or max(3, epochs // 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,11 @@ SPLITS = {
     "architecture": "On policies of an architecture that it never saw",
 }
 PAIR = ("iid", "lineage")
+
+
+def headline(available: Sequence[str]) -> str:
+    """The split that speaks for a run: unseen families where there are some, which no relative gives away."""
+    return "lineage" if "lineage" in available else available[0]
 
 
 class Split(NamedTuple):

@@ -40,19 +40,25 @@ Progress = Callable[[dict[str, Any]], None]
 
 def fit_split(
     source: Source, name: str, split: Split, config: OfflineConfig, directory: Path, progress: Progress | None
-) -> FittedSplit:
-    """Fits ridge and critic on the split's training rows, or goes on from the checkpoints in the run directory."""
-    folder = directory / "checkpoints" / name
+) -> tuple[FittedSplit, float]:
+    """Fits ridge and critic on the split's training rows, or goes on from the checkpoints in the run directory.
+
+    Beside the split come the seconds of fitting that this call has added to its own.
+    """
+    folder, spent = directory / "checkpoints" / name, 0.0
     if checkpoint.latest(folder / "ground") is None:
-        checkpoint.save(folder / "ground", 0, lay_ground(source, split)._asdict())
+        laid = lay_ground(source, split)
+        checkpoint.save(folder / "ground", 0, laid._asdict())
+        spent += float(laid.seconds)
     ground = restore_ground(folder / "ground", source)
     if config.critic != "ridge" and checkpoint.latest(folder / "final") is None:
-        done = _train(source, name, ground, config, directory, progress)
+        done, more = _train(source, name, ground, config, directory, progress)
+        spent += more
         checkpoint.save(folder / "final", int(done.epoch), {name: getattr(done, name) for name in FINAL})
     checkpoint.remove(folder / "epochs")
     fitted = load_fitted(source, name, config, directory)
     assert fitted is not None  # its checkpoint was just written
-    return fitted
+    return fitted, spent
 
 
 def _start(setup: Setup, config: OfflineConfig) -> Progressed:
@@ -69,8 +75,11 @@ def _start(setup: Setup, config: OfflineConfig) -> Progressed:
 
 def _train(
     source: Source, name: str, ground: Ground, config: OfflineConfig, directory: Path, progress: Progress | None
-) -> Progressed:
-    """Epochs until all members stop improving on the validation rows, from the newest checkpoint where there is one."""
+) -> tuple[Progressed, float]:
+    """Epochs until all members stop improving on the validation rows, from the newest checkpoint where there is one.
+
+    Beside the result come the seconds of this call.
+    """
     folder = directory / "checkpoints" / name / "epochs"
     setup = set_up(source, ground, config)
     if checkpoint.latest(folder) is None:
@@ -105,7 +114,7 @@ def _train(
         if time.perf_counter() - saved >= config.checkpoint_seconds:
             checkpoint.save(folder, epoch, now)
             saved = time.perf_counter()
-    return now
+    return now, float(now.seconds) - before
 
 
 def _reached(line: Mapping[str, Any], epoch: int) -> bool:

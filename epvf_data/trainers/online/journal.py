@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from epvf_data.errors import StorageError
+from epvf_data.errors import StorageError, reason
 from epvf_data.trainers import rundir
 
 _AXES = {"iteration", "seed", "env_steps"}
@@ -48,7 +48,9 @@ class Journal:
             writer.write_event(Event(wall_time=time.time(), step=line["iteration"], summary=summary))
             writer.flush()
         except OSError as error:
-            raise StorageError(f"the TensorBoard files in {self.directory} could not be written ({error}).") from error
+            raise StorageError(
+                f"the TensorBoard files in {self.directory} could not be written ({reason(error)})."
+            ) from error
 
     def _open(self, seed: int) -> Any:
         """The seed's event file; of a resumed run, a new one that takes back what a kill undid."""

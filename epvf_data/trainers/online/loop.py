@@ -26,6 +26,7 @@ from epvf_data.rollout import rollout
 from epvf_data.trainers.online.iteration import make_iteration, seeds_of
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Proposal, Result, State
+from epvf_data.trainers.online.top import Top, top_of, top_over
 
 EVALUATION_KEY = (0, 7_421)  # raw key of the start states in which θ is judged: the same ones in every run
 
@@ -50,6 +51,7 @@ class Chunk(NamedTuple):
     seconds: dict[str, float]
     rollouts: list[Rollouts]
     active: Bool[np.ndarray, "S"]  # seeds that took part; of the others only state, candidates and unperturbed count
+    top: Top  # the best perturbed policy
 
 
 class Loop(NamedTuple):
@@ -100,15 +102,17 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         state, first = timed(seconds, "critic", lambda: fit(state, proposal, result, active))
         state, second = timed(seconds, "policy", lambda: improve(state, proposal, result, active))
         metrics = {name: np.asarray(value) for name, value in (first | second).items()}
+        top = jax.device_get(top_of(proposal.params, result.returns, result.finite, active))
         kept = Rollouts(number, np.flatnonzero(active), host, outcomes)
-        return state, (metrics, result.lengths.sum(axis=1)), kept
+        return state, (metrics, result.lengths.sum(axis=1), top), kept
 
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
-        found, steps, kept = [], np.zeros(seeds, np.int64), []
+        found, steps, kept, tops = [], np.zeros(seeds, np.int64), [], []
         for _ in range(_length(config, state)):
-            state, (metrics, taken), rollouts = one(state, active, seconds)
+            state, (metrics, taken, top), rollouts = one(state, active, seconds)
             found.append(metrics)
+            tops.append(top)
             steps += np.asarray(taken, np.int64)
             if keep:
                 kept.append(rollouts)
@@ -117,7 +121,8 @@ def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         outcomes = timed(seconds, "evaluation", lambda: roll(judged, reset, episodes_of(config, env), False))
         unperturbed = outcomes.returns.mean(axis=1).reshape(seeds, -1)
         joined = {name: np.stack([metrics[name] for metrics in found]) for name in found[0]}
-        return Chunk(state, average(joined), steps, unperturbed, judged, seconds, kept, active)
+        top = top_over(jax.tree.map(lambda *each: np.stack(each), *tops))
+        return Chunk(state, average(joined), steps, unperturbed, judged, seconds, kept, active, top)
 
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
 
@@ -156,27 +161,29 @@ def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
         result = to_result(outcomes, seeds, count)
         state, first = run.fit(state, proposal, result, active)
         state, second = run.improve(state, proposal, result, active)
-        return state, (first | second, result.lengths.sum(axis=1) * active, (proposal, outcomes) if keep else None)
+        top = top_of(proposal.params, result.returns, result.finite, active)
+        return state, (first | second, result.lengths.sum(axis=1) * active, (proposal, outcomes) if keep else None, top)
 
     @partial(jax.jit, donate_argnums=0, static_argnums=(2, 3))
     def chunk(state: State, active: jax.Array, keep: bool, length: int):
-        state, (metrics, steps, kept) = jax.lax.scan(partial(iteration, keep, active), state, length=length)
+        state, (metrics, steps, kept, tops) = jax.lax.scan(partial(iteration, keep, active), state, length=length)
         judged = run.candidates(state)
         reset = jnp.asarray(evaluation_seeds(seeds * judged.shape[1]))
         outcomes = roll(judged.reshape(-1, spec.size), reset, episodes_of(config, env), False)
-        return state, metrics, steps, outcomes.returns.mean(axis=1).reshape(seeds, -1), judged, kept
+        unperturbed = outcomes.returns.mean(axis=1).reshape(seeds, -1)
+        return state, metrics, steps, unperturbed, judged, kept, top_over(tops)
 
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
         first, length = iteration_of(state), _length(config, state)
         found = timed(seconds, "everything", lambda: chunk(state, active, keep, length))
-        state, metrics, steps, unperturbed, judged, kept = (
+        state, metrics, steps, unperturbed, judged, kept, top = (
             found[0],
             *jax.tree.map(np.asarray, found[1:]),
         )
         rollouts = [] if kept is None else _taken(kept, first, active, count)
         steps = steps.sum(axis=0, dtype=np.int64)
-        return Chunk(state, average(metrics), steps, unperturbed, judged, seconds, rollouts, active)
+        return Chunk(state, average(metrics), steps, unperturbed, judged, seconds, rollouts, active, top)
 
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
 

@@ -26,6 +26,7 @@ from epvf_data.trainers.online.loop import Chunk, make_loop
 from epvf_data.trainers.online.record import Recorder
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.standing import Standing, account, active, begin, restored
+from epvf_data.trainers.online.top import BestPerturbed
 from epvf_data.trainers.online.warm import warm_up
 from epvf_data.untrusted import printable
 
@@ -36,7 +37,8 @@ _FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a r
 
 @dataclass(frozen=True)
 class OnlineReport:
-    """How a run stands. Returns are means over seeds: of the last log entry, and the best unperturbed one seen."""
+    """How a run stands. Returns are means over seeds: of the last log entry, of the best unperturbed policy seen, and
+    of the best perturbed one in the few episodes that chose it, so that some of that is chance."""
 
     run: str
     algorithm: str
@@ -45,6 +47,7 @@ class OnlineReport:
     return_perturbed: float
     return_unperturbed: float
     return_best: float
+    return_best_perturbed: float | None
     seconds: float
     seeds: int
     finished: bool
@@ -65,11 +68,10 @@ def train_online(
 ) -> OnlineReport:
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
 
-    `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K and
-    best-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A killed or stopped run
-    goes on with `resume`, to the bits of an uninterrupted one on the same machine. `record` names a data set to which
-    every rollout is committed; `warm_start` one whose rows the critic is fitted on first.
-    `progress` gets a dictionary after every log entry.
+    `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K,
+    best-K and best-perturbed-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A
+    killed or stopped run goes on with `resume`, to the bits of an uninterrupted one on the same machine. `record` names
+    a data set to commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
@@ -95,6 +97,7 @@ def train_online(
         while (going := active(config, standing)).any():
             chunk = loop.advance(standing.state, going, recorder is not None)
             account(standing, chunk)
+            keeper.perturbed.see(chunk.top)
             if recorder is not None:
                 recorder.add(chunk.rollouts)
             journal.write(_lines(config, standing, chunk, keeper.elapsed()))
@@ -112,7 +115,7 @@ def train_online(
         journal.close()
         if recorder is not None:
             recorder.close()
-    return _report(directory, config, standing)
+    return _report(directory, config, standing, keeper.perturbed.mean())
 
 
 def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
@@ -224,6 +227,7 @@ class _Keeper:
     ):
         self.directory, self.config, self.env, self.spec = directory, config, env, spec
         self.recorder, self.spent, self.began = recorder, float(standing.seconds), began
+        self.perturbed = BestPerturbed(directory / POLICIES, seeds_of(config), env, spec)
         self.saved = time.perf_counter()
         self.kept = int(np.asarray(standing.state.fraction).min() * config.snapshots)
 
@@ -256,11 +260,12 @@ class _Keeper:
         standing.seconds = np.asarray(self.elapsed())
         for name, params in (("last", standing.last), ("best", standing.best)):
             self._policies(name, params)
+        self.perturbed.save()
         checkpoint.save(self.directory / CHECKPOINTS, standing.iteration, standing.tree())
         self.saved = time.perf_counter()
 
 
-def _report(directory: Path, config: OnlineConfig, standing: Standing) -> OnlineReport:
+def _report(directory: Path, config: OnlineConfig, standing: Standing, perturbed: float | None) -> OnlineReport:
     """The report, which a finished run keeps as a file."""
     report = OnlineReport(
         run=str(directory),
@@ -270,6 +275,7 @@ def _report(directory: Path, config: OnlineConfig, standing: Standing) -> Online
         return_perturbed=float(standing.returns[0].mean()),
         return_unperturbed=float(standing.returns[1].mean()),
         return_best=float(standing.best_return.mean()),
+        return_best_perturbed=perturbed,
         seconds=round(float(standing.seconds), 3),
         seeds=config.seeds,
         finished=not active(config, standing).any(),

@@ -17,7 +17,7 @@ import epvf_data
 from epvf_data.collectors.resimulate import resimulate
 from epvf_data.config import to_dict
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, EnvironmentMismatchError, RunError
-from epvf_data.policies.files import load_policy, save_policy
+from epvf_data.policies.files import load_policy, read_notes, save_policy
 from epvf_data.rollout import rollout
 from epvf_data.store.digest import content_hash
 from epvf_data.store.validate import validate
@@ -74,7 +74,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes)
     with pytest.raises(RunError, match="resume"):
         train_online(config, killed)
     again = train_online(config, killed, resume=True, record=tmp_path / "killed.zarr")
-    assert (again.return_perturbed, again.return_best) == (report.return_perturbed, report.return_best)
+    names = ("return_perturbed", "return_best", "return_best_perturbed")
+    assert [getattr(again, name) for name in names] == [getattr(report, name) for name in names]
     assert without_clock(lines(killed)) == without_clock(lines(whole))
     first, second = (checkpoint.restore(run / "checkpoints") for run in (whole, killed))
     first.pop("seconds"), second.pop("seconds")
@@ -84,6 +85,17 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes)
     assert mine.rows == others.rows == sum(iterations) * config.envs
     assert (len(set(iterations)) == 2) == (task == "cartpole")
     assert content_hash(mine) == content_hash(others)
+    table, best = mine.table(), []
+    runs, means = np.array(mine.lineage().words("run")), table.mean_returns()
+    for seed in range(2):
+        rows = np.flatnonzero([run.endswith(f"/{seed}") for run in runs])
+        best.append(means[rows].max())
+        for run in (whole, killed):
+            path = run / "policies" / f"best-perturbed-{seed}.safetensors"
+            assert load_policy(path)[1].tobytes() == table.column("params")[rows[means[rows].argmax()]].tobytes()
+            assert float(read_notes(path)["return"]) == pytest.approx(best[-1])
+    assert report.return_best_perturbed == pytest.approx(np.mean(best))
+    assert report.return_best_perturbed > report.return_perturbed
 
 
 def test_recorded_rows_tell_how_they_were_made(tmp_path, ant):
