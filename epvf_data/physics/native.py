@@ -93,7 +93,11 @@ def stepper(env: Env) -> Stepper:
 def load_model(env: Env) -> mujoco.MjModel:
     """The compiled model. MuJoCo's silent reset of a diverged world is off: we end the episode and flag the row."""
     assert env.xml is not None
-    model = mujoco.MjModel.from_xml_string(env.xml)
+    try:
+        model = mujoco.MjModel.from_xml_string(env.xml)
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        raise BackendError(f"MuJoCo refuses the model of environment {env.name}: {said}.") from error
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(lambda message: None)  # else MuJoCo writes MUJOCO_LOG.TXT in the working directory

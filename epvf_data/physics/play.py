@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt32
 
 from epvf_data.envs.base import Env
+from epvf_data.errors import BackendError
 from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import Block, Ended, Stepper, Work, finished, make_advance, make_block
@@ -77,9 +78,9 @@ def play(
     with jax.default_device(device):
         functions = _compiled(env, spec, backend, discount, lanes, places, on_cpu, sample)
     if threads == 1:
-        _work(device, queue, functions, 1)
+        _work(env, device, queue, functions, 1)
         return queue.outcomes
-    futures = [_pool(threads).submit(_work, device, queue, functions, threads) for _ in range(threads)]
+    futures = [_pool(threads).submit(_work, env, device, queue, functions, threads) for _ in range(threads)]
     try:
         for future in futures:
             future.result()
@@ -113,20 +114,29 @@ def _compiled(
         block = advance(block, work, most)
         return block, finished(block, work)
 
-    shape = jax.ShapeDtypeStruct
-    work = Work(
-        shape((places, spec.size), jnp.float32),
-        shape((places, 2), jnp.uint32),
-        shape((places,), jnp.int32),
-        shape((), jnp.int32),
-    )
-    lowered = jax.jit(turn, donate_argnums=0).lower(jax.eval_shape(blank), work, shape((), jnp.int32))
+    shape, whole = jax.ShapeDtypeStruct, jnp.int32
+    rows = shape((places, spec.size), jnp.float32), shape((places, 2), jnp.uint32)
+    work: Any = Work(*rows, *(shape((places,), whole), shape((), whole)))  # pyright: ignore[reportArgumentType]
+    lowered = jax.jit(turn, donate_argnums=0).lower(jax.eval_shape(blank), work, shape((), whole))
     options = dict(stepper.options) if on_cpu and stepper.options else None
     return _Functions(jax.jit(blank).lower().compile(), lowered.compile(options), places)
 
 
-def _work(device: Any, queue: _Queue, functions: _Functions, sharers: int) -> None:
-    """What each thread does: take episodes, play them turn by turn, hand in, until none is left."""
+def _work(env: Env, device: Any, queue: _Queue, functions: _Functions, sharers: int) -> None:
+    """What each thread does: take episodes, play them turn by turn, hand in, until none is left.
+
+    Raises BackendError for what MuJoCo refuses to step.
+    """
+    try:
+        _play(device, queue, functions, sharers)
+    except jax.errors.JaxRuntimeError as error:
+        said = str(error).partition("MuJoCo: ")[2]  # mujoco_step.c begins like this
+        if not said:
+            raise
+        raise BackendError(f"MuJoCo stopped in environment {env.name}: {' '.join(said.split())}.") from error
+
+
+def _play(device: Any, queue: _Queue, functions: _Functions, sharers: int) -> None:
     with jax.default_device(device):
         segments = 1
         while not queue.stop.is_set() and (items := queue.take(functions.places, sharers)).size:
