@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs.base import Env, Physics
-from epvf_data.physics.episode import Episode, account, act, begin
+from epvf_data.physics.episode import Episode, Outcomes, account, act, begin
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -45,18 +45,6 @@ class World(NamedTuple):
     state: Any  # of the physics, as the stepper has it
 
 
-class Ended(NamedTuple):
-    """How an episode ended; arrays of them while they gather."""
-
-    returns: Float[Array, ""]
-    discounted: Float[Array, ""]
-    length: Int[Array, ""]
-    terminated: Bool[Array, ""]
-    truncated: Bool[Array, ""]
-    finite: Bool[Array, ""]
-    observation: Float[Array, "O"] | None
-
-
 class Work(NamedTuple):
     """Episodes that wait: R places, of which the first `count` are taken."""
 
@@ -73,21 +61,14 @@ class Block(NamedTuple):
     world: World
     item: Int[Array, "L"]  # place of its episode in the work; R: none
     taken: Int[Array, ""]
-    ended: Ended  # [R]
+    ended: Outcomes  # [R]
 
 
-def ended_of(episode: Episode) -> Ended:
+def ended_of(episode: Episode) -> Outcomes:
     """What is kept of an episode."""
     seen = None if episode.sample is None else episode.sample.observation
-    return Ended(
-        episode.returns,
-        episode.discounted,
-        episode.length,
-        episode.terminated,
-        episode.truncated,
-        episode.finite,
-        seen,
-    )
+    flags = episode.terminated, episode.truncated, episode.finite
+    return Outcomes(episode.returns, episode.discounted, episode.length, *flags, seen)  # pyright: ignore
 
 
 def start_key(seed: UInt32[Array, "2"], number: Int[Array, ""]) -> PRNGKeyArray:

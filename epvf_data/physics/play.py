@@ -20,7 +20,7 @@ from epvf_data.envs.base import Env
 from epvf_data.errors import BackendError
 from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
-from epvf_data.physics.loop import Block, Ended, Stepper, Work, finished, make_advance, make_block
+from epvf_data.physics.loop import Block, Stepper, Work, finished, make_advance, make_block
 from epvf_data.policies.spec import PolicySpec
 
 PLACES = 8  # times the lanes: episodes that a thread takes at once
@@ -186,7 +186,7 @@ class _Queue:
         chosen = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == places - 1 else rows
         return Work(self.params[chosen], self.reset_seed[chosen], numbers.astype(np.int32), np.int32(items.size))  # pyright: ignore[reportArgumentType]
 
-    def finish(self, items: np.ndarray, ended: Ended) -> None:
+    def finish(self, items: np.ndarray, ended: Outcomes) -> None:
         """Writes how the items ended, and reports them."""
         rows, numbers = np.divmod(items, self.episodes)
         for target, field in zip(self.outcomes, ended, strict=True):
@@ -194,7 +194,7 @@ class _Queue:
                 target[rows, numbers] = np.asarray(field)[: items.size]
         if self.progress is not None:
             with self._lock:
-                self.progress(len(items), int(np.asarray(ended.length)[: items.size].sum()))
+                self.progress(len(items), int(np.asarray(ended.lengths)[: items.size].sum()))
 
 
 @lru_cache(maxsize=4)

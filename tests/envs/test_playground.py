@@ -125,7 +125,7 @@ def mjx_step(env, before, action):
 
     def one(before, action):
         physics = Physics(before["qpos"], before["qvel"], action, jnp.zeros_like(before["qpos"]))
-        return move(before["warm"], physics, action, env.control(action), True)[1][:2]
+        return move(before["warm"], physics, action, env.control(action), jnp.ones((), bool))[1][:2]
 
     with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision("highest"):
         return jax.jit(jax.vmap(one))(before, action)

@@ -32,7 +32,7 @@ def step_mjx(env):
 
     def step(qpos, qvel, warmstart, action):
         with jax.numpy_rank_promotion("allow"):
-            state, after = move(warmstart, Physics(qpos, qvel, action), action, env.control(action), True)
+            state, after = move(warmstart, Physics(qpos, qvel, action), action, env.control(action), jnp.ones((), bool))
         return after.qpos, after.qvel, state
 
     compiled = jax.jit(jax.vmap(step))
