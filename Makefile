@@ -11,8 +11,8 @@ JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || 
 
 .PHONY: demo test soak install lint constraints clean
 
-# Reinstalled when the declared or pinned versions change.
-$(BIN)/installed: pyproject.toml constraints.txt
+# Reinstalled when the declared or pinned versions, or the C source, change.
+$(BIN)/installed: pyproject.toml constraints.txt hatch_build.py epvf_data/physics/mujoco_step.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "epvf-data needs Python 3.11 or newer, got $$($(PYTHON) --version): run make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

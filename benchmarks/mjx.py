@@ -20,23 +20,26 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from epvf_data import envs
 from epvf_data.physics import mjx
 from epvf_data.physics.episode import begin
+from epvf_data.physics.loop import World, control_step
+from epvf_data.physics.play import play
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
 
 def plain(env, spec):
     """What one would write first: one scan over the whole horizon, all policies side by side."""
-    step = mjx._step(env, spec, 1.0)
+    stepper = mjx.stepper(env)
+    step = control_step(env, spec, stepper)
 
     def episode(flat, key):
         tensors = mlp.unflatten(spec, flat)
-        world = mjx.World(begin(env, key), jnp.zeros(mjx.velocities(env)))
+        begun = begin(env, key)
+        world = World(begun, stepper.start(begun.physics))
         return jax.lax.scan(lambda world, _: (step(tensors, world), None), world, length=env.horizon)[0].episode
 
     return jax.jit(jax.vmap(episode))
@@ -57,7 +60,7 @@ def measure(args, batch: int) -> dict:
     keys = jax.random.split(jax.random.key(0), batch)
     seeds = np.zeros((batch, 2), np.uint32)
     outcomes: list = []
-    runs = {"ours": lambda: outcomes.append(mjx.rollout(env, spec, params, seeds))}
+    runs = {"ours": lambda: outcomes.append(play(env, spec, params, seeds, backend="mjx"))}
     reference = plain(env, spec)
     runs["plain"] = lambda: jax.block_until_ready(reference(params, keys))
     if args.side != "both":
@@ -65,7 +68,7 @@ def measure(args, batch: int) -> dict:
     if args.idle:  # the same physics under a policy that costs nothing: no hidden layer, a bias alone
         still = PolicySpec(env.observation_size, env.action_size, ())
         quiet = np.zeros((batch, still.size), np.float32)
-        runs["idle"] = lambda: mjx.rollout(env, still, quiet, seeds)
+        runs["idle"] = lambda: play(env, still, quiet, seeds, backend="mjx")
     for run in runs.values():
         run()  # compiles
     times: dict[str, list[float]] = {name: [] for name in runs}

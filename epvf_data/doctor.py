@@ -12,6 +12,7 @@ import numpy as np
 
 from epvf_data import envs
 from epvf_data.errors import EpvfError
+from epvf_data.physics import native
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import processor, versions, who
 from epvf_data.rollout import rollout
@@ -28,6 +29,9 @@ def examine() -> dict[str, Any]:
         problems.append(f"JAX finds no device ({error}); reinstall jax, with the `gpu` extra for NVIDIA cards.")
     backends = []
     for backend, name in (("native", "ant"), ("mjx", "cartpole")):
+        if backend == "native" and not native.available():
+            problems.append(f"{native.MISSING} Until then MuJoCo models run on MJX, many times slower on a CPU.")
+            continue
         try:
             _try(backend, name)
             backends.append(backend)

@@ -10,8 +10,9 @@ from jaxtyping import Float, UInt32
 
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError
-from epvf_data.physics import mjx, native
+from epvf_data.physics import native
 from epvf_data.physics.episode import Outcomes
+from epvf_data.physics.play import play
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import shown
 
@@ -19,16 +20,19 @@ BACKENDS = ("auto", "mjx", "native")
 
 
 def resolve_backend(env: Env, backend: str = "auto") -> str:
-    """The backend that `auto` stands for here: `native` for MuJoCo models without an accelerator, else `mjx`.
+    """The backend that `auto` stands for here: `native` for MuJoCo models without an accelerator where the library that
+    steps them was built, else `mjx`.
 
     Raises ConfigError for an unknown name and BackendError for one that cannot run the environment.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"there is no backend {shown(backend)}; choose one of {', '.join(BACKENDS)}.")
     if backend == "auto":
-        return "native" if env.xml is not None and jax.default_backend() == "cpu" else "mjx"
+        return "native" if env.xml is not None and jax.default_backend() == "cpu" and native.available() else "mjx"
     if backend == "native" and env.xml is None:
         raise BackendError(f"environment {env.name} is not a MuJoCo model; use `--backend mjx` or `--backend auto`.")
+    if backend == "native" and not native.available():
+        raise BackendError(f"backend native is not there: {native.MISSING}")
     return backend
 
 
@@ -71,5 +75,15 @@ def rollout(
         raise ConfigError(
             f"got reset seeds of shape {reset_seed.shape}; {len(params)} policies need [{len(params)}, 2]."
         )
-    run = {"native": native.rollout, "mjx": mjx.rollout}[resolve_backend(env, backend)]
-    return run(env, spec, params, reset_seed, episodes=episodes, discount=discount, sample=sample, progress=progress)
+    chosen = resolve_backend(env, backend)
+    return play(
+        env,
+        spec,
+        params,
+        reset_seed,
+        backend=chosen,
+        episodes=episodes,
+        discount=discount,
+        sample=sample,
+        progress=progress,
+    )

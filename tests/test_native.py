@@ -6,7 +6,7 @@ import pytest
 
 from epvf_data import envs
 from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError
-from epvf_data.physics import native
+from epvf_data.physics import native, play
 from epvf_data.physics.trajectory import trajectory
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
@@ -38,13 +38,15 @@ def test_a_cold_solver_would_give_other_returns(monkeypatch):
     params = policies(12)
     warm = rollout(ANT, SPEC, params, backend="native")
 
-    class Cold(native._Block):
-        def _physics(self, live, control):
-            self.warmstart[:] = 0.0
-            super()._physics(live, control)
+    steps = native.stepper(ANT)
 
-    monkeypatch.setattr(native, "_Block", Cold)
+    def forget(state, physics, action, control, running):
+        return steps.move(state.at[-2 * 14 :].set(0), physics, action, control, running)  # it ends with the warm start
+
+    monkeypatch.setattr(native, "stepper", lambda env: steps._replace(move=forget))
+    play._compiled.cache_clear()
     cold = rollout(ANT, SPEC, params, backend="native")
+    play._compiled.cache_clear()
     assert np.abs(cold.returns - warm.returns).max() > 1e-3
 
 
@@ -53,7 +55,7 @@ def test_results_do_not_depend_on_batch_order_or_threads():
     everyone = rollout(ANT, SPEC, params, backend="native")
     assert len(np.unique(everyone.lengths)) > 5, "episodes of different lengths make slots change hands"
     order = np.random.default_rng(0).permutation(300)[:77]
-    some = native.rollout(ANT, SPEC, params[order], np.zeros((77, 2), np.uint32), threads=1)
+    some = play.play(ANT, SPEC, params[order], np.zeros((77, 2), np.uint32), backend="native", threads=1)
     assert some.observations is everyone.observations is None
     for part, whole in zip(some[:-1], everyone[:-1], strict=True):
         np.testing.assert_array_equal(part, whole[order])

@@ -13,6 +13,7 @@ from epvf_data import config as configuration
 from epvf_data.config import MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
+from epvf_data.rollout import BACKENDS
 from epvf_data.untrusted import shown
 
 ALGORITHMS = ("ppo", "sac")
@@ -72,14 +73,14 @@ class BaselineConfig:
     env_steps: int = 5_000_000  # rounded up to whole iterations of every stretch between two evaluations
     evaluations: int = 20  # lines of metrics.jsonl
     seed: int = 0
-    backend: str = "mjx"  # training is one compiled loop: no other backend can take part in it
+    backend: str = "auto"
     ppo: PPOSettings = field(default_factory=PPOSettings)
     sac: SACSettings = field(default_factory=SACSettings)
 
     def __post_init__(self) -> None:
         envs.check_name(self.env)
         _choose("algorithm", self.algorithm, ALGORITHMS)
-        _choose("backend", self.backend, ("mjx",))
+        _choose("backend", self.backend, BACKENDS)
         for table in ("ppo", "sac"):
             _choose(f"{table}.activation", getattr(self, table).activation, ACTIVATIONS)
         check_range(self, "", 1, MAX_HORIZON, "horizon")

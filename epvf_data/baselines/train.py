@@ -28,7 +28,7 @@ from epvf_data.envs import Env
 from epvf_data.errors import RunError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
-from epvf_data.rollout import rollout
+from epvf_data.rollout import resolve_backend, rollout
 from epvf_data.trainers import rundir
 
 Progress = Callable[[dict[str, Any]], None]
@@ -71,13 +71,14 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
     """
     library.load("training")
     directory, env = Path(run_dir), config.build_env()
+    backend = resolve_backend(env, config.backend)
     _start(directory, config, env)
     log = _Log(directory, config, env, progress)
     with library.ready():
         module, arguments = (_ppo if config.algorithm == "ppo" else _sac)(config, log)
         make_policy, params, _ = module.train(
-            environment=Worlds(env, log.ended),
-            eval_env=Worlds(env),
+            environment=Worlds(env, log.ended, backend),
+            eval_env=Worlds(env, backend=backend),
             wrap_env_fn=lambda worlds, **_: worlds,  # they are a batch and start again by themselves
             num_timesteps=config.env_steps,
             episode_length=env.horizon,

@@ -6,6 +6,7 @@ Physics, observation, reward and end are those of every other rollout of the tas
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,36 +15,35 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from epvf_data.baselines import library
-from epvf_data.envs import Env, Physics
-from epvf_data.physics import mjx
+from epvf_data.envs import Env
 from epvf_data.physics.episode import account, begin
-from epvf_data.physics.mjx import World
+from epvf_data.physics.loop import Stepper, World
+from epvf_data.physics.play import stepper_of
 
 Ended = Callable[[np.ndarray, np.ndarray], None]  # (whether each world's episode ended, its return)
 Step = Callable[[World, Array], tuple[World, Array]]
 
 
-def world_step(env: Env) -> Step:
+def world_step(env: Env, stepper: Stepper) -> Step:
     """(world, action) → (the world one control step later, the reward of that step), for one world."""
-    advance = mjx.advance(env)
 
     def step(world: World, action: Float[Array, "A"]) -> tuple[World, Float[Array, ""]]:
-        # As in every MJX rollout: TF32 would change returns, and MuJoCo's own code promotes ranks.
+        # As in every rollout: TF32 would change returns, and MuJoCo's own code promotes ranks.
         with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
-            qpos, qvel, warmstart = advance(world, env.control(action))
             before = world.episode
-            after = Physics(qpos, qvel, action, qpos - before.physics.qpos)
+            state, after = stepper.move(world.state, before.physics, action, env.control(action), before.running)
             episode = account(env, 1.0, before, after)
             # The difference of two long sums would lose digits: the step alone, in an episode that starts at zero.
             alone = account(env, 1.0, before._replace(returns=jnp.zeros_like(before.returns)), after)
-        return World(episode, warmstart), alone.returns
+        return World(episode, state), alone.returns
 
     return step
 
 
-def fresh(env: Env, key: PRNGKeyArray | UInt32[Array, "2"]) -> World:
+def fresh(env: Env, stepper: Stepper, key: PRNGKeyArray | UInt32[Array, "2"]) -> World:
     """A world at the start of an episode."""
-    return World(begin(env, key), jnp.zeros(mjx.velocities(env)))
+    episode = begin(env, key)
+    return World(episode, stepper.start(episode.physics))
 
 
 class Worlds:
@@ -54,11 +54,12 @@ class Worlds:
     `ended` is called on the host whenever episodes have ended.
     """
 
-    def __init__(self, env: Env, ended: Ended | None = None):
-        self.env, self.ended = env, ended
-        self.observation_size, self.action_size, self.backend = env.observation_size, env.action_size, "mjx"
+    def __init__(self, env: Env, ended: Ended | None = None, backend: str = "mjx"):
+        self.env, self.ended, self.backend = env, ended, backend
+        self.observation_size, self.action_size = env.observation_size, env.action_size
         self._state = library.load("envs.base").State
-        self._step = world_step(env)
+        stepper = stepper_of(env, backend)
+        self._step, self._fresh = world_step(env, stepper), partial(fresh, env, stepper)
 
     @property
     def unwrapped(self) -> Worlds:
@@ -67,7 +68,7 @@ class Worlds:
     def reset(self, rng: UInt32[Array, "N 2"]) -> Any:
         """All worlds at the start; each has a key of its own, from which its later starts follow."""
         keys, starts = _split(rng)
-        worlds = jax.vmap(lambda key: fresh(self.env, key))(starts)
+        worlds = jax.vmap(self._fresh)(starts)
         nothing = jnp.zeros(len(rng))
         return self._pack(worlds, nothing, nothing, nothing, worlds, keys)
 
@@ -79,7 +80,7 @@ class Worlds:
             told, returns = self.ended, after.episode.returns
             jax.lax.cond(over.any(), lambda: jax.debug.callback(told, over, returns), lambda: None)
         keys, starts = _split(state.info["keys"])
-        start = jax.vmap(lambda key: fresh(self.env, key))(starts)
+        start = jax.vmap(self._fresh)(starts)
         worlds = jax.tree.map(lambda new, old: jnp.where(_beside(over, old), new, old), start, after)
         truncated = after.episode.truncated & ~after.episode.terminated
         return self._pack(worlds, reward, over.astype(jnp.float32), truncated.astype(jnp.float32), after, keys)

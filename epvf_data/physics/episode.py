@@ -18,7 +18,7 @@ MAX_STATE = 1e10  # beyond it MuJoCo C calls a state diverged (mjMAXVAL); MJX fo
 
 
 class Outcomes(NamedTuple):
-    """How every episode of every policy ended, on the host."""
+    """How every episode of every policy ended, on the host; within the loop, how one did."""
 
     returns: Float[np.ndarray, "N E"]  # undiscounted
     discounted: Float[np.ndarray, "N E"]

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt32
 from epvf_data.envs.base import Env, Physics
 from epvf_data.physics import native
 from epvf_data.physics.episode import Episode, account, act
-from epvf_data.physics.slots import Queue, start
+from epvf_data.physics.loop import World, control_step, make_block, start
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -87,17 +87,30 @@ def trajectory(
     )
 
 
-class _Logged(native._Block):
-    """A block that keeps every state of the one episode that it plays."""
+@lru_cache(maxsize=16)
+def _logged(env: Env, spec: PolicySpec):
+    """(params, seed, number) → the episode and the physics after each control step; frozen once it has ended."""
+    stepper = native.stepper(env)
+    # A whole block, of which one world runs: the compiler rounds otherwise in smaller ones.
+    block, step = make_block(env, spec, stepper, stepper.lanes, 1), jax.vmap(control_step(env, spec, stepper))
 
-    def _load(self, slots: np.ndarray, items: np.ndarray) -> None:
-        super()._load(slots, items)
-        self.states, self.actions = [self.state[slots[0]].copy()], [np.zeros(self.env.action_size, np.float32)]
+    def run(params, seed, number):
+        episode = start(env, spec, seed, number)
+        fresh = (mlp.unflatten(spec, params), World(episode, stepper.start(episode.physics)))
+        blank = block()
+        tensors, world = jax.tree.map(lambda old, new: old.at[0].set(new), (blank.tensors, blank.world), fresh)
 
-    def _physics(self, live: np.ndarray, control: np.ndarray) -> None:
-        super()._physics(live, control)
-        self.states.append(self.state[live[0]].copy())
-        self.actions.append(np.asarray(self.action)[live[0]])
+        def on(world: World, _: None) -> tuple[World, Physics]:
+            world = step(tensors, world)
+            return world, jax.tree.map(lambda leaf: leaf[0], world.episode.physics)
+
+        world, states = jax.lax.scan(on, world, length=env.horizon)
+        before = jax.tree.map(lambda leaf: leaf[None], episode.physics)
+        states = jax.tree.map(lambda first, rest: jnp.concatenate([first, rest]), before, states)
+        observations = jax.vmap(env.observe)(states._replace(moved=jnp.zeros_like(states.qpos)))
+        return jax.tree.map(lambda leaf: leaf[0], world.episode), states, observations
+
+    return jax.jit(run)
 
 
 def replay(
@@ -108,21 +121,19 @@ def replay(
     number: int = 0,
 ) -> Trajectory:
     """As `trajectory`, but to the bit the episode that the native backend plays, where it can."""
-    if env.xml is None:
+    if env.xml is None or not native.available():
         return trajectory(env, spec, params, reset_seed, number)
     seed = np.zeros(2, np.uint32) if reset_seed is None else np.asarray(reset_seed, np.uint32)
-    queue = Queue(np.asarray(params, np.float32)[None], seed[None], number + 1)
-    queue.take(number)  # the earlier ones
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        block = _Logged(native.load_model(env), env, native.compiled(env, spec, 1.0), queue, 1)
-        while block.advance():
-            pass
-        seen = np.stack(block.states).astype(np.float32)
-        qpos, qvel = seen[:, block.qpos], seen[:, block.qvel]
-        actions = np.stack(block.actions)
-        physics = Physics(*map(jnp.asarray, (qpos, qvel, actions, np.zeros_like(qpos))))
-        observations = np.asarray(jax.vmap(env.observe)(physics))
-    returns, discounted, length, terminated, truncated, finite, _ = queue.outcomes
-    ended = (jnp.asarray(one[0, number]) for one in (returns, discounted, length, terminated, truncated, finite))
-    last = jax.tree.map(lambda leaf: leaf[-1], physics)
-    return Trajectory(qpos, qvel, observations, actions, Episode(last, *ended, running=jnp.zeros((), bool)))
+        played = _logged(env, spec)(np.asarray(params, np.float32), seed, np.int32(number))
+    episode, states, observations = jax.tree.map(np.asarray, played)
+    # A policy that answered NaN ended its episode in a state that it did not leave.
+    steps = int(episode.length) + int(episode.terminated and not episode.finite and _moved(states, episode))
+    chosen = slice(0, steps + 1)
+    return Trajectory(states.qpos[chosen], states.qvel[chosen], observations[chosen], states.action[chosen], episode)
+
+
+def _moved(states: Physics, episode: Episode) -> bool:
+    """Whether the physics went on to a state that is not finite, which the length does not count."""
+    end = int(episode.length) + 1
+    return end < len(states.qpos) and not np.array_equal(states.qpos[end], states.qpos[end - 1])

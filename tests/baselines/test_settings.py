@@ -38,7 +38,7 @@ def test_changes_and_files(tmp_path):
     ("changes", "sentence"),
     [
         ({"algorithm": "a2c"}, "algorithm is 'a2c'; choose one of ppo, sac"),
-        ({"backend": "native"}, "backend is 'native'; choose one of mjx"),
+        ({"backend": "warp"}, "backend is 'warp'; choose one of auto, mjx, native"),
         ({"envs": 100}, "make it a multiple of envs = 100"),
         ({"ppo.activation": "gelu"}, "ppo.activation is 'gelu'"),
         ({"ppo.batchsize": 3}, "did you mean ppo.batch_size"),

@@ -16,7 +16,6 @@ from epvf_data import envs
 from epvf_data.envs import gym
 from epvf_data.envs.base import Physics
 from epvf_data.physics import native
-from epvf_data.physics.slots import Queue
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import rollout
@@ -81,12 +80,15 @@ def visited(world, env, count=128):
 
 def native_step(env, qpos, qvel, action):
     """One control step by the native backend from these states, the solver started cold: qpos, qvel, change of qpos."""
-    spec, count = PolicySpec(env.observation_size, env.action_size, ()), len(qpos)
-    queue = Queue(np.zeros((1, spec.size), np.float32), np.zeros((1, 2), np.uint32), 1)
-    block = native._Block(native.load_model(env), env, native.compiled(env, spec, 1.0), queue, 1)
-    block.state[:count, block.qpos], block.state[:count, block.qvel] = qpos, qvel
-    block._physics(np.arange(count), np.asarray(jax.vmap(env.control)(action)))
-    return block.state[:count, block.qpos], block.state[:count, block.qvel], block.moved[:count]
+    stepper = native.stepper(env)
+
+    def one(physics, action):
+        return stepper.move(stepper.start(physics), physics, action, env.control(action), jnp.ones((), bool))
+
+    physics = Physics(*map(jnp.float32, (qpos, qvel, action, np.zeros_like(qpos))))
+    state, after = jax.jit(jax.vmap(one))(physics, jnp.asarray(action))
+    exact = np.asarray(state).view(np.float64)[:, 1:]  # after the time
+    return exact[:, : qpos.shape[1]], exact[:, qpos.shape[1] :][:, : qvel.shape[1]], np.asarray(after.moved)
 
 
 def test_steps_agree(body):

@@ -19,8 +19,6 @@ from epvf_data.envs import playground
 from epvf_data.envs.base import Physics
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.physics import mjx, native
-from epvf_data.physics.episode import begin
-from epvf_data.physics.slots import Queue
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import rollout
@@ -123,25 +121,27 @@ def visited(world, size, episodes=16, steps=100):
 
 def mjx_step(env, before, action):
     """Our step on MJX with the solver's warm start."""
-    move, blank = mjx.advance(env), begin(env, jax.random.key(0))
+    move = mjx.stepper(env).move
 
     def one(before, action):
         physics = Physics(before["qpos"], before["qvel"], action, jnp.zeros_like(before["qpos"]))
-        return move(mjx.World(blank._replace(physics=physics), before["warm"]), env.control(action))[:2]
+        return move(before["warm"], physics, action, env.control(action), jnp.ones((), bool))[1][:2]
 
     with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision("highest"):
         return jax.jit(jax.vmap(one))(before, action)
 
 
 def native_step(env, before, action):
-    """Our step on MuJoCo C with the solver's warm start; at most a block of rows."""
-    spec, count = PolicySpec(env.observation_size, env.action_size, ()), len(action)
-    queue = Queue(np.zeros((1, spec.size), np.float32), np.zeros((1, 2), np.uint32), 1)
-    block = native._Block(native.load_model(env), env, native.compiled(env, spec, 1.0), queue, 1)
-    block.state[:count, block.qpos], block.state[:count, block.qvel] = before["qpos"], before["qvel"]
-    block.warmstart[:count] = before["warm"]
-    block._physics(np.arange(count), np.asarray(jax.vmap(env.control)(action)))
-    return np.float32(block.state[:count, block.qpos]), np.float32(block.state[:count, block.qvel])
+    """Our step on MuJoCo C with the solver's warm start."""
+    stepper = native.stepper(env)
+
+    def one(state, physics, action):
+        return stepper.move(state, physics, action, env.control(action), jnp.ones((), bool))[1][:2]
+
+    physics = Physics(before["qpos"], before["qvel"], action, jnp.zeros_like(before["qpos"]))
+    state = np.array(jax.vmap(stepper.start)(physics)).view(np.float64)
+    state[:, -before["warm"].shape[1] :] = before["warm"]  # a state ends with the warm start
+    return jax.jit(jax.vmap(one))(state.view(np.uint32), physics, action)
 
 
 @pytest.mark.parametrize("name", STEPS)

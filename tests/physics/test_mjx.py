@@ -10,7 +10,8 @@ import pytest
 
 from epvf_data import envs
 from epvf_data.errors import BackendError
-from epvf_data.physics import mjx
+from epvf_data.physics.loop import SEGMENT, segment_length
+from epvf_data.physics.play import play
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -34,6 +35,10 @@ def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def rolled(*arguments, **settings):
+    return play(*arguments, backend="mjx", **settings)
+
+
 def rows(outcomes, index):
     return jax.tree.map(lambda field: field[index], outcomes)
 
@@ -41,7 +46,7 @@ def rows(outcomes, index):
 def test_cartpole_episodes_are_gymnasiums():
     """Whole episodes: same start, same policy, same length."""
     params, reset_seed = policies(SMALL, 24, scale=3.0), seeds(24)
-    outcomes = mjx.rollout(CARTPOLE, SMALL, params, reset_seed, episodes=2, chunk=CHUNK)
+    outcomes = rolled(CARTPOLE, SMALL, params, reset_seed, episodes=2, lanes=CHUNK)
     env, lengths = gymnasium.make("CartPole-v1"), np.zeros((24, 2), int)
     for row, flat in enumerate(params):
         kernel0, bias0, kernel1, bias1 = np.split(flat, np.cumsum([32, 8, 8]))
@@ -69,7 +74,7 @@ def test_cartpole_episodes_are_gymnasiums():
 def test_a_balancing_policy_is_truncated_at_the_horizon():
     spec = PolicySpec(4, 1, hidden=(), bias=False)
     balance = np.array([[0.05, 0.2, 1.0, 0.4]], np.float32)
-    outcomes = mjx.rollout(CARTPOLE, spec, balance, seeds(1), episodes=3, discount=0.99, chunk=CHUNK)
+    outcomes = rolled(CARTPOLE, spec, balance, seeds(1), episodes=3, discount=0.99, lanes=CHUNK)
     assert outcomes.lengths.tolist() == [[500] * 3]
     assert outcomes.truncated.all()
     assert not outcomes.terminated.any()
@@ -79,26 +84,26 @@ def test_a_balancing_policy_is_truncated_at_the_horizon():
 
 def test_start_follows_seed_and_episode_number():
     params = np.repeat(policies(SMALL, 1, scale=3.0), 40, axis=0)
-    outcomes = mjx.rollout(CARTPOLE, SMALL, params, seeds(40), episodes=3, chunk=CHUNK)
+    outcomes = rolled(CARTPOLE, SMALL, params, seeds(40), episodes=3, lanes=CHUNK)
     assert len(np.unique(outcomes.lengths)) > 3
-    again = mjx.rollout(CARTPOLE, SMALL, params[:7], seeds(40)[:7], episodes=5, chunk=CHUNK)
+    again = rolled(CARTPOLE, SMALL, params[:7], seeds(40)[:7], episodes=5, lanes=CHUNK)
     same(rows(again, np.s_[:, :3]), rows(outcomes, np.s_[:7]))
 
 
 def test_progress_adds_up_and_no_policies_are_fine():
     reports = []
-    outcomes = mjx.rollout(
+    outcomes = rolled(
         CARTPOLE,
         SMALL,
         policies(SMALL, 50),
         seeds(50),
         episodes=2,
-        chunk=CHUNK,
+        lanes=CHUNK,
         threads=2,
         progress=lambda *report: reports.append(report),
     )
     assert np.sum(reports, axis=0).tolist() == [100, outcomes.env_steps]
-    nothing = mjx.rollout(CARTPOLE, SMALL, np.zeros((0, SMALL.size), np.float32), np.zeros((0, 2), np.uint32))
+    nothing = rolled(CARTPOLE, SMALL, np.zeros((0, SMALL.size), np.float32), np.zeros((0, 2), np.uint32))
     assert nothing.returns.shape == (0, 1)
 
 
@@ -108,36 +113,20 @@ def test_an_interrupted_rollout_stops_its_threads_and_raises():
 
     params = policies(SMALL, 300)
     with pytest.raises(KeyboardInterrupt):
-        mjx.rollout(CARTPOLE, SMALL, params, seeds(300), chunk=CHUNK, threads=2, progress=interrupt)
+        rolled(CARTPOLE, SMALL, params, seeds(300), lanes=CHUNK, threads=2, progress=interrupt)
 
 
 def test_settings_of_jax_stay_as_they_are():
     before = dict(jax.config.values)
-    mjx.rollout(CARTPOLE, SMALL, policies(SMALL, 3), seeds(3), chunk=CHUNK)
+    rolled(CARTPOLE, SMALL, policies(SMALL, 3), seeds(3), lanes=CHUNK)
     assert dict(jax.config.values) == before
-
-
-def test_episode_function_of_one_policy_agrees_and_can_be_batched():
-    params, reset_seed = policies(SMALL, CHUNK, scale=3.0), seeds(CHUNK)
-    outcomes = mjx.rollout(CARTPOLE, SMALL, params, reset_seed, discount=0.9, chunk=CHUNK)
-    run = mjx.episode_fn(CARTPOLE, SMALL, 0.9)
-
-    @jax.jit
-    @jax.vmap
-    def batched(flat, seed):
-        return run(mlp.unflatten(SMALL, flat), jax.random.fold_in(jax.random.wrap_key_data(seed), 0))
-
-    episode = batched(params, reset_seed)
-    np.testing.assert_array_equal(episode.length, outcomes.lengths[:, 0])
-    np.testing.assert_allclose(episode.discounted, outcomes.discounted[:, 0], rtol=1e-5)
-    assert not episode.running.any()
 
 
 def test_segments_fill_the_horizon():
     for horizon in (1, 7, 25, 26, 500, 997, 1000):
-        length = mjx.segment_length(CARTPOLE.with_horizon(horizon))
-        assert length <= mjx.SEGMENT
-        assert -(-horizon // length) * length - horizon < max(2, horizon // mjx.SEGMENT + 1)
+        length = segment_length(CARTPOLE.with_horizon(horizon))
+        assert length <= SEGMENT
+        assert -(-horizon // length) * length - horizon < max(2, horizon // SEGMENT + 1)
 
 
 def test_a_model_that_mjx_cannot_run_is_refused_in_one_sentence():
@@ -145,7 +134,7 @@ def test_a_model_that_mjx_cannot_run_is_refused_in_one_sentence():
     other = replace(env, xml=env.xml.replace('integrator="Euler"', 'integrator="implicit"'))
     assert other.digest != env.digest
     with pytest.raises(BackendError, match="MJX cannot run environment ant .*--backend native"):
-        mjx.rollout(other, WALKER, policies(WALKER, 1), seeds(1))
+        rolled(other, WALKER, policies(WALKER, 1), seeds(1))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +149,7 @@ def ant_policies():
 
 @pytest.fixture(scope="module")
 def ant_outcomes(ant_policies):
-    return mjx.rollout(ANT, WALKER, ant_policies, seeds(40), chunk=CHUNK, threads=1)
+    return rolled(ANT, WALKER, ant_policies, seeds(40), lanes=CHUNK, threads=1)
 
 
 def test_policies_that_overflow_are_flagged_and_harm_nobody(ant_policies, ant_outcomes):
@@ -176,15 +165,15 @@ def test_policies_that_overflow_are_flagged_and_harm_nobody(ant_policies, ant_ou
     assert ant_outcomes.finite[good].all()
     assert (ant_outcomes.lengths[good] >= 1).all()
     healthy = np.where(np.isin(np.arange(40), good)[:, None], ant_policies, ant_policies[good[0]])
-    cured = mjx.rollout(ANT, WALKER, healthy, seeds(40), chunk=CHUNK, threads=1)
+    cured = rolled(ANT, WALKER, healthy, seeds(40), lanes=CHUNK, threads=1)
     same(rows(cured, good), rows(ant_outcomes, good))
 
 
 def test_results_do_not_depend_on_place_neighbours_or_threads(ant_policies, ant_outcomes):
     order = np.random.default_rng(0).permutation(40)
-    shuffled = mjx.rollout(ANT, WALKER, ant_policies[order], seeds(40), chunk=CHUNK, threads=2)
+    shuffled = rolled(ANT, WALKER, ant_policies[order], seeds(40), lanes=CHUNK, threads=2)
     same(shuffled, rows(ant_outcomes, order))
-    alone = mjx.rollout(ANT, WALKER, ant_policies[8:9], seeds(1), chunk=CHUNK)
+    alone = rolled(ANT, WALKER, ant_policies[8:9], seeds(1), lanes=CHUNK)
     same(alone, rows(ant_outcomes, [8]))
 
 
@@ -192,7 +181,7 @@ def test_results_do_not_depend_on_place_neighbours_or_threads(ant_policies, ant_
 def test_a_state_that_diverges_keeps_the_return_gathered_before(ant_policies):
     """The physics itself fails: the same walkers, under motors strong enough to throw them out of bounds."""
     env = replace(ANT, xml=ANT.xml.replace('gear="150"', 'gear="1e20"'), version="thrown")
-    outcomes = mjx.rollout(env, WALKER, ant_policies, seeds(40), chunk=CHUNK)
+    outcomes = rolled(env, WALKER, ant_policies, seeds(40), lanes=CHUNK)
     assert not outcomes.finite.any()
     assert outcomes.terminated.all()
     assert np.isfinite(outcomes.returns).all()

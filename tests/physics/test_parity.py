@@ -18,7 +18,7 @@ from scipy.stats import ks_2samp, spearmanr
 from epvf_data import envs
 from epvf_data.envs.base import Physics
 from epvf_data.physics import mjx, native
-from epvf_data.physics.episode import begin
+from epvf_data.physics.play import play
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 
@@ -28,12 +28,12 @@ STEEP = 0.27  # squared sine of the foot's angle to the vertical below which MJX
 
 def step_mjx(env):
     """One compiled control step from (qpos, qvel, warm start, action) to the next qpos, qvel, warm start."""
-    advance, idle = mjx.advance(env), begin(env, jax.random.key(0))
+    move = mjx.stepper(env).move
 
     def step(qpos, qvel, warmstart, action):
-        world = mjx.World(idle._replace(physics=Physics(qpos, qvel, action)), warmstart)
         with jax.numpy_rank_promotion("allow"):
-            return advance(world, env.control(action))
+            state, after = move(warmstart, Physics(qpos, qvel, action), action, env.control(action), jnp.ones((), bool))
+        return after.qpos, after.qvel, state
 
     compiled = jax.jit(jax.vmap(step))
     return lambda *args: [np.asarray(part) for part in compiled(*(np.float32(part) for part in args))]
@@ -145,8 +145,8 @@ def test_returns_of_256_policies_have_the_same_distribution():
     spread = jnp.repeat(jnp.array([0.01, 0.03, 0.1, 0.3]), 32)[:, None]
     params = np.asarray(jnp.concatenate([bases, bases + spread * noise]))
     reset_seed = np.zeros((256, 2), np.uint32)
-    ours = mjx.rollout(env, spec, params, reset_seed)
-    theirs = native.rollout(env, spec, params, reset_seed)
+    ours = play(env, spec, params, reset_seed, backend="mjx")
+    theirs = play(env, spec, params, reset_seed, backend="native")
     assert ours.finite.all()
     assert theirs.finite.all()
     assert ks_2samp(ours.returns[:, 0], theirs.returns[:, 0]).pvalue > 0.05

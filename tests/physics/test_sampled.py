@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from epvf_data import envs
-from epvf_data.physics import mjx, native
+from epvf_data.physics import mjx
 from epvf_data.physics.episode import act, begin
-from epvf_data.physics.slots import start
+from epvf_data.physics.loop import World, control_step, start
+from epvf_data.physics.play import play
 from epvf_data.physics.trajectory import replay, trajectory
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
@@ -74,7 +75,7 @@ def test_sampled_is_not_the_mean_and_without_noise_it_is(env, backend):
 def test_a_replay_is_the_rollout_to_the_bit(number):
     spec = PolicySpec(34, 8, **WIDE, gaussian="sampled")
     params, keys = policies(spec, 5), seeds(5)
-    rolled = native.rollout(ANT, spec, params, keys, episodes=3)
+    rolled = play(ANT, spec, params, keys, backend="native", episodes=3)
     for row in range(5):
         played = replay(ANT, spec, params[row], keys[row], number)
         assert float(played.episode.returns) == rolled.returns[row, number]
@@ -124,6 +125,6 @@ def test_deterministic_policies_draw_nothing(spec):
     traced = str(jax.make_jaxpr(lambda tensors, episode: act(CARTPOLE, spec, tensors, episode))(tensors, episode))
     assert "random" not in traced
     assert "threefry" not in traced
-    step = mjx._step(CARTPOLE, spec, 1.0)
-    world = mjx.World(episode, jnp.zeros(0))
+    step = control_step(CARTPOLE, spec, mjx.stepper(CARTPOLE))
+    world = World(episode, jnp.zeros(0))
     assert jax.tree.structure(jax.eval_shape(step, tensors, world)) == jax.tree.structure(world)

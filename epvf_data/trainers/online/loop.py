@@ -1,7 +1,9 @@
-"""Where iterations run: all in one compiled loop on an XLA device, or around MuJoCo C on the processor.
+"""An iteration is written once: propose, roll out, fit, improve. A chunk of them runs between two log entries.
 
-Both advance by a chunk of `log_every` iterations, the last one by what is left of `iterations`, and evaluate θ at its
-end. Where chunks end depends on the settings alone, so a run that was resumed at a chunk's end computes the same bits.
+On an accelerator a whole chunk is one compiled function. On a CPU its parts are compiled apart and the rollouts between
+them take all cores: one function would compute the critic on one core, or on each core the same. Both advance by
+`log_every` iterations, the last chunk by what is left of `iterations`, and evaluate θ at its end. Where chunks end
+depends on the settings alone, so a run that was resumed at a chunk's end computes the same bits.
 """
 
 from __future__ import annotations
@@ -14,20 +16,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from epvf_data.envs import Env
 from epvf_data.physics.episode import Outcomes
-from epvf_data.physics.mjx import episode_fn
-from epvf_data.physics.slots import start_key
-from epvf_data.policies import mlp
+from epvf_data.physics.loop import Stepper, Work, make_advance, make_block
+from epvf_data.physics.play import DEVICE_LANES, stepper_of
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import rollout
-from epvf_data.trainers.online.iteration import make_iteration, seeds_of
+from epvf_data.trainers.online.iteration import Iteration, make_iteration, seeds_of
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Proposal, Result, State
 from epvf_data.trainers.online.top import Top, top_of, top_over
 
+# Functions of an iteration, and the name of each one's time in the log.
+PARTS = {"propose": "propose", "fit": "critic", "improve": "policy", "candidates": "evaluation"}
 EVALUATION_KEY = (0, 7_421)  # raw key of the start states in which θ is judged: the same ones in every run
 
 
@@ -69,123 +72,117 @@ def evaluation_seeds(count: int) -> np.ndarray:
     return np.tile(np.array(EVALUATION_KEY, np.uint32), (count, 1))
 
 
-def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
-    """The loop of a run on this backend."""
-    return (native_loop if backend == "native" else xla_loop)(config, env, spec)
-
-
 def episodes_of(config: OnlineConfig, env: Env) -> int:
     """Episodes in which θ is judged."""
     random = env.random_start or config.policy.gaussian == "sampled"
     return config.evaluation_episodes or (8 if random else 1)
 
 
-def native_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
-    """Physics leaves the jit, nothing else does."""
-    run = make_iteration(config, env, spec)
-    choose, candidates = jax.jit(run.propose), jax.jit(run.candidates)
-    fit, improve = jax.jit(run.fit), jax.jit(run.improve)  # not donated: Ctrl-C in a chunk saves the state before it
-    seeds, count = config.seeds, config.envs
-
-    def roll(params: np.ndarray, reset: np.ndarray, episodes: int, sample: bool) -> Outcomes:
-        flat = np.ascontiguousarray(params).reshape(-1, spec.size)
-        return rollout(
-            env, spec, flat, reset_seed=reset.reshape(-1, 2), episodes=episodes, backend="native", sample=sample
-        )
-
-    def one(state: State, active: np.ndarray, seconds: dict[str, float]) -> tuple[State, Any, Rollouts]:
-        number = iteration_of(state)
-        proposal = timed(seconds, "propose", lambda: choose(state))
-        host = jax.tree.map(lambda leaf: np.asarray(leaf)[_chosen(active)], proposal)
-        outcomes = timed(seconds, "rollout", lambda: roll(host.params, host.seeds, config.episodes, run.observations))
-        result = jax.tree.map(lambda leaf: _spread(leaf, active), to_result(outcomes, active.sum(), count))
-        state, first = timed(seconds, "critic", lambda: fit(state, proposal, result, active))
-        state, second = timed(seconds, "policy", lambda: improve(state, proposal, result, active))
-        metrics = {name: np.asarray(value) for name, value in (first | second).items()}
-        top = jax.device_get(top_of(proposal.params, result.returns, result.finite, active))
-        kept = Rollouts(number, np.flatnonzero(active), host, outcomes)
-        return state, (metrics, result.lengths.sum(axis=1), top), kept
-
-    def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
-        seconds: dict[str, float] = {}
-        found, steps, kept, tops = [], np.zeros(seeds, np.int64), [], []
-        for _ in range(_length(config, state)):
-            state, (metrics, taken, top), rollouts = one(state, active, seconds)
-            found.append(metrics)
-            tops.append(top)
-            steps += np.asarray(taken, np.int64)
-            if keep:
-                kept.append(rollouts)
-        judged = np.asarray(candidates(state))
-        reset = evaluation_seeds(seeds * judged.shape[1])
-        outcomes = timed(seconds, "evaluation", lambda: roll(judged, reset, episodes_of(config, env), False))
-        unperturbed = outcomes.returns.mean(axis=1).reshape(seeds, -1)
-        joined = {name: np.stack([metrics[name] for metrics in found]) for name in found[0]}
-        top = top_over(jax.tree.map(lambda *each: np.stack(each), *tops))
-        return Chunk(state, average(joined), steps, unperturbed, judged, seconds, kept, active, top)
-
-    return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
+# (what for, policies [S · n, P], reset seeds [S · n, 2], episodes, whether to keep observations, active [S]) → outcomes
+Roll = Callable[[str, Any, Any, int, bool, Any], Outcomes]
+# (an iteration: state → (state, what it found), state, length) → (state, what was found, stacked)
+Repeat = Callable[[Callable[[State], tuple[State, Any]], State, int], tuple[State, Any]]
 
 
-def xla_loop(config: OnlineConfig, env: Env, spec: PolicySpec) -> Loop:
-    """Rollouts, critic and policy of a whole chunk in one compiled function, which takes the state over.
+def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
+    """The loop of a run on this backend. Raises BackendError where the backend cannot run the environment."""
+    run, seeds, count = make_iteration(config, env, spec), config.seeds, config.envs
 
-    Seeds that are not active are rolled out like the others, and the outcomes dropped.
-    """
-    run = make_iteration(config, env, spec)
-    seeds, count = config.seeds, config.envs
+    def chunk(run: Iteration, roll: Roll, repeat: Repeat, state: State, active: Any, keep: bool, length: int):
+        def iteration(state: State) -> tuple[State, Any]:
+            proposal = run.propose(state)
+            flat = proposal.params.reshape(-1, spec.size), proposal.seeds.reshape(-1, 2)
+            outcomes = roll("rollout", *flat, config.episodes, run.observations, active)
+            result = to_result(outcomes, seeds, count)
+            state, first = run.fit(state, proposal, result, active)
+            state, second = run.improve(state, proposal, result, active)
+            top = top_of(proposal.params, result.returns, result.finite, active)
+            return state, (first | second, result.lengths.sum(axis=1), top, (proposal, outcomes) if keep else None)
 
-    def roll(params, reset, episodes: int, sample: bool):
-        """Episodes [rows, E] of the policies [rows, P]."""
-        episode = episode_fn(env, spec, 1.0, sample)
-        tensors = jax.vmap(partial(mlp.unflatten, spec))(jnp.repeat(params, episodes, axis=0))
-        numbers = jnp.tile(jnp.arange(episodes), len(params))
-        keys = jax.vmap(start_key)(jnp.repeat(reset, episodes, axis=0), numbers)
-        ended = jax.vmap(episode)(tensors, keys)
-        shape = lambda leaf: leaf.reshape(-1, episodes, *leaf.shape[1:])  # noqa: E731
-        return Outcomes(
-            returns=shape(ended.returns),
-            discounted=shape(ended.discounted),
-            lengths=shape(ended.length),
-            terminated=shape(ended.terminated),
-            truncated=shape(ended.truncated),
-            finite=shape(ended.finite),
-            observations=shape(ended.sample.observation) if ended.sample else None,
-        )
-
-    def iteration(keep: bool, active: jax.Array, state: State, _: None):
-        proposal = run.propose(state)
-        outcomes = roll(
-            proposal.params.reshape(-1, spec.size), proposal.seeds.reshape(-1, 2), config.episodes, run.observations
-        )
-        result = to_result(outcomes, seeds, count)
-        state, first = run.fit(state, proposal, result, active)
-        state, second = run.improve(state, proposal, result, active)
-        top = top_of(proposal.params, result.returns, result.finite, active)
-        return state, (first | second, result.lengths.sum(axis=1) * active, (proposal, outcomes) if keep else None, top)
-
-    @partial(jax.jit, donate_argnums=0, static_argnums=(2, 3))
-    def chunk(state: State, active: jax.Array, keep: bool, length: int):
-        state, (metrics, steps, kept, tops) = jax.lax.scan(partial(iteration, keep, active), state, length=length)
+        state, found = repeat(iteration, state, length)
         judged = run.candidates(state)
-        reset = jnp.asarray(evaluation_seeds(seeds * judged.shape[1]))
-        outcomes = roll(judged.reshape(-1, spec.size), reset, episodes_of(config, env), False)
-        unperturbed = outcomes.returns.mean(axis=1).reshape(seeds, -1)
-        return state, metrics, steps, unperturbed, judged, kept, top_over(tops)
+        reset = evaluation_seeds(seeds * judged.shape[1])
+        flat = judged.reshape(-1, spec.size), reset
+        outcomes = roll("evaluation", *flat, episodes_of(config, env), False, np.ones(seeds, bool))
+        return state, found, outcomes.returns.mean(axis=1).reshape(seeds, -1), judged
 
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
         first, length = iteration_of(state), _length(config, state)
-        found = timed(seconds, "everything", lambda: chunk(state, active, keep, length))
-        state, metrics, steps, unperturbed, judged, kept, top = (
-            found[0],
-            *jax.tree.map(np.asarray, found[1:]),
-        )
+        if on_host:
+            parts = {name: partial(timed, seconds, PARTS[name], function) for name, function in compiled.items()}
+            roll = partial(_host_roll, env, spec, backend, seconds)
+            done = chunk(run._replace(**parts), roll, _looped, state, active, keep, length)
+        else:
+            done = timed(seconds, "everything", whole, state, active, keep, length)
+        state, (metrics, steps, tops, kept), unperturbed, judged = done[0], *jax.tree.map(np.asarray, done[1:])
         rollouts = [] if kept is None else _taken(kept, first, active, count)
-        steps = steps.sum(axis=0, dtype=np.int64)
+        steps = steps.sum(axis=0, dtype=np.int64) * active
+        top = top_over(tops)
         return Chunk(state, average(metrics), steps, unperturbed, judged, seconds, rollouts, active, top)
 
+    on_host = backend == "native" or jax.default_backend() == "cpu"
+    # Not donated: Ctrl-C in a chunk saves the state before it. The one compiled function takes the state over.
+    compiled = {name: jax.jit(getattr(run, name)) for name in PARTS}
+    stepper = stepper_of(env, backend)
+    roll = partial(_compiled_roll, env, spec, stepper)
+    whole = jax.jit(partial(chunk, run, roll, _scanned), donate_argnums=0, static_argnums=(2, 3))
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
+
+
+def _scanned(iteration: Callable[[State], tuple[State, Any]], state: State, length: int) -> tuple[State, Any]:
+    return jax.lax.scan(lambda state, _: iteration(state), state, length=length)
+
+
+def _looped(iteration: Callable[[State], tuple[State, Any]], state: State, length: int) -> tuple[State, Any]:
+    found = []
+    for _ in range(length):
+        state, one = iteration(state)
+        found.append(one)
+    return state, jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+
+def _host_roll(
+    env: Env,
+    spec: PolicySpec,
+    backend: str,
+    seconds: dict[str, float],
+    what: str,
+    params: Float[Array, "N P"],
+    reset: UInt32[Array, "N 2"],
+    episodes: int,
+    sample: bool,
+    active: Bool[np.ndarray, "S"],
+) -> Outcomes:
+    """Through the door that everybody takes, on all cores; of the policies of seeds that are active."""
+    chosen = _chosen(np.repeat(active, len(params) // len(active)))
+
+    def run() -> Outcomes:
+        params_, reset_ = np.asarray(params)[chosen], np.asarray(reset)[chosen]
+        return rollout(env, spec, params_, reset_seed=reset_, episodes=episodes, backend=backend, sample=sample)
+
+    outcomes = timed(seconds, what, run)
+    return jax.tree.map(lambda leaf: _spread(leaf, chosen, len(params)), outcomes)
+
+
+def _compiled_roll(
+    env: Env,
+    spec: PolicySpec,
+    stepper: Stepper,
+    what: str,
+    params: Float[Array, "N P"],
+    reset: UInt32[Array, "N 2"],
+    episodes: int,
+    sample: bool,
+    active: Bool[Array, "S"],
+) -> Outcomes:
+    """Inside a compiled function; those of seeds that are not active are rolled out like the others."""
+    rows = len(params) * episodes
+    numbers = jnp.tile(jnp.arange(episodes, dtype=jnp.int32), len(params))
+    work = Work(jnp.repeat(params, episodes, 0), jnp.repeat(jnp.asarray(reset), episodes, 0), numbers, jnp.int32(rows))
+    block = make_block(env, spec, stepper, min(rows, DEVICE_LANES) + stepper.spare, rows, sample)
+    ended = make_advance(env, spec, stepper, 1.0, sample)(block(), work, jnp.int32(2**31 - 1)).ended
+    return Outcomes(*jax.tree.map(lambda leaf: leaf.reshape(-1, episodes, *leaf.shape[1:]), ended))
 
 
 def to_result(outcomes: Outcomes, seeds: int, count: int) -> Result:
@@ -228,12 +225,12 @@ def _chosen(active: np.ndarray) -> slice | np.ndarray:
     return slice(None) if active.all() else active
 
 
-def _spread(leaf: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """What the active seeds gave, with zeros for the others."""
-    if active.all():
+def _spread(leaf: np.ndarray, chosen: slice | np.ndarray, count: int) -> np.ndarray:
+    """What the chosen rows gave, with zeros for the others."""
+    if isinstance(chosen, slice):
         return leaf
-    full = np.zeros((len(active), *leaf.shape[1:]), leaf.dtype)
-    full[active] = leaf
+    full = np.zeros((count, *leaf.shape[1:]), leaf.dtype)
+    full[chosen] = leaf
     return full
 
 
@@ -244,9 +241,9 @@ def average(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def timed(seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
+def timed(seconds: dict[str, float], name: str, work: Callable[..., Any], *arguments: Any) -> Any:
     """Does the work, waits until it is done and adds its time to `seconds[name]`."""
     began = time.perf_counter()
-    done = jax.block_until_ready(work())
+    done = jax.block_until_ready(work(*arguments))
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
     return done
