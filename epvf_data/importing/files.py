@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epvf_data.errors import ConfigError, UnsafeDatasetError
+from epvf_data.errors import ConfigError, UnsafeDatasetError, of_file
 from epvf_data.importing import msgpack_file, orbax, sb3, torch_file
 from epvf_data.importing.limits import MAX_BYTES, Tensors, flatten
+from epvf_data.importing.settings import FORMATS
 from epvf_data.policies import header
 from epvf_data.untrusted import read_named
 
-FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before PyTorch 1.6
 
 
@@ -26,10 +26,11 @@ class Contents:
     facts: dict[str, Any] = field(default_factory=dict)  # what the file says itself, as settings of an import
 
 
+@of_file()
 def read(path: Path, format: str | None = None) -> Contents:
     """The tensors of a file or folder, of the kind `format` or of the one that its first bytes show.
 
-    Raises ConfigError for what is none of `FORMATS` or damaged, UnsafeDatasetError for pickles and absurd sizes.
+    Raises FileError for what is none of `FORMATS` or damaged, UnsafeDatasetError for pickles and absurd sizes.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}.")
