@@ -62,8 +62,7 @@ def load(where: str, kind: type[T], what: str, expected: str) -> T:
         made = _made.get((module.__name__, version, name)) or getattr(module, name)()
     except (Exception, SystemExit) as error:
         missing = isinstance(error, FileNotFoundError) and error.filename == place
-        kind = FileError if missing else ConfigError
-        raise kind(f"{where} gives no {what}: {_reason(error, place, name)}") from error
+        raise (FileError if missing else ConfigError)(f"{where} gives no {what}: {_reason(error, place, name)}") from error
     if not isinstance(made, kind):
         raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
     return _made.setdefault((module.__name__, version, name), made)

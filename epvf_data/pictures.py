@@ -12,6 +12,7 @@ from epvf_data.errors import ConfigError
 from epvf_data.untrusted import printable
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 KINDS = ("png", "pdf", "svg")
@@ -26,11 +27,20 @@ def check(out: Path, force: bool = False) -> None:
     outputs.check_free(out, force)
 
 
-def blank(width: float, height: float) -> Figure:
+def blank(width: float, height: float, dpi: int = 120) -> Figure:
     """An empty figure of that size in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+def plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, … on a logarithmic axis in place of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def encode(figure: Figure, kind: str = "png") -> bytes:

@@ -49,7 +49,7 @@ def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -
     """
     groups = _largest({name: values[np.isfinite(values)] for name, values in groups.items()})
     every = np.concatenate([*groups.values(), np.zeros(0)])
-    figure = pictures.blank(7, 3.6)
+    figure = pictures.blank(7, 3.6, dpi=150)
     axes = figure.add_subplot()
     if every.size:
         edges = _edges(float(every.min()), float(every.max()))

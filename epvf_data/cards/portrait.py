@@ -164,13 +164,13 @@ def _by_source(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -
     there = np.unique(label).tolist()
     counts = {number: int((label == number).sum()) for number in there}
     axes.set_yticks(there, [f"{picture_text(shown[number], 24)} ({count:,})" for number, count in counts.items()])
+    for number, name in zip(there, axes.get_yticklabels(), strict=True):  # the legend of all panels
+        name.set_color(f"C{number}")
     axes.set(xlabel="return (mean over episodes)", title="returns by source: dots, quartiles, median")
     axes.set_ylim(max(there) + 0.55, min(there) - 0.55)
 
 
 def _norm_panel(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     good = np.isfinite(seen.returns) & np.isfinite(seen.norms)
     axes.set(xlabel="Euclidean norm of the parameters", ylabel="return", title="norm and return")
     if not good.any():
@@ -182,9 +182,7 @@ def _norm_panel(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) 
     if seen.norms[good].min() > 0 and seen.norms[good].max() > WIDE * seen.norms[good].min():
         axes.set_xscale("log")
         axes.set_xlabel("Euclidean norm of the parameters (log scale)")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        pictures.plain_ticks(axes.xaxis)
 
 
 def _map_panels(figure: Any, panels: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
@@ -204,6 +202,4 @@ def _map_panels(figure: Any, panels: Any, seen: Portrait, label: np.ndarray, sho
     figure.colorbar(dots, ax=panels[0], label="return")
     for number in np.unique(label[good]).tolist():
         mine = good & (label == number)
-        name = picture_text(shown[number], 30)
-        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4, label=name)
-    panels[1].legend(frameon=False, fontsize=9, markerscale=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4)

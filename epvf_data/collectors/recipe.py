@@ -50,6 +50,11 @@ def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[n
             continue
         for file in bundled_files(env) if name == "bundled" else [name]:
             found, flat = load_policy(file)
+            if found != spec and name == "bundled":
+                raise ArchitectureMismatchError(
+                    f"the policies that ship for {env.name} are {found}, this collection makes {spec}; perturb random "
+                    "policies of that architecture in their place: --set perturbed.bases=random."
+                )
             if found != spec:
                 raise ArchitectureMismatchError(
                     f"the policy in {file} is {found} ({found.id[:8]}), this collection makes {spec} ({spec.id[:8]}); "

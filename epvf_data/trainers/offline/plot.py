@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from epvf_data.pictures import COLOURS, blank
+from epvf_data.pictures import COLOURS, blank, plain_ticks
 from epvf_data.untrusted import picture_text
 
 TITLES = {
@@ -41,9 +41,9 @@ class Panel(NamedTuple):
     ridge_spearman: float | None  # None where no ridge is a control
 
 
-def draw(panels: list[Panel], critic: str, heading: str) -> Figure:
+def draw(panels: list[Panel], heading: str) -> Figure:
     """One panel a split: identity line, points coloured by source or, where there are many, density."""
-    columns = min(COLUMNS, max(1, len(panels)))
+    columns = 2 if len(panels) == 4 else min(COLUMNS, max(1, len(panels)))
     rows = max(1, -(-len(panels) // columns))
     figure = blank(5.0 * columns, 4.9 * rows + 0.6)
     figure.suptitle(picture_text(heading, 200), fontsize=11 if columns > 1 else 9, wrap=True)
@@ -56,6 +56,9 @@ def draw(panels: list[Panel], critic: str, heading: str) -> Figure:
         shown = _frame(axes, panel, logarithmic)
         _points(figure, axes, panel._replace(predicted=np.clip(panel.predicted, *shown)))
         _mark_outliers(axes, panel, *shown)
+        if logarithmic:
+            plain_ticks(axes.xaxis)
+            plain_ticks(axes.yaxis)
         axes.legend(
             fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.5, frameon=False
         )
@@ -67,7 +70,7 @@ def draw(panels: list[Panel], critic: str, heading: str) -> Figure:
         families = f"{panel.families:,} {'family' if panel.families == 1 else 'families'}"
         axes.set_title(
             f"{panel.split}: {TITLES[panel.split].format(f'{len(panel.true):,}')}, {families}\n"
-            f"{critic}: Spearman {panel.spearman:.2f}{ridge}, R² {panel.r2:.2f}{mean_of}",
+            f"Spearman {panel.spearman:.2f}{ridge}, R² {panel.r2:.2f}{mean_of}",
             fontsize=9.5,
         )
     return figure
@@ -77,7 +80,10 @@ def _points(figure: Figure, axes: Axes, panel: Panel) -> None:
     short = {name: picture_text(name, 30) for name in set(panel.sources)}
     names, source, counts = np.unique([short[name] for name in panel.sources], return_inverse=True, return_counts=True)
     if counts.max() > MANY:
-        mesh = axes.hexbin(panel.true, panel.predicted, gridsize=60, norm=LogNorm(), cmap="viridis", mincnt=1)
+        limits, scale = (axes.get_xlim(), axes.get_ylim()), axes.get_xscale()
+        style = {"gridsize": 60, "norm": LogNorm(), "cmap": "viridis", "mincnt": 1}
+        mesh = axes.hexbin(panel.true, panel.predicted, xscale=scale, yscale=scale, **style)
+        axes.set(xlim=limits[0], ylim=limits[1])
         figure.colorbar(mesh, ax=axes, label="policies in a cell", shrink=0.8)
         return
     size = float(np.clip(3000 / len(panel.true), 4, 24))

@@ -57,7 +57,7 @@ def publish(
     }
     panels = [one.panel for one in judged.values() if one.panel is not None]
     heading = f"{opened.env.name}, policies {policies}: {config.critic}, {CRITICS[config.critic].about}"
-    figure = draw(panels, config.critic, heading)
+    figure = draw(panels, heading)
     pictures.save(figure, directory / PICTURE, force=True)
     if plot is not None:
         pictures.save(figure, plot, force=force)
