@@ -25,7 +25,8 @@ def against_rollout(policies: int, horizon: int, repeats: int) -> dict:
     import numpy as np
 
     from epvf_data.collectors.collect import collect, make_rows
-    from epvf_data.collectors.setting import configure, lot_of
+    from epvf_data.collectors.lot import lot_of
+    from epvf_data.collectors.setting import configure
     from epvf_data.rollout import rollout
     from epvf_data.runtime import prepare
 

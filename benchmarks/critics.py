@@ -25,8 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from epvf_data.critics import CriticSettings, Row, Scale, make_critic
+from epvf_data.critics.base import Row, Scale
+from epvf_data.critics.settings import CriticSettings
 from epvf_data.critics.unf import apply_layer, axes_of, init_layer
+from epvf_data.critics.zoo import make_critic
 from epvf_data.policies import mlp
 from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec

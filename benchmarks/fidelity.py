@@ -21,7 +21,8 @@ import optax
 
 from epvf_data import envs
 from epvf_data.collectors.bundled import bundled_files
-from epvf_data.critics import Row, mlp
+from epvf_data.critics.base import Row
+from epvf_data.critics.mlp import mlp
 from epvf_data.critics.probing import action_value, ridge_on_actions
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.mlp import init

@@ -40,17 +40,17 @@ from fuzz import record
 import epvf_data
 from epvf_data import config as configuration
 from epvf_data import untrusted
-from epvf_data.baselines import BaselineConfig
+from epvf_data.baselines.settings import BaselineConfig
 from epvf_data.cards.facts import gather
 from epvf_data.collectors.setting import CollectConfig
 from epvf_data.curation.history import history
 from epvf_data.errors import EpvfError
-from epvf_data.importing import import_policy
 from epvf_data.importing import settings as importing
+from epvf_data.importing.run import import_policy
 from epvf_data.policies.files import load_policy, save_policy
 from epvf_data.policies.spec import Normaliser, PolicySpec
-from epvf_data.recipes import build, read
 from epvf_data.recipes.settings import KINDS, ArchitectureConfig
+from epvf_data.recipes.tables import build, read
 from epvf_data.store.schema import to_json
 from epvf_data.store.writer import Writer
 from epvf_data.trainers import checkpoint, rundir

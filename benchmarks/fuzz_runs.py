@@ -43,7 +43,8 @@ from epvf_data.store.lineage import Lineage
 from epvf_data.store.schema import EnvIdentity, Rows
 from epvf_data.store.writer import Writer
 from epvf_data.trainers import checkpoint, rundir
-from epvf_data.trainers.evaluation import compare, evaluate
+from epvf_data.trainers.evaluation.compare import compare
+from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.offline import run as offline
 from epvf_data.trainers.offline.fitted import restore_progress, set_up
 from epvf_data.trainers.offline.ground import restore_ground

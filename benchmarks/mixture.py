@@ -33,7 +33,8 @@ ARCHITECTURES = {
 
 def collect(names: list[str], policies: int, horizon: int) -> None:
     """One JSON line: seconds of the first and of a second collection in this process."""
-    from epvf_data.recipes import build, collect_recipe
+    from epvf_data.recipes.collect import collect_recipe
+    from epvf_data.recipes.tables import build
     from epvf_data.runtime import prepare
 
     prepare()

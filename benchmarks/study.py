@@ -22,13 +22,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import epvf_data
-from epvf_data.critics import CRITICS
+from epvf_data.critics.families import CRITICS
 from epvf_data.curation.merge import merge
 from epvf_data.curation.select import filter_rows, sample
 from epvf_data.recording.task import task_of
 from epvf_data.rollout import rollout
 from epvf_data.store.reader import Dataset
-from epvf_data.trainers.evaluation import EvaluationConfig, compare, evaluate
+from epvf_data.trainers.evaluation.compare import compare
+from epvf_data.trainers.evaluation.evaluate import evaluate
+from epvf_data.trainers.evaluation.settings import EvaluationConfig
 from epvf_data.trainers.metrics import spearman
 
 SPLITS = ("iid", "lineage", "high", "source")

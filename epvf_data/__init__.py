@@ -17,7 +17,7 @@ _PUBLIC = {
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "evaluate_run": "epvf_data.trainers.offline.run",
-    "import_policy": "epvf_data.importing",
+    "import_policy": "epvf_data.importing.run",
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from epvf_data.collectors.collect import collect as collect
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
-    from epvf_data.importing import import_policy as import_policy
+    from epvf_data.importing.run import import_policy as import_policy
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from epvf_data.config import flatten
-from epvf_data.errors import ConfigError
+from epvf_data.errors import ConfigError, FileError
 from epvf_data.untrusted import printable
 
 T = TypeVar("T")
@@ -61,7 +61,10 @@ def load(where: str, kind: type[T], what: str, expected: str) -> T:
         module, version = _module(place)
         made = _made.get((module.__name__, version, name)) or getattr(module, name)()
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{where} gives no {what}: {_reason(error, place, name)}") from error
+        missing = isinstance(error, FileNotFoundError) and error.filename == place
+        raise (FileError if missing else ConfigError)(
+            f"{where} gives no {what}: {_reason(error, place, name)}"
+        ) from error
     if not isinstance(made, kind):
         raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
     return _made.setdefault((module.__name__, version, name), made)

@@ -22,6 +22,7 @@ from epvf_data.untrusted import printable, shown
 
 T = TypeVar("T")
 
+BACKENDS = ("auto", "mjx", "native")  # that step the physics, see `rollout`
 MAX_TEXT = 4096  # characters of a setting, a file's name for example
 MAX_LIST = 10_000  # entries of a setting
 MAX_LEVELS = 16  # of a dotted name
@@ -116,6 +117,15 @@ def check_range(item: object, table: str, least: float, most: float, *names: str
             continue
         told = shown(list(got) if isinstance(got, tuple) else got)
         raise ConfigError(f"{table}{name} is {told}; it must be {bound}.")
+
+
+def check_one_of(what: str, got: Any, known: Iterable[str]) -> None:
+    """Raises ConfigError, with the nearest known name, for one that is not known."""
+    known = list(known)
+    if got not in known:
+        near = difflib.get_close_matches(shown(got).strip("'"), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
+        raise ConfigError(f"there is no {what} {shown(got)}; {hint}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

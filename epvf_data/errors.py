@@ -1,12 +1,27 @@
 """Every error a user can cause. Each message is one sentence: what was got, what was expected, and the cure."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class EpvfError(Exception):
-    """Base of all errors below; the command line prints its message and exits with 1."""
+    """Base of all errors below; the command line prints its message and exits with `exit_code`."""
+
+    exit_code = 1  # something on the disk or the machine is not as it must be
 
 
 class ConfigError(EpvfError):
     """An option, configuration key or policy specification is wrong."""
+
+    exit_code = 2  # what was asked for cannot be, wherever it is asked
+
+
+class FileError(ConfigError):
+    """A file that was named, with a policy for example, is not there or holds something else."""
+
+    exit_code = 1
 
 
 class EnvironmentMismatchError(EpvfError):
@@ -39,6 +54,17 @@ class BackendError(EpvfError):
 
 class RunError(EpvfError):
     """A run directory is missing, incomplete, or belongs to other settings."""
+
+
+@contextlib.contextmanager
+def of_file() -> Iterator[None]:
+    """Where a named file is read: what is wrong with its contents is a FileError."""
+    try:
+        yield
+    except ConfigError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(str(error)) from error
 
 
 def reason(error: Exception) -> str:

@@ -15,9 +15,6 @@ from epvf_data.policies.perturb import clip_weights
 Value = Callable[[Float[Array, "P"]], Float[Array, ""]]
 
 
-OPTIMISERS = ("adam", "momentum")
-
-
 class Improver(NamedTuple):
     """How θ follows gradients: with decoupled weight decay, then the weight clip.
 

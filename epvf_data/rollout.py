@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt32
 
+from epvf_data.config import BACKENDS
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError
 from epvf_data.physics import native
@@ -15,8 +16,6 @@ from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.play import play
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import shown
-
-BACKENDS = ("auto", "mjx", "native")
 
 
 def resolve_backend(env: Env, backend: str = "auto") -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError, FileError, UnsafeDatasetError
 
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32
@@ -181,7 +181,7 @@ def read_named(path: str | Path, what: str, limit: int) -> bytes:
                         return data
                     raise ConfigError(f"the {what} {where} has more than {limit / 2**20:g} MiB; none is that large.")
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no {what} {where}.") from error
+        raise FileError(f"there is no {what} {where}.") from error
     except (OSError, ValueError) as error:  # a name may hold NUL
         raise ConfigError(f"the {what} {where} cannot be read ({printable(error)}).") from error
     raise ConfigError(f"{where} is no plain file; expected a {what}.")

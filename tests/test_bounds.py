@@ -48,7 +48,8 @@ def test_faults_of_ours_keep_their_traceback(shell, small, monkeypatch):
 
 def test_rows_without_end_take_no_memory(in_tmp, monkeypatch):
     """Their numbers are never all there at once: the disk is what they do not fit."""
-    from epvf_data.recipes import build, collect_recipe
+    from epvf_data.recipes.collect import collect_recipe
+    from epvf_data.recipes.tables import build
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
     tables = {"architectures": {"a": {"hidden": [4]}}, "sources": {"s": {"kind": "random"}}}
@@ -67,7 +68,7 @@ def resident(which: str) -> int:
 
 @pytest.mark.parametrize("value", [1e300, np.nan, np.inf, 1e39])
 def test_numbers_that_no_policy_has_give_no_warning(in_tmp, value):
-    from epvf_data.importing import import_policy
+    from epvf_data.importing.run import import_policy
 
     shapes = {"0.weight": (4, 4), "0.bias": (4,), "2.weight": (1, 4), "2.bias": (1,)}
     tensors = {name: np.full(shape, value) for name, shape in shapes.items()}
@@ -88,7 +89,7 @@ def test_a_folder_is_no_name_for_a_file(small, shell, verb, name):
 
 
 def test_a_recipe_with_teachers_needs_a_name_beside_which_they_run(in_tmp):
-    from epvf_data.recipes import runs_of
+    from epvf_data.recipes.collect import runs_of
 
     for name in (".", "/", ""):
         with pytest.raises(ConfigError, match="is no name for a data set"):

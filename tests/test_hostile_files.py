@@ -17,13 +17,14 @@ import pytest
 from safetensors.numpy import save
 
 from epvf_data import config as configuration
-from epvf_data.baselines import BaselineConfig, baseline_config
+from epvf_data.baselines.settings import BaselineConfig, baseline_config
 from epvf_data.cli import app
 from epvf_data.errors import EpvfError
-from epvf_data.importing import import_policy
+from epvf_data.importing.run import import_policy
 from epvf_data.policies.files import load_policy, read_notes
-from epvf_data.recipes import build, collect_recipe
-from epvf_data.render import render_policy
+from epvf_data.recipes.collect import collect_recipe
+from epvf_data.recipes.tables import build
+from epvf_data.render.render import render_policy
 from epvf_data.trainers.online.standing import begin
 
 MEGABYTES, SECONDS = 300, 30

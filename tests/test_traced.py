@@ -58,13 +58,13 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "train-offline": ("train-offline", "in", "--critic", "ridge", "--out", "out", QUIET),
     "train-online --record": ("train-online", "--env", "cartpole", "--record", "in", "--out", "out", QUIET),
     "train-online --warm-start": ("train-online", "--env", "cartpole", "--warm-start", "in", "--out", "out", QUIET),
-    "evaluate --where": ("evaluate", "good-run", "--where", "in", "--no-rollouts", QUIET),
+    "evaluate --trained-on": ("evaluate", "good-run", "--trained-on", "in", "--no-rollouts", QUIET),
     "merge into it": ("merge", "good", "--out", "in", QUIET),
 }
 IN_PLACE = {"compact", "gc", "card", "collect", "train-online --record", "merge into it"}
 RUNS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "in", "--no-rollouts", QUIET),
-    "compare": ("compare", "in", "--out", "out.png"),
+    "compare": ("compare", "in", "--plot", "out.png"),
     "train-offline --resume": ("train-offline", "good", "--out", "in", "--resume", QUIET),
     "train-online --resume": ("train-online", "--env", "cartpole", "--out", "in", "--resume", QUIET),
     "train-online --resume, its settings": ("train-online", "--out", "in", "--resume", QUIET),

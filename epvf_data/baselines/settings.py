@@ -6,15 +6,17 @@ import difflib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epvf_data import code, envs
 from epvf_data import config as configuration
 from epvf_data.config import MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
-from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.rollout import BACKENDS
 from epvf_data.untrusted import shown
+
+if TYPE_CHECKING:
+    from epvf_data.envs import Env
 
 ALGORITHMS = ("ppo", "sac")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")  # those that a policy file can name

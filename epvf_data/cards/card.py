@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epvf_data import untrusted
+from epvf_data import pictures, untrusted
 from epvf_data.cards.croissant import describe, listed_files, live_files
 from epvf_data.cards.facts import Facts, Labels, gather
 from epvf_data.cards.histogram import draw_returns
@@ -88,7 +88,7 @@ def write_card(
     labels = Labels(name, title, _description(facts), chosen, authors, cite, url, date)
     files = live_files(dataset)
     contents = {
-        PICTURE: draw_returns(facts.env.name, facts.returns),
+        PICTURE: pictures.encode(draw_returns(facts.env.name, facts.returns)),
         CROISSANT: _json(describe(files, facts, labels)),
         README: readme(facts, labels, folder).encode("utf-8", "replace"),
     }

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
 
-from epvf_data import outputs
+from epvf_data import pictures
 from epvf_data.store.lineage import by_word
 from epvf_data.store.reader import Dataset
 from epvf_data.untrusted import picture_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BINS = 60
 _MOST_SOURCES = 8  # in the legend; the rest is one group
@@ -31,51 +33,44 @@ def returns_by_source(dataset: Dataset) -> dict[str, Float64[np.ndarray, " rows"
 
 
 def plot_returns(dataset: Dataset, path: str | Path, *, force: bool = False) -> None:
-    """Histogram of returns by source, numbers of policies on a logarithmic axis, written as PNG.
+    """Histogram of returns by source, numbers of policies on a logarithmic axis, written as PNG, PDF or SVG.
 
-    Raises DatasetError where there is a file already, unless `force` replaces it, StorageError if the disk refuses.
+    Raises ConfigError for another kind of file, DatasetError where there is a file already, unless `force` replaces it,
+    StorageError if the disk refuses.
     """
-    outputs.check_free(Path(path), force)
-    outputs.write_bytes(Path(path), draw_returns(dataset.env.name, returns_by_source(dataset)), force)
+    pictures.check(Path(path), force)
+    pictures.save(draw_returns(dataset.env.name, returns_by_source(dataset)), Path(path), force=force)
 
 
-def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -> bytes:
-    """The same picture as the bytes of a PNG file. Returns that are not finite are left out.
+def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -> Figure:
+    """The same picture. Returns that are not finite are left out.
 
     Names come from data sets of strangers: nothing in them is markup here.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = _largest({name: values[np.isfinite(values)] for name, values in groups.items()})
     every = np.concatenate([*groups.values(), np.zeros(0)])
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = pictures.blank(7, 3.6, dpi=150)
     axes = figure.add_subplot()
     if every.size:
         edges = _edges(float(every.min()), float(every.max()))
+        # Outlines over the sum of all: filled steps would hide one another.
+        axes.hist(every, bins=edges, histtype="stepfilled", color="0.88", label=f"all ({every.size:,})")
         for number, (name, values) in enumerate(groups.items()):
-            colour = f"C{number}"
             label = f"{picture_text(name, 30)} ({len(values):,})"
-            axes.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=label)
-            axes.hist(values, bins=edges, histtype="step", color=colour)
-        peak = max(np.histogram(values, edges)[0].max() for values in groups.values())
+            axes.hist(values, bins=edges, histtype="step", color=f"C{number}", linewidth=1.6, label=label)
+        peak = np.histogram(every, edges)[0].max()
         axes.set_yscale("log")
         axes.set_ylim(0.5, max(12.0, 1.5 * peak))
         title = f"{every.size:,} policies, return {every.mean():.1f} on average, {every.max():.1f} at most"
     else:
         title = "no finite return"
     axes.set_xlabel("return (mean over episodes)")
-    axes.set_ylabel("policies")
+    axes.set_ylabel("policies (log scale)" if every.size else "policies")
     axes.set_title(f"{picture_text(env, 30)}: {title}", fontsize=10)
     if groups:
         axes.legend(title="source", frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # characters that the font lacks are drawn as boxes
-        figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return figure
 
 
 def _largest(groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

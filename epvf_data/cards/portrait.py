@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from epvf_data import outputs
+from epvf_data import pictures
 from epvf_data.errors import DatasetError
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
 from epvf_data.untrusted import picture_text
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST = 5000  # rows that are drawn; of more, as many at random
 _BYTES = 256 << 20  # of probing actions, which fewer rows have to keep where each has many
 _MOST_SOURCES = 8
+WIDE = 8.0  # norms this many times apart are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -116,24 +118,20 @@ def _components(actions: Float[np.ndarray, "n D"]) -> tuple[Float64[np.ndarray, 
 
 
 def plot_dataset(dataset: Dataset, path: str | Path, seed: int = 0, *, force: bool = False) -> Portrait:
-    """Draws the data set as PNG.
+    """Draws the data set as PNG, PDF or SVG.
 
-    Raises DatasetError for a data set without rows and where there is a file already, unless `force` replaces it,
-    StorageError if the disk refuses.
+    Raises ConfigError for another kind of file, DatasetError for a data set without rows and where there is a file
+    already, unless `force` replaces it, StorageError if the disk refuses.
     """
-    outputs.check_free(Path(path), force)
+    pictures.check(Path(path), force)
     seen = sit(dataset, seed)
-    outputs.write_bytes(Path(path), draw(dataset.env.name, seen), force)
+    pictures.save(draw(dataset.env.name, seen), Path(path), force=force)
     return seen
 
 
-def draw(env: str, seen: Portrait) -> bytes:
-    """The picture as the bytes of a PNG file. Names come from strangers: nothing in them is markup here."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+def draw(env: str, seen: Portrait) -> Figure:
+    """The picture. Names come from strangers: nothing in them is markup here."""
+    figure = pictures.blank(11, 7.6)
     panels = figure.subplots(2, 2)
     names = [name for name, _ in Counter(seen.sources).most_common(_MOST_SOURCES)]
     label = np.array([names.index(word) if word in names else len(names) for word in seen.sources])
@@ -146,49 +144,45 @@ def draw(env: str, seen: Portrait) -> bytes:
     _by_source(panels[0, 0], seen, label, shown)
     _norm_panel(panels[0, 1], seen, label, shown)
     _map_panels(figure, panels[1], seen, label, shown)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # characters that the font lacks are drawn as boxes
-        figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return figure
 
 
 def _by_source(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
-    """A strip of dots for each source, its quartiles over them."""
+    """A strip of dots for each source, as wide as returns are frequent there, its quartiles over them."""
     random = np.random.default_rng(0)
     good = np.isfinite(seen.returns)
     for number in np.unique(label).tolist():
         values = seen.returns[good & (label == number)]
-        axes.plot(
-            values, number + random.uniform(-0.3, 0.3, len(values)), ".", color=f"C{number}", alpha=0.3, markersize=3
-        )
         if len(values):
+            counts, edges = np.histogram(values, bins=40)
+            frequent = counts[np.searchsorted(edges[1:-1], values, side="right")] / counts.max()
+            places = number + 0.42 * np.sqrt(frequent) * random.uniform(-1, 1, len(values))
+            axes.plot(values, places, ".", color=f"C{number}", alpha=0.3, markersize=3)
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
             axes.plot([low, high], [number, number], color="black", linewidth=2)
             axes.plot([middle], [number], "o", color="black", markersize=5)
     there = np.unique(label).tolist()
     counts = {number: int((label == number).sum()) for number in there}
     axes.set_yticks(there, [f"{picture_text(shown[number], 24)} ({count:,})" for number, count in counts.items()])
+    for number, name in zip(there, axes.get_yticklabels(), strict=True):  # the legend of all panels
+        name.set_color(f"C{number}")
     axes.set(xlabel="return (mean over episodes)", title="returns by source: dots, quartiles, median")
-    axes.invert_yaxis()
+    axes.set_ylim(max(there) + 0.55, min(there) - 0.55)
 
 
 def _norm_panel(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     good = np.isfinite(seen.returns) & np.isfinite(seen.norms)
     axes.set(xlabel="Euclidean norm of the parameters", ylabel="return", title="norm and return")
     if not good.any():
         axes.text(0.5, 0.5, "parameters are withheld", ha="center", transform=axes.transAxes)
         return
-    for number in np.unique(label).tolist():
-        mine = good & (label == number)
-        axes.plot(seen.norms[mine], seen.returns[mine], ".", color=f"C{number}", alpha=0.4, markersize=3)
-    if (seen.norms[good] > 0).all():
+    order = np.random.default_rng(0).permutation(np.flatnonzero(good))  # so that no source hides another
+    colours = np.array([f"C{number}" for number in range(len(shown))])
+    axes.scatter(seen.norms[order], seen.returns[order], s=5, alpha=0.4, linewidths=0, c=colours[label[order]])
+    if seen.norms[good].min() > 0 and seen.norms[good].max() > WIDE * seen.norms[good].min():
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("Euclidean norm of the parameters (log scale)")
+        pictures.plain_ticks(axes.xaxis)
 
 
 def _map_panels(figure: Any, panels: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -> None:
@@ -208,6 +202,4 @@ def _map_panels(figure: Any, panels: Any, seen: Portrait, label: np.ndarray, sho
     figure.colorbar(dots, ax=panels[0], label="return")
     for number in np.unique(label[good]).tolist():
         mine = good & (label == number)
-        name = picture_text(shown[number], 30)
-        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4, label=name)
-    panels[1].legend(frameon=False, fontsize=9, markerscale=2)
+        panels[1].plot(*seen.map[mine].T, ".", color=f"C{number}", alpha=0.4, markersize=4)

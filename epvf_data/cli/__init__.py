@@ -17,6 +17,17 @@ from epvf_data.cli import (
 )
 from epvf_data.cli.app import app, main
 
+ORDER = (
+    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online", "render", "reproduce"),
+    *("info", "plot", "validate", "diff"),
+    *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
+    *("card", "export-policy", "import-policy", "export-npz", "export-hdf5", "import-hdf5"),
+    *("doctor", "envs", "new-env", "check-env"),
+)
+
+# As --help lists them.
+app.registered_commands.sort(key=lambda verb: ORDER.index(verb.name or getattr(verb.callback, "__name__", "")))
+
 __all__ = [
     "app",
     "collecting",

@@ -25,7 +25,14 @@ MAX_ROWS = 200  # of a table
 
 
 class _Verb(TyperCommand):
-    """A verb whose whole numbers have 64 bits: what comes after parsing takes no others."""
+    """A verb whose whole numbers have 64 bits: what comes after parsing takes no others. Flags have no <bool>."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found = super().get_params(ctx)
+        for param in found:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         for name, value in ctx.params.items():
@@ -53,13 +60,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.  [default: 0]")]
-Backend = Annotated[str | None, typer.Option(help="auto, mjx or native.  [default: auto]")]
-OwnEnv = Annotated[
-    str | None, typer.Option("--env", help="file.py:function, where the data set is of your own environment.")
-]
-Config = Annotated[str | None, typer.Option("--config", help="A TOML file with settings.")]
+Config = Annotated[str | None, typer.Option("--config", help="A TOML file with settings.", metavar="FILE.toml")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="Change one setting; repeat for more.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Also write the picture to this file.", metavar="FILE.png|pdf|svg", show_default=False),
+]
 Dataset = Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)]
 
 
@@ -102,6 +109,14 @@ def only_dataset() -> Path:
     if not found:
         raise DatasetError("there is no data set in this folder; name one, or make one with `epvf-data collect`.")
     raise DatasetError(f"there are {len(found)} data sets in this folder ({', '.join(map(str, found))}); name one.")
+
+
+def check_plot(plot: Path | None, force: bool) -> None:
+    """Raises ConfigError or DatasetError unless the picture can be written there."""
+    if plot is not None:
+        from epvf_data.pictures import check
+
+        check(plot, force)
 
 
 def plural(count: int, noun: str) -> str:
@@ -191,4 +206,4 @@ def main() -> None:
         if "--debug" in sys.argv or told is None:
             raise
         say(f"error: {visible(told, 5000)}", error=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(error.exit_code if isinstance(error, EpvfError) else 1)

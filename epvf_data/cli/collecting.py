@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epvf_data.cli.app import (
-    Backend,
     Config,
     Debug,
     Json,
@@ -24,14 +23,19 @@ from epvf_data.cli.app import (
     resume_command,
     say,
 )
+from epvf_data.cli.choices import Backend, choice, environment
 from epvf_data.errors import ConfigError, DatasetError, EpvfError
 
 if TYPE_CHECKING:
     from epvf_data.collectors.collect import CollectReport
 
+RECIPE = choice(
+    "recipe", ("diverse",), "A mixture of many sources.", others="FILE.toml DATASET", check=lambda name: None
+)
+
 
 @app.command(rich_help_panel="This machine", epilog="Example: `epvf-data doctor --json`")
-def doctor(json: Json = False, debug: Debug = False) -> None:
+def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """Versions, devices, backends that work here, and known-bad combinations. Exits with 1 when there is a problem."""
     from epvf_data.doctor import examine
     from epvf_data.runtime import prepare
@@ -63,13 +67,16 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     "`epvf-data collect --recipe diverse --env hopper --policies 4096`",
 )
 def collect(
-    env: Annotated[str | None, typer.Option(help="Environment; see `epvf-data envs`.  [default: ant]")] = None,
-    envs: Annotated[int | None, typer.Option(help="Worlds at once, and rows a commit.  [default: 4096]")] = None,
+    env: Annotated[str | None, typer.Option(**environment("Environment.  [default: ant]"))] = None,
+    envs: Annotated[
+        int | None,
+        typer.Option(
+            help="Policies rolled out at once, each in a world of its own: the rows of a commit.  [default: 4096]"
+        ),
+    ] = None,
     policies: Annotated[int | None, typer.Option(help="Policies in all.  [default: as many as --envs]")] = None,
     out: Annotated[Path | None, typer.Option(help="The data set's folder.  [default: ENV.zarr]")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A mixture of many sources: diverse, a TOML file, or a data set that has one.")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(**RECIPE)] = None,
     base: Annotated[list[str] | None, typer.Option(help="Perturb around this policy file; repeat for more.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes a policy.  [default: 1; 8 where returns vary]")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.  [default: the environment's]")] = None,
@@ -89,9 +96,6 @@ def collect(
     random initialisations and perturbations around base policies. Every commit is durable:
     Ctrl-C or a crash loses at most the batch in flight, and `--resume` continues.
     """
-    from epvf_data.runtime import prepare
-
-    prepare()
     flags = {
         "env": env,
         "envs": envs,
@@ -136,13 +140,18 @@ def _collect(
     mixed: bool,
     quiet: bool,
 ) -> CollectReport:
-    from epvf_data.collectors.collect import collect as run
-    from epvf_data.collectors.setting import configure
-    from epvf_data.envs import make as made
+    from epvf_data.collectors.setting import configure, existing
+    from epvf_data.envs import full_name
     from epvf_data.progress import COMPILING, Bar
 
     settings = configure(config, changes, flags, bases)
-    target = out or Path(f"{made(settings.env).name}.zarr")
+    target = out or Path(f"{full_name(settings.env)}.zarr")
+    existing(target, resume)  # before anything heavy is imported
+
+    from epvf_data.collectors.collect import collect as run
+    from epvf_data.runtime import prepare
+
+    prepare()
     try:
         with Bar("collect", "episodes", quiet, waiting=COMPILING) as bar:
             return run(
@@ -160,15 +169,22 @@ def _follow(
     recipe: str, flags: dict[str, Any], changes: list[str], out: Path | None, resume: bool, quiet: bool
 ) -> CollectReport:
     """Collects what a recipe says: a bar for each teacher, then one for the rows."""
-    from epvf_data.collectors.collect import gather
+    from epvf_data.collectors.setting import existing
     from epvf_data.config import merge, parse_overrides
-    from epvf_data.envs import make as made
+    from epvf_data.envs import full_name
     from epvf_data.progress import COMPILING, Bar
-    from epvf_data.recipes import build, lots_of, read, runs_of
+    from epvf_data.recipes.tables import build, read
 
     typed = merge(parse_overrides(changes), flags)
     settings = build(read(recipe, typed.get("env"), typed), typed)
-    target = out or Path(f"{made(settings.env).name}-{Path(recipe).stem}.zarr")
+    target = out or Path(f"{full_name(settings.env)}-{Path(recipe).stem}.zarr")
+    existing(target, resume)
+
+    from epvf_data.collectors.collect import gather
+    from epvf_data.recipes.collect import lots_of, runs_of
+    from epvf_data.runtime import prepare
+
+    prepare()
     bars: dict[str, Bar] = {}
 
     def trained(name: str, event: Mapping[str, Any]) -> None:

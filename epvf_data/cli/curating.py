@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, print_table, say, working
+from epvf_data.cli.choices import choice
 from epvf_data.errors import ConfigError
 
 Seed = Annotated[int, typer.Option(help="Seed of the draw.")]
@@ -101,7 +102,10 @@ def sample(
 def split(
     dataset: Dataset,
     test_fraction: Annotated[float, typer.Option(help="Share of the rows that are held out.")] = 0.1,
-    by: Annotated[str, typer.Option(help="lineage keeps relatives together; rows draws at random.")] = "lineage",
+    by: Annotated[
+        str,
+        typer.Option(**choice("split by", ("lineage", "rows"), "lineage keeps relatives together; rows: at random.")),
+    ] = "lineage",
     train: Annotated[Path | None, typer.Option(help="[default: DATASET-train.zarr]")] = None,
     test: Annotated[Path | None, typer.Option(help="[default: DATASET-test.zarr]")] = None,
     seed: Seed = 0,

@@ -9,14 +9,14 @@ import typer
 
 from epvf_data.cli.app import (
     MAX_ROWS,
-    Backend,
     Dataset,
     Debug,
     Force,
     Json,
-    OwnEnv,
+    Plot,
     Quiet,
     app,
+    check_plot,
     plural,
     print_json,
     print_table,
@@ -24,6 +24,7 @@ from epvf_data.cli.app import (
     visible,
     working,
 )
+from epvf_data.cli.choices import Backend, OwnEnv
 
 FACTS = {"who": "by", "command": "command", "made": "made", "versions": "versions", "git": "package", "seed": "seed"}
 
@@ -34,17 +35,19 @@ FACTS = {"who": "by", "command": "command", "made": "made", "versions": "version
 )
 def info(
     dataset: Dataset,
-    plot: Annotated[Path | None, typer.Option(help="Also write a histogram of returns to this PNG.")] = None,
+    plot: Plot = None,
     commits: Annotated[
         bool, typer.Option("--commits", help="List who made what, with what, and when (EPVF_AUTHOR, EPVF_LAB).")
     ] = False,
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """What is in a data set."""
     from epvf_data.store import reader
 
+    check_plot(plot, force)
     opened = reader.open(dataset)
     if commits:
         from epvf_data.curation.history import history
@@ -98,10 +101,13 @@ def _print_coverage(summary: dict[str, Any]) -> None:
 @app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data plot ant.zarr --out ant.png`")
 def plot(
     dataset: Dataset,
-    out: Annotated[Path | None, typer.Option(help="The PNG.  [default: DATASET.png]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture.  [default: DATASET.png]", metavar="FILE.png|pdf|svg")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw, where there are more rows than are drawn.")] = 0,
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Draw a data set: returns by source, norm against return, and a map of what the policies do."""
@@ -109,6 +115,7 @@ def plot(
     from epvf_data.store import reader
 
     target = out or Path(f"{dataset.resolve().stem}.png")
+    check_plot(target, force)
     seen = plot_dataset(reader.open(dataset), target, seed, force=force)
     if json:
         print_json({"picture": str(target), "rows_drawn": len(seen.returns), "variance_shown": list(seen.explained)})

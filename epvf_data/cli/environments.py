@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Debug, Force, Json, app, print_json, print_table, say
+from epvf_data import envs
+from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, print_table, say
+from epvf_data.cli.choices import choice, environment
+from epvf_data.config import BACKENDS
+from epvf_data.envs.names import PLAYGROUND
 from epvf_data.errors import ConfigError
 
 
 @app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
-def list_envs(json: Json = False, debug: Debug = False) -> None:
+def list_envs(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """The environments."""
-    from epvf_data import envs
-
     keys = ("name", "observation_size", "action_size", "horizon", "digest")
-    found = [{key: getattr(envs.make(name), key) for key in keys} for name in sorted(envs.ENVS)]
+    found = [{"name": name} | {key: getattr(envs.ENVS[name], key) for key in keys[1:]} for name in sorted(envs.ENVS)]
     if json:
         print_json(
             [{**env, "objectives": [f"{env['name']}.{one}" for one in envs.objectives(env["name"])]} for env in found]
@@ -30,13 +32,16 @@ def list_envs(json: Json = False, debug: Debug = False) -> None:
             for env in found
         ],
     )
-    say(f"With epvf-data[playground] also playground: and one of {', '.join(envs.playground.NAMES)}.")
+    say(f"With epvf-data[playground] also playground: and one of {', '.join(PLAYGROUND)}.")
 
 
 @app.command("new-env", rich_help_panel="This machine", epilog="Example: `epvf-data new-env cartwheel`")
 def new_env(
     name: Annotated[str, typer.Argument(help="Its name; the file gets it too.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The new file.  [default: NAME.py]")] = None,
     force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write a file with a small environment of your own, ready to run and to be changed."""
@@ -45,11 +50,16 @@ def new_env(
     from epvf_data.outputs import write_bytes
     from epvf_data.untrusted import check_name
 
-    path = Path(f"{check_name(name, 'an environment').replace('-', '_')}.py")
+    path = out or Path(f"{check_name(name, 'an environment').replace('-', '_')}.py")
+    if path.suffix != ".py":
+        raise ConfigError(f"the new file would be {path}; expected a name that ends in .py.")
     if not path.stem.isidentifier():
         raise ConfigError(f"'{name}' cannot be the name of a Python file; take letters, digits and '-'.")
     text = resources.files("epvf_data.envs").joinpath("template.py").read_text()
     write_bytes(path, text.replace('"my-pendulum"', f'"{name}"').encode(), force)
+    if json:
+        print_json({"file": str(path), "env": f"{path}:make"})
+        return
     say(f"{path}: a pendulum to begin with. Next:")
     say(f"  epvf-data check-env {path}:make")
     say(f"  epvf-data collect --env {path}:make --envs 256")
@@ -57,21 +67,21 @@ def new_env(
 
 @app.command("check-env", rich_help_panel="This machine", epilog="Example: `epvf-data check-env my_env.py:make`")
 def check_env(
-    env: Annotated[str, typer.Argument(help="module:function, file.py:function, or a name.", show_default=False)],
-    backend: Annotated[str, typer.Option(help="native or mjx; both are compared.")] = "both",
+    env: Annotated[str, typer.Argument(show_default=False, **environment("What is checked."))],
+    backend: Annotated[
+        str, typer.Option(**choice("backend", ("both", *BACKENDS[1:]), "On which it is tried."))
+    ] = "both",
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Find the usual mistakes of an environment: impure functions, wrong sizes, NaN, backends that disagree.
 
     Exits with 1 when there is one.
     """
-    from epvf_data import envs
     from epvf_data.conformance import check_env as examine
     from epvf_data.runtime import prepare
 
-    if backend not in ("both", "native", "mjx"):
-        raise ConfigError(f"--backend is {backend!r}; choose both, native or mjx.")
     prepare()
     made = envs.make(env)
     found = examine(made, ("native", "mjx") if backend == "both" else (backend,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,9 @@ from typing import Annotated
 import typer
 
 from epvf_data.cli.app import Dataset, Debug, Force, Json, Quiet, Set, app, plural, print_json, say, visible, working
+from epvf_data.cli.choices import Row, choice, environment
+from epvf_data.errors import FileError
+from epvf_data.importing.settings import FORMATS
 
 
 @app.command(
@@ -64,11 +68,12 @@ def import_hdf5(
 )
 def export_policy(
     dataset: Dataset,
-    row: Annotated[str, typer.Option(help="best, median, worst, or a number.")] = "best",
+    row: Row = "best",
     architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: DATASET-ROW.safetensors]")] = None,
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write one row's policy into a file of its own, and beside it a dozen lines of NumPy that run it."""
@@ -103,22 +108,31 @@ def import_policy(
     out: Annotated[Path | None, typer.Option(help="The new file.  [default: FILE-policy.safetensors]")] = None,
     spec: Annotated[Path | None, typer.Option(help="A TOML file with what FILE does not say.")] = None,
     set_: Set = None,
-    env: Annotated[str | None, typer.Option(help="The environment that it must fit, noted in the new file.")] = None,
+    env: Annotated[
+        str | None, typer.Option(**environment("The environment that it must fit, noted in the new file."))
+    ] = None,
     format: Annotated[
-        str | None, typer.Option(help="safetensors, msgpack, orbax, torch or sb3.  [default: by its contents]")
+        str | None, typer.Option(**choice("format", FORMATS, "The file's kind.  [default: by its contents]"))
     ] = None,
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Make a policy file, as `collect --base` takes it, of a trained policy of another framework. No pickle is run."""
-    from epvf_data.importing import import_policy as run
     from epvf_data.importing.settings import read_settings
+    from epvf_data.outputs import check_free
+
+    settings = read_settings(str(spec) if spec else None, set_ or [])
+    target = out or Path(f"{file.resolve().stem}-policy.safetensors")
+    check_free(target, force)
+    if not os.path.lexists(file):
+        raise FileError(f"there is no policy file {file}.")
+
+    from epvf_data.importing.run import import_policy as run
     from epvf_data.runtime import prepare
 
     prepare()
-    settings = read_settings(str(spec) if spec else None, set_ or [])
-    target = out or Path(f"{file.resolve().stem}-policy.safetensors")
     report = run(file, target, settings=settings, env=env, format=format, force=force)
     if json:
         print_json(asdict(report))

@@ -7,23 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
+from epvf_data import envs
 from epvf_data.cli.app import (
-    Backend,
     Debug,
     Force,
     Json,
-    OwnEnv,
+    Plot,
     Quiet,
     Seed,
     Set,
     app,
+    check_plot,
     plural,
     print_json,
     print_table,
     say,
     visible,
 )
-from epvf_data.errors import RunError
+from epvf_data.cli.choices import Backend, OwnEnv, Split, environment
+from epvf_data.errors import ConfigError, RunError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one
     "Spearman: rank correlation of predicted and true returns of held-out policies; mean over seeds, 95 % interval.",
@@ -41,41 +43,45 @@ PANEL = "Make and learn from rows"
     epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
 )
 def critics(
-    env: Annotated[str, typer.Option(help="The environment whose policies are read.")] = "ant",
+    env: Annotated[str, typer.Option(**environment("Whose policies are read."))] = "ant",
     hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
     set_: Set = None,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """List the critics, with their sizes and what one policy costs them."""
     from epvf_data import config as configuration
-    from epvf_data.critics import CRITICS, CriticSettings
-    from epvf_data.critics.cost import cost
-    from epvf_data.envs import make
-    from epvf_data.errors import ConfigError
+    from epvf_data.critics.families import CRITICS, MEASURED_ON
+    from epvf_data.critics.settings import CriticSettings
     from epvf_data.policies.spec import PolicySpec
-    from epvf_data.runtime import prepare
 
-    prepare()
     words = [width.strip() for width in hidden.split(",") if width]
     if len(words) > 32 or not all(word.isdecimal() and len(word) <= 5 for word in words):
         raise ConfigError(
             f"got hidden widths '{visible(hidden)}'; write at most 32 whole numbers below 100,000, with commas."
         )
-    widths = tuple(int(word) for word in words)
-    task = make(env)
-    spec = PolicySpec(task.observation_size, task.action_size, widths)
+    task = envs.ENVS.get(env) or envs.make(env)
+    spec = PolicySpec(task.observation_size, task.action_size, tuple(int(word) for word in words))
     settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
-    found = {name: cost(name, settings, spec) for name in CRITICS}
+    if (spec, settings) == (MEASURED_ON, CriticSettings()):
+        found = {name: (family.parameters, family.operations) for name, family in CRITICS.items()}
+    else:
+        from epvf_data.critics.cost import cost
+        from epvf_data.runtime import prepare
+
+        prepare()
+        found = {name: cost(name, settings, spec) for name in CRITICS}
     if json:
-        print_json({name: {**one._asdict(), "about": CRITICS[name].about} for name, one in found.items()})
+        keys = ("parameters", "operations")
+        print_json(
+            {name: {**dict(zip(keys, one, strict=True)), "about": CRITICS[name].about} for name, one in found.items()}
+        )
         return
     say(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
     say(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
-    for name, one in found.items():
-        say(
-            f"{name:16}{one.parameters:12,}{_count(one.operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})"
-        )
+    for name, (parameters, operations) in found.items():
+        say(f"{name:16}{parameters:12,}{_count(operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})")
 
 
 def _count(number: float) -> str:
@@ -95,10 +101,10 @@ def _count(number: float) -> str:
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The directory of an offline run.", show_default=False)],
     dataset: Annotated[Path | None, typer.Argument(help="Another data set, all of whose rows are predicted.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Whose critics are judged.  [default: lineage, else the first]")
+    split: Split = None,
+    trained_on: Annotated[
+        Path | None, typer.Option(help="The run's own data set, if it has moved.", show_default=False)
     ] = None,
-    where: Annotated[Path | None, typer.Option(help="The run's own data set, if it has moved.")] = None,
     rollouts: Annotated[
         bool, typer.Option("--rollouts/--no-rollouts", help="For gradients and gradient ascent.")
     ] = True,
@@ -106,6 +112,8 @@ def evaluate(
     backend: Backend = None,
     env: OwnEnv = None,
     set_: Set = None,
+    plot: Plot = None,
+    force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -117,18 +125,22 @@ def evaluate(
     in which what was measured of other splits stays.
     """
     from epvf_data import config as configuration
-    from epvf_data.runtime import prepare
-    from epvf_data.trainers.evaluation import EvaluationConfig
-    from epvf_data.trainers.evaluation import evaluate as judge
-    from epvf_data.trainers.evaluation.evaluate import PICTURE, RESULT
+    from epvf_data.trainers.evaluation.inputs import check_inputs
+    from epvf_data.trainers.evaluation.settings import PICTURE, RESULT, EvaluationConfig
 
-    prepare()
     flags = {"split": split, "seed": seed, "backend": backend, "env": env}
     changes = configuration.parse_overrides(set_ or [])
     settings = configuration.build(EvaluationConfig, changes, {k: v for k, v in flags.items() if v is not None})
     told = (lambda line: None) if quiet or json else (lambda line: say(line, error=True))
+    check_plot(plot, force)
+    check_inputs(run, dataset, settings, trained_on)  # before anything heavy is imported
+
+    from epvf_data.runtime import prepare
+    from epvf_data.trainers.evaluation.evaluate import evaluate as judge
+
+    prepare()
     try:
-        found = judge(run, dataset, settings, where, rollouts, told)
+        found = judge(run, dataset, settings, trained_on, rollouts, told, plot=plot, force=force)
     except KeyboardInterrupt:
         raise RunError("interrupted; the run is as it was.") from None
     if json:
@@ -136,26 +148,27 @@ def evaluate(
         return
     for line in _describe(found):
         say(line)
-    say(f"picture: {run / PICTURE.format(found['split'])}   everything: {run / RESULT}")
+    say(f"picture: {plot or run / PICTURE.format(found['split'])}   everything: {run / RESULT}")
 
 
 @app.command(
     "compare",
     rich_help_panel=PANEL,
-    epilog="Examples: `epvf-data compare ant-mlp ant-probing ant-unf` · `epvf-data compare ant-* --out ant.png`",
+    epilog="Examples: `epvf-data compare ant-mlp ant-probing ant-unf` · `epvf-data compare ant-* --plot ant.pdf`",
 )
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Directories of offline runs.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Write a picture to this PNG.")] = None,
+    plot: Plot = None,
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Put offline runs side by side: what each predicts of policies that it never saw, the best first."""
-    from epvf_data.trainers.evaluation import compare as side_by_side
+    from epvf_data.trainers.evaluation.compare import compare as side_by_side
     from epvf_data.trainers.evaluation.compare import label
 
-    found = side_by_side(runs, out, force=force)
+    found = side_by_side(runs, plot, force=force)
     if json:
         print_json(found)
         return
@@ -169,8 +182,8 @@ def compare(
         )
     for line in ABOUT:
         say(line)
-    if out is not None:
-        say(f"picture: {out}")
+    if plot is not None:
+        say(f"picture: {plot}")
 
 
 def _row(name: str, line: dict[str, Any]) -> list[str]:

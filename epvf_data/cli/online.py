@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
+from epvf_data.baselines.settings import PRESETS as BASELINES
+from epvf_data.cli.app import Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
+from epvf_data.cli.choices import Backend, choice, environment
 from epvf_data.errors import ConfigError, RunError
+from epvf_data.trainers.online.settings import ALGORITHMS, presets
 
 if TYPE_CHECKING:
     from epvf_data.trainers.online.run import OnlineReport
     from epvf_data.trainers.online.settings import OnlineConfig
 
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
+PRESET = choice(
+    "preset",
+    (*presets(), *BASELINES),
+    "Settings; --presets tells about those that ship.  [default: ant-cpu, cartpole-paper, else body]",
+    others="FILE.toml",
+    check=lambda name: None,  # `configure` looks
+)
 
 
 @app.command(
@@ -25,18 +35,16 @@ DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → p
     "`epvf-data train-online --config ant-paper --out paper --max-minutes 10`, and then the same with `--resume`",
 )
 def train_online(
-    env: Annotated[str | None, typer.Option(help="Environment; see `epvf-data envs`.  [default: the preset's]")] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            help="A preset's name or a TOML file.  [default: ant-cpu, cartpole-paper, and body for other environments]",
-        ),
+    env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the preset's]"))] = None,
+    config: Annotated[str | None, typer.Option("--config", **PRESET)] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(**choice("algorithm", ALGORITHMS, "How θ is improved.  [default: the preset's]"))
     ] = None,
-    algorithm: Annotated[str | None, typer.Option(help="epvf, es or random.  [default: the preset's]")] = None,
-    envs: Annotated[int | None, typer.Option(help="Perturbed policies an iteration.")] = None,
+    envs: Annotated[
+        int | None, typer.Option(help="Policies rolled out at once, each in a world of its own: those of an iteration.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Iterations of each seed.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Environment steps of each seed.")] = None,
+    env_steps: Annotated[int | None, typer.Option(help="Environment steps of each seed.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs side by side, with seeds SEED, SEED + 1, …")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of body ENV-run]")] = None,
@@ -59,21 +67,19 @@ def train_online(
     on the same rollouts, as controls.
     """
     from epvf_data import config as configuration
-    from epvf_data.baselines.settings import PRESETS as BASELINES
-    from epvf_data.envs import make as made
-    from epvf_data.runtime import prepare
+    from epvf_data.envs import full_name
+    from epvf_data.trainers.online.inputs import check_inputs
     from epvf_data.trainers.online.settings import configure
 
     if list_presets:
-        _list_presets()
+        _list_presets(json)
         return
-    prepare()
     flags: dict[str, Any] = {
         "env": env,
         "algorithm": algorithm,
         "envs": envs,
         "iterations": iterations,
-        "env_steps": steps,
+        "env_steps": env_steps,
         "horizon": horizon,
         "seeds": seeds,
         "seed": seed,
@@ -88,16 +94,17 @@ def train_online(
         _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), json, quiet)
         return
     settings = configure(name, changes, given)
-    target = out or Path(f"{made(settings.env).name if name == 'body' else Path(name).stem}-run")
+    target = out or Path(f"{full_name(settings.env) if name == 'body' else Path(name).stem}-run")
     seconds = None if max_minutes is None else 60 * max_minutes
+    check_inputs(target, resume, record, warm_start)
     how = {"resume": resume, "record": record, "warm_start": warm_start, "max_seconds": seconds}
     _tell(_run(settings, target, how, quiet), target, json)
 
 
-def _list_presets() -> None:
-    from epvf_data.baselines.settings import PRESETS as BASELINES
-    from epvf_data.trainers.online.settings import presets
-
+def _list_presets(json: bool) -> None:
+    if json:
+        print_json({"presets": presets(), "baselines": list(BASELINES)})
+        return
     for name, sentence in presets().items():
         say(f"{name:18}{sentence}")
     say(f"{', '.join(BASELINES)}: PPO and SAC of brax, which the extra `baselines` installs.")
@@ -106,8 +113,10 @@ def _list_presets() -> None:
 def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool) -> OnlineReport:
     """Trains with a progress bar; Ctrl-C tells how the run goes on."""
     from epvf_data.progress import COMPILING, Bar
+    from epvf_data.runtime import prepare
     from epvf_data.trainers.online.run import train_online as run
 
+    prepare()
     try:
         with Bar("train", "env steps", quiet, patient=True, waiting=COMPILING) as bar:
             return run(settings, target, progress=bar.run, **how)
@@ -136,15 +145,30 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
         )
     if not report.finished:
         say(f"not finished; continue with: {resume_command()}")
-    say(f"policies: {target / 'policies'}   curves: {target / 'metrics.jsonl'}, tensorboard --logdir {target}")
+    say(f"policies: {target / 'policies'}, for `epvf-data render` and `collect --base`   curves: {_curves(target)}")
+
+
+def _curves(target: Path) -> str:
+    """Where the curves lie, and how to see them where that program is installed."""
+    from importlib.util import find_spec
+
+    viewer = f", `tensorboard --logdir {target}`" if find_spec("tensorboard") else f", TensorBoard files in {target}"
+    return f"{target / 'metrics.jsonl'}{viewer}"
 
 
 def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:
     """PPO or SAC in place of a policy-conditioned critic."""
-    from epvf_data.baselines import baseline_config, train_baseline
-    from epvf_data.progress import COMPILING, Bar
+    from epvf_data.baselines.settings import baseline_config
+    from epvf_data.trainers import rundir
 
     settings = baseline_config(name, **changes)
+    rundir.check_free(target)
+
+    from epvf_data.baselines.train import train_baseline
+    from epvf_data.progress import COMPILING, Bar
+    from epvf_data.runtime import prepare
+
+    prepare()
     with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
         report = train_baseline(settings, target, progress=bar.run)
     if json:

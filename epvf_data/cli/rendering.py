@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, say, working
+from epvf_data.cli.choices import Row, environment
 from epvf_data.errors import ConfigError
 
 
@@ -20,8 +21,8 @@ from epvf_data.errors import ConfigError
 )
 def render(
     policy: Annotated[Path, typer.Argument(help="A policy file (safetensors with its specification), or a data set.")],
-    env: Annotated[str | None, typer.Option(help="Environment.  [default: the file's or data set's]")] = None,
-    row: Annotated[str, typer.Option(help="Of a data set: best, median, worst, or a number.")] = "best",
+    env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the file's or data set's]"))] = None,
+    row: Row = "best",
     architecture: Annotated[str | None, typer.Option(help="Of a data set: the policies' id, if several.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The video; the strip lies beside it.  [default: POLICY.mp4, DATASET-ROW.mp4]")
@@ -40,15 +41,24 @@ def render(
     debug: Debug = False,
 ) -> None:
     """Play one episode of a policy, and write a video (.mp4) and a strip of frames (.png). No display is needed."""
-    from epvf_data.render import Film, render_policy, render_row
+    from epvf_data.render.film import Film
+    from epvf_data.render.inputs import check_policy, check_row
+
+    film, stored = Film(fps, (width, height), frames, webp), os.path.isdir(policy)  # noqa: PTH112 (any length)
+    if stored and (horizon is not None or seed):
+        raise ConfigError("a row is shown as it was rolled out; leave --horizon and --seed out.")
+    if stored:
+        check_row(policy, row, out, architecture, film, force)
+    else:
+        check_policy(policy, out, env, film, force)
+
+    from epvf_data.render.render import render_policy
+    from epvf_data.render.rows import render_row
     from epvf_data.runtime import prepare
 
     prepare()
-    film = Film(fps, (width, height), frames, webp)
     with working("render", quiet, "no file was changed", unit="frames") as progress:
-        if os.path.isdir(policy):  # noqa: PTH112 (no name is too long for it)
-            if horizon is not None or seed:
-                raise ConfigError("a row is shown as it was rolled out; leave --horizon and --seed out.")
+        if stored:
             report = render_row(
                 policy,
                 row,

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Backend, Debug, Json, Quiet, Seed, Set, app, plural, print_json, say
+from epvf_data.cli.app import Debug, Force, Json, Plot, Quiet, Seed, Set, app, check_plot, plural, print_json, say
+from epvf_data.cli.choices import Backend, choice
 from epvf_data.errors import RunError
+from epvf_data.reproduction.figures import FIGURES, SCALES, SETTINGS, variants
 
 
 @app.command(
@@ -18,10 +20,14 @@ from epvf_data.errors import RunError
     "--only best --only es` · `epvf-data reproduce fig1 --scale cpu --draw`",
 )
 def reproduce(
-    figure: Annotated[str, typer.Argument(help="fig1, fig2-scaling, fig2-ablations or fig2-architectures.")],
-    scale: Annotated[str, typer.Option(help="smoke (minutes, learns nothing), cpu or paper.")] = "smoke",
+    figure: Annotated[str, typer.Argument(show_default=False, **choice("figure", FIGURES, "A figure of the paper."))],
+    scale: Annotated[
+        str, typer.Option(**choice("scale", SCALES, "How large; smoke takes minutes and learns nothing."))
+    ] = "smoke",
     out: Annotated[Path | None, typer.Option(help="The folder of runs and results.  [default: FIGURE-SCALE]")] = None,
-    settings: Annotated[str, typer.Option(help="Whose hyper-parameters on Ant: paper, ours or both.")] = "paper",
+    settings: Annotated[
+        str, typer.Option(**choice("set of settings", SETTINGS, "Whose hyper-parameters on Ant."))
+    ] = "paper",
     only: Annotated[
         list[str] | None, typer.Option(metavar="VARIANT", help="Run (with --draw, draw) this variant; repeat for more.")
     ] = None,
@@ -30,6 +36,8 @@ def reproduce(
     seed: Seed = None,
     backend: Backend = None,
     set_: Set = None,
+    plot: Plot = None,
+    force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -40,12 +48,19 @@ def reproduce(
     checkpoint.
     """
     from epvf_data import config as configuration
-    from epvf_data.reproduction import reproduce as run
+    from epvf_data.reproduction.plan import configure, references
+
+    flags = {name: value for name, value in (("seed", seed), ("backend", backend)) if value is not None}
+    overrides = configuration.merge(configuration.parse_overrides(set_ or []), flags)
+    chosen = variants(figure, scale, settings, only or ())
+    if not draw:
+        configure(figure, scale, chosen, references(variants(figure, scale, settings)), overrides, seeds)
+    check_plot(plot, force)
+
+    from epvf_data.reproduction.reproduce import reproduce as run
     from epvf_data.runtime import prepare
 
     prepare()
-    flags = {name: value for name, value in (("seed", seed), ("backend", backend)) if value is not None}
-    overrides = configuration.merge(configuration.parse_overrides(set_ or []), flags)
     try:
         result = run(
             figure,
@@ -56,6 +71,8 @@ def reproduce(
             seeds=seeds,
             overrides=overrides,
             redraw=draw,
+            plot=plot,
+            force=force,
             quiet=quiet,
             debug=debug,
         )
@@ -66,7 +83,7 @@ def reproduce(
     else:
         finished = sum(status == "finished" for status in result.runs.values())
         say(f"{figure}: {finished} of {plural(len(result.runs), 'variant')} finished")
-        say(f"picture: {result.image}   report: {result.report}   data: {result.data}")
+        say(f"picture: {plot or result.image}   report: {result.report}   data: {result.data}")
     if result.failed:
         names = ", ".join(result.failed)
         reason = next(iter(result.failed.values()))

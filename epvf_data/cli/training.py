@@ -11,11 +11,14 @@ import typer
 from epvf_data.cli.app import (
     Config,
     Debug,
+    Force,
     Json,
+    Plot,
     Quiet,
     Seed,
     Set,
     app,
+    check_plot,
     only_dataset,
     plural,
     print_json,
@@ -23,6 +26,7 @@ from epvf_data.cli.app import (
     resume_command,
     say,
 )
+from epvf_data.cli.choices import Critic, Loss, Splits
 from epvf_data.errors import RunError
 
 if TYPE_CHECKING:
@@ -47,13 +51,10 @@ def train_offline(
     dataset: Annotated[
         Path | None, typer.Argument(help="The data set.  [default: the only one in this folder]")
     ] = None,
-    critic: Annotated[str | None, typer.Option(help="A name of `epvf-data critics`.  [default: mlp]")] = None,
-    loss: Annotated[str | None, typer.Option(help="mse, hl-gauss or rank.  [default: mse]")] = None,
+    critic: Critic = None,
+    loss: Loss = None,
     ensemble: Annotated[int | None, typer.Option(help="Size of the ensemble.  [default: 1]")] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="iid, lineage, high, source, architecture, with commas; both or all.  [default: both]"),
-    ] = None,
+    split: Splits = None,
     seeds: Annotated[int | None, typer.Option(help="Critics from different initialisations.  [default: 5]")] = None,
     epochs: Annotated[
         int | None,
@@ -66,6 +67,8 @@ def train_offline(
     config: Config = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    plot: Plot = None,
+    force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -78,11 +81,9 @@ def train_offline(
     """
     from epvf_data import config as configuration
     from epvf_data.progress import COMPILING, Bar
-    from epvf_data.runtime import prepare
-    from epvf_data.trainers.offline.run import train_offline as run
+    from epvf_data.trainers.offline.inputs import open_inputs
     from epvf_data.trainers.offline.settings import QUICK, OfflineConfig
 
-    prepare()
     flags = {"critic": critic, "loss": loss, "ensemble": ensemble, "split": split, "architecture": architecture}
     flags |= {"seed": seed, "seeds": seeds, "epochs": epochs}
     stated = configuration.read_toml(config) if config else {}
@@ -91,10 +92,19 @@ def train_offline(
     settings = configuration.build(OfflineConfig, QUICK if quick else {}, stated, changes, given)
     source = dataset or only_dataset()
     target = out or Path(f"{source.resolve().stem}-{settings.critic}")
+    check_plot(plot, force)
+    open_inputs(source, settings, target, resume)  # before anything heavy is imported
+
+    from epvf_data.runtime import prepare
+    from epvf_data.trainers.offline.run import train_offline as run
+
+    prepare()
     try:
         with Bar("train", "epochs", quiet or settings.critic == "ridge", waiting=COMPILING) as bar:
             progress = bar.epoch if quiet else _follow(bar, _cost(settings))
-            report = run(source, settings, target, resume, progress, None if json else _teller(bar))
+            report = run(
+                source, settings, target, resume, progress, None if json else _teller(bar), plot=plot, force=force
+            )
     except KeyboardInterrupt:
         raise RunError(f"interrupted; continue with: {resume_command()}") from None
     if json:
@@ -102,7 +112,7 @@ def train_offline(
         return
     for line in ABOUT:
         say(line)
-    say(f"picture: {target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
+    say(f"picture: {plot or target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
 
 
 def _cost(settings: OfflineConfig) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.collectors.lot import Lot
-from epvf_data.collectors.setting import CollectConfig, lot_of
+from epvf_data.collectors.lot import Lot, lot_of
+from epvf_data.collectors.setting import CollectConfig, existing
 from epvf_data.config import MAX_POLICIES
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, StorageError
@@ -23,7 +23,6 @@ from epvf_data.recording.rows import env_identity
 from epvf_data.recording.rows import make_rows as rows_of
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
-from epvf_data.store.creation import unmade
 from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
 from epvf_data.untrusted import shown
@@ -160,12 +159,8 @@ def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
 
     Raises DatasetError where there is none to resume, or one of another environment.
     """
-    if unmade(out):
-        if resume:
-            raise DatasetError(f"there is no data set {out} to resume; leave --resume out to start one.")
-        return None
-    dataset = reader.open(out)
-    if dataset.env.digest != env.digest:
+    dataset = existing(out, resume)
+    if dataset is not None and dataset.env.digest != env.digest:
         raise DatasetError(
             f"{out} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), this collection is of "
             f"{env.name} (digest {env.digest[:12]}); give another --out."
@@ -187,7 +182,10 @@ def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> 
             "new ones; give another --out."
         )
     if resume and not mine and dataset.commits:
-        raise DatasetError(f"no row in {out} comes from these settings; resume with the settings of the first call.")
+        raise DatasetError(
+            f"no row in {out} comes from these settings; leave --resume out to add such rows, or resume "
+            "with the settings of the first call."
+        )
     if mine and not resume:
         held = sum(end - begin for begin, end in map(_numbers, mine))
         raise DatasetError(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt32
 
+from epvf_data import config as configuration
+from epvf_data import envs
+from epvf_data.collectors.recipe import lineage, load_bases, parameters, plan
+from epvf_data.collectors.setting import STOCHASTIC_EPISODES, CollectConfig, policy_of
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.store.schema import Lineage
+from epvf_data.recording.probes import probing_states
+from epvf_data.recording.rows import simulation
+from epvf_data.rollout import resolve_backend
+from epvf_data.store.schema import Lineage, policy_id
 from epvf_data.untrusted import printable
 
 
@@ -52,3 +61,45 @@ def check_memory(policies: int, spec: PolicySpec) -> None:
             f"{policies:,} policies {printable(spec)} take {needed / 1e9:,.0f} GB at once and this machine has "
             f"{there / 1e9:,.0f} GB of memory; ask for fewer --envs or smaller policies."
         )
+
+
+def lot_of(config: CollectConfig) -> Lot:
+    """The configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
+    made = envs.make(config.env)
+    env = made.with_horizon(config.horizon or made.horizon)
+    backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
+    if (found := policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
+        spec = replace(spec, normaliser=found.normaliser)
+    check_memory(max(min(config.envs, config.policies or config.envs), recipe.held), spec)
+    episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or spec.sampled else 1)
+    bases = load_bases(recipe, env, spec, config.seed)
+    ids = [policy_id(spec, base) for base in bases]
+    states = probing_states(env, config.probes, config.probe_file)
+    settings = configuration.to_dict(config)
+    for name in ("envs", "policies", "backend", "probe_file"):
+        settings.pop(name)
+    settings["perturbed"].pop("bases")  # file names say less than the policies' ids
+    settings |= {"backend": backend, "episodes": episodes, "spec": spec.id, "env": env.digest, "bases": ids}
+    settings["probes"] = hashlib.sha256(states.tobytes()).hexdigest()
+    run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def draw(rows: np.ndarray) -> Drawn:
+        planned = plan(recipe, len(bases), config.seed, rows)
+        params = parameters(recipe, spec, bases, planned)
+        return Drawn(params, planned.reset_seed, lineage(recipe, ids, run, planned))
+
+    return Lot(
+        env=env,
+        spec=spec,
+        rows=config.policies or config.envs,
+        batch=config.envs,
+        episodes=episodes,
+        backend=backend,
+        probe_states=states,
+        simulation=simulation(backend),
+        discount=config.discount,
+        run=run,
+        seed=config.seed,
+        config=configuration.to_dict(config),
+        draw=draw,
+    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,72 +12,17 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt32
 
 from epvf_data.collectors.bundled import bundled_files
-from epvf_data.config import MAX_FLOAT, MAX_LIST, check_range
+from epvf_data.collectors.setting import Recipe
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.errors import ArchitectureMismatchError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import load_policy
-from epvf_data.policies.perturb import check_law, clip_weights, perturb
+from epvf_data.policies.perturb import clip_weights, perturb
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.schema import Lineage
 from epvf_data.streams import stream
-from epvf_data.untrusted import shown
 
 INIT_LAW = "init_uniform"  # the law of rows that are fresh initialisations: U(±scale/√fan_in)
-
-
-@dataclass(frozen=True)
-class RandomSource:
-    """Fresh initialisations, the scale of each drawn log-uniformly between the two numbers of `scale`."""
-
-    share: float = 0.25  # of all rows
-    scale: tuple[float, ...] = (0.3, 3.0)
-
-
-@dataclass(frozen=True)
-class PerturbedSource:
-    """Rows around base policies: each family is its base itself, then perturbations, the scales of `scales` in turn."""
-
-    bases: tuple[str, ...] = ("random",)  # policy files, `bundled`, or `random`
-    random_bases: int = 32  # how many, when bases are random
-    random_scale: float = 1.0
-    law: str = "gaussian"
-    scales: tuple[float, ...] = (0.01, 0.03, 0.1)
-    antithetic: bool = True
-    floor: float = 0.0
-    clip: float | None = None  # weight clip after the perturbation
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A mixture of the two sources."""
-
-    random: RandomSource = field(default_factory=RandomSource)
-    perturbed: PerturbedSource = field(default_factory=PerturbedSource)
-
-    def __post_init__(self) -> None:
-        check_range(self.random, "random.", 0, 1, "share")
-        check_scale(self.random, "random.")
-        if not self.perturbed.bases:
-            raise ConfigError("perturbed.bases is empty; name policy files, `bundled` or `random`.")
-        check_range(self.perturbed, "perturbed.", 1, MAX_LIST, "random_bases")
-        check_range(self.perturbed, "perturbed.", 0, MAX_FLOAT, "scales", above=True)
-        check_range(self.perturbed, "perturbed.", 0, MAX_FLOAT, "random_scale", "floor", "clip")
-        check_law(self.perturbed.law)
-
-    @property
-    def held(self) -> int:
-        """About how many base policies there are."""
-        return sum(self.perturbed.random_bases if name == "random" else 1 for name in self.perturbed.bases)
-
-
-def check_scale(source: Any, table: str) -> None:
-    """Raises ConfigError unless the setting `scale` is two positive numbers, the least first."""
-    check_range(source, table, 0, MAX_FLOAT, "scale", above=True)
-    if len(source.scale) != 2 or source.scale[0] > source.scale[1]:
-        raise ConfigError(
-            f"{table}scale is {shown(list(source.scale))}; expected two positive numbers [least, greatest]."
-        )
 
 
 class Plan(NamedTuple):
@@ -106,6 +50,11 @@ def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[n
             continue
         for file in bundled_files(env) if name == "bundled" else [name]:
             found, flat = load_policy(file)
+            if found != spec and name == "bundled":
+                raise ArchitectureMismatchError(
+                    f"the policies that ship for {env.name} are {found}, this collection makes {spec}; perturb random "
+                    "policies of that architecture in their place: --set perturbed.bases=random."
+                )
             if found != spec:
                 raise ArchitectureMismatchError(
                     f"the policy in {file} is {found} ({found.id[:8]}), this collection makes {spec} ({spec.id[:8]}); "

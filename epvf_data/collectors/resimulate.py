@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from scipy import stats
 
+from epvf_data.config import BACKENDS
 from epvf_data.provenance import first_hand, versions
 from epvf_data.recording.rows import simulation
 from epvf_data.recording.task import task_of
-from epvf_data.rollout import BACKENDS, resolve_backend, rollout
+from epvf_data.rollout import resolve_backend, rollout
 from epvf_data.store.reader import Dataset
 
 TOLERANCE = 1e-3  # of a return, on the processor, backend and versions that made the rows: there it should be 0

@@ -1,31 +1,82 @@
-"""What a collection is: its configuration, and that configuration resolved against this machine."""
+"""What a collection is: its configuration, checked when it is made."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data.collectors.lot import Drawn, Lot, check_memory
-from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, lineage, load_bases, parameters, plan
-from epvf_data.policies.config import PolicyConfig
+from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.policies.config import LAWS, PolicyConfig
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.recording.probes import probing_states
-from epvf_data.recording.rows import simulation
-from epvf_data.rollout import resolve_backend
-from epvf_data.store.schema import policy_id
+from epvf_data.store import reader
+from epvf_data.store.creation import unmade
+from epvf_data.store.reader import Dataset
+from epvf_data.untrusted import shown
 
 STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random or actions are sampled
+
+
+@dataclass(frozen=True)
+class RandomSource:
+    """Fresh initialisations, the scale of each drawn log-uniformly between the two numbers of `scale`."""
+
+    share: float = 0.25  # of all rows
+    scale: tuple[float, ...] = (0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class PerturbedSource:
+    """Rows around base policies: each family is its base itself, then perturbations, the scales of `scales` in turn."""
+
+    bases: tuple[str, ...] = ("random",)  # policy files, `bundled`, or `random`
+    random_bases: int = 32  # how many, when bases are random
+    random_scale: float = 1.0
+    law: str = "gaussian"
+    scales: tuple[float, ...] = (0.01, 0.03, 0.1)
+    antithetic: bool = True
+    floor: float = 0.0
+    clip: float | None = None  # weight clip after the perturbation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A mixture of the two sources."""
+
+    random: RandomSource = field(default_factory=RandomSource)
+    perturbed: PerturbedSource = field(default_factory=PerturbedSource)
+
+    def __post_init__(self) -> None:
+        configuration.check_range(self.random, "random.", 0, 1, "share")
+        check_scale(self.random, "random.")
+        if not self.perturbed.bases:
+            raise ConfigError("perturbed.bases is empty; name policy files, `bundled` or `random`.")
+        configuration.check_range(self.perturbed, "perturbed.", 1, configuration.MAX_LIST, "random_bases")
+        configuration.check_range(self.perturbed, "perturbed.", 0, configuration.MAX_FLOAT, "scales", above=True)
+        configuration.check_range(
+            self.perturbed, "perturbed.", 0, configuration.MAX_FLOAT, "random_scale", "floor", "clip"
+        )
+        configuration.check_one_of("perturbation law", self.perturbed.law, LAWS)
+
+    @property
+    def held(self) -> int:
+        """About how many base policies there are."""
+        return sum(self.perturbed.random_bases if name == "random" else 1 for name in self.perturbed.bases)
+
+
+def check_scale(source: Any, table: str) -> None:
+    """Raises ConfigError unless the setting `scale` is two positive numbers, the least first."""
+    configuration.check_range(source, table, 0, configuration.MAX_FLOAT, "scale", above=True)
+    if len(source.scale) != 2 or source.scale[0] > source.scale[1]:
+        raise ConfigError(
+            f"{table}scale is {shown(list(source.scale))}; expected two positive numbers [least, greatest]."
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +116,7 @@ def check_amounts(config: Any) -> None:
     ):
         configuration.check_range(config, "", 1, most, name)
     configuration.check_range(config, "", 0, 1, "discount", above=True)
+    configuration.check_one_of("backend", config.backend, configuration.BACKENDS)
     configuration.check_range(config, "", -configuration.MAX_SEED, configuration.MAX_SEED, "seed")
 
 
@@ -85,17 +137,29 @@ def configure(
     default = configuration.read_toml(recipe) if shipped else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
     layers = (default, stated, typed, base_layer)
-    found = _policy_of(configuration.build(CollectConfig, *layers))
+    found = policy_of(configuration.build(CollectConfig, *layers))
     if found is None:
         return configuration.build(CollectConfig, *layers)
     fields = [item.name for item in dataclasses.fields(PolicyConfig)]
     return configuration.build(CollectConfig, {"policy": {name: getattr(found, name) for name in fields}}, *layers)
 
 
-def _policy_of(config: CollectConfig) -> PolicySpec | None:
+def policy_of(config: CollectConfig) -> PolicySpec | None:
     """The specification of the first base that is a file, None where none is."""
     files = [name for name in config.perturbed.bases if name not in ("random", "bundled")]
     return load_policy(files[0])[0] if files else None
+
+
+def existing(out: Path, resume: bool) -> Dataset | None:
+    """The data set that rows shall go to; None where there is none yet.
+
+    Raises DatasetError where there is none to resume, or something else.
+    """
+    if not unmade(out):
+        return reader.open(out)
+    if resume:
+        raise DatasetError(f"there is no data set {out} to resume; leave --resume out to start one.")
+    return None
 
 
 def collect_config(env: str, **settings: Any) -> CollectConfig:
@@ -104,45 +168,3 @@ def collect_config(env: str, **settings: Any) -> CollectConfig:
     Settings inside a table are given with their dotted name: `**{"random.share": 0.5}`.
     """
     return configure(None, [], configuration.nested({"env": env, **settings}))
-
-
-def lot_of(config: CollectConfig) -> Lot:
-    """The configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
-    made = envs.make(config.env)
-    env = made.with_horizon(config.horizon or made.horizon)
-    backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
-    if (found := _policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
-        spec = replace(spec, normaliser=found.normaliser)
-    check_memory(max(min(config.envs, config.policies or config.envs), recipe.held), spec)
-    episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or spec.sampled else 1)
-    bases = load_bases(recipe, env, spec, config.seed)
-    ids = [policy_id(spec, base) for base in bases]
-    states = probing_states(env, config.probes, config.probe_file)
-    settings = configuration.to_dict(config)
-    for name in ("envs", "policies", "backend", "probe_file"):
-        settings.pop(name)
-    settings["perturbed"].pop("bases")  # file names say less than the policies' ids
-    settings |= {"backend": backend, "episodes": episodes, "spec": spec.id, "env": env.digest, "bases": ids}
-    settings["probes"] = hashlib.sha256(states.tobytes()).hexdigest()
-    run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    def draw(rows: np.ndarray) -> Drawn:
-        planned = plan(recipe, len(bases), config.seed, rows)
-        params = parameters(recipe, spec, bases, planned)
-        return Drawn(params, planned.reset_seed, lineage(recipe, ids, run, planned))
-
-    return Lot(
-        env=env,
-        spec=spec,
-        rows=config.policies or config.envs,
-        batch=config.envs,
-        episodes=episodes,
-        backend=backend,
-        probe_states=states,
-        simulation=simulation(backend),
-        discount=config.discount,
-        run=run,
-        seed=config.seed,
-        config=configuration.to_dict(config),
-        draw=draw,
-    )

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from epvf_data.critics.base import Row
+from epvf_data.critics.families import CRITICS
 from epvf_data.critics.losses import make_loss
 from epvf_data.critics.settings import CriticSettings
-from epvf_data.critics.zoo import CRITICS, make_critic
+from epvf_data.critics.zoo import make_critic
 from epvf_data.policies.spec import PolicySpec
 
 _STORED = 64  # probing states of a data set, unless said otherwise

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from epvf_data.critics.base import AnyArray
+from epvf_data.critics.settings import LOSSES
 from epvf_data.errors import ConfigError
 
-LOSSES = ("mse", "hl-gauss", "rank")
 SUPPORT = (-4.0, 6.0)  # of the histogram where no rows say how far returns reach: standard deviations around the mean
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from epvf_data.config import MAX_FLOAT, check_range
-from epvf_data.critics.losses import LOSSES
-from epvf_data.critics.unf import FIXED
+from epvf_data.config import MAX_FLOAT, check_one_of, check_range
 from epvf_data.errors import ConfigError
-from epvf_data.untrusted import shown
 
+LOSSES = ("mse", "hl-gauss", "rank")
+FIXED = ("position", "fold")
 BOUNDS = ("mean", "min", "lower")
 AUGMENTS = ("none", "permute", "flip", "both")
 DTYPES = ("float32", "bfloat16")
@@ -58,12 +54,3 @@ class CriticSettings:
         check_range(self, "", 0, MAX_FLOAT, "gradient_penalty")
         if self.widths is not None and len(self.widths) > MAX_LAYERS:
             raise ConfigError(f"widths has {len(self.widths)} layers; a critic has at most {MAX_LAYERS}.")
-
-
-def check_one_of(what: str, got: Any, known: Iterable[str]) -> None:
-    """Raises ConfigError, with the nearest known name, for one that is not known."""
-    known = list(known)
-    if got not in known:
-        near = difflib.get_close_matches(shown(got).strip("'"), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
-        raise ConfigError(f"there is no {what} {shown(got)}; {hint}")

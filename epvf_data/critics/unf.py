@@ -24,13 +24,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from epvf_data.critics.base import Critic, Params, Row
 from epvf_data.critics.mlp import Network
+from epvf_data.critics.settings import FIXED
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp as policy
 from epvf_data.policies.spec import PolicySpec
 
 Features = dict[str, Array]  # tensor name → [*its axes, channels]
 Axes = Mapping[str, tuple[int, ...]]  # tensor name → labels of its axes; 0 is the policy's input, L its output
-FIXED = ("position", "fold")
 Lift = Callable[[str, Params, Array], Array]  # tensor name, its parameters, tensor → features
 InitLift = Callable[[str, PRNGKeyArray], Params]
 

@@ -1,43 +1,19 @@
-"""What a task is; knows no policy."""
+"""What a task is; knows no policy. JAX and MuJoCo are imported when the first environment is made, not for names."""
 
-import difflib
+from __future__ import annotations
+
+import importlib
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from epvf_data import code
-from epvf_data.envs import ant, ant_servo, cartpole, gym, playground
-from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.names import ENVS, PREFIX, check_name, known, objectives, ships
 from epvf_data.errors import ConfigError
-from epvf_data.untrusted import printable
 
-__all__ = ["ENVS", "Env", "Physics", "check_name", "known", "make", "objectives", "ships"]
+if TYPE_CHECKING:
+    from epvf_data.envs.base import Env, Physics
 
-ENVS = {
-    "ant": ant.make,
-    "ant-gym": gym.ant,
-    "ant-servo": ant_servo.make,
-    "cartpole": cartpole.make,
-    "halfcheetah": gym.halfcheetah,
-    "hopper": gym.hopper,
-    "humanoid": gym.humanoid,
-    "swimmer": gym.swimmer,
-    "walker2d": gym.walker2d,
-}
-
-
-OBJECTIVES = {"ant": ant.OBJECTIVES} | dict.fromkeys(
-    ("ant-gym", "halfcheetah", "hopper", "humanoid", "swimmer", "walker2d"), gym.OBJECTIVES
-)
-
-
-def objectives(name: str) -> tuple[str, ...]:
-    """What else the body of an environment can be rewarded for."""
-    return tuple(OBJECTIVES.get(name, ()))
-
-
-def ships(name: str) -> bool:
-    """Whether the environment is one of this package's own, or its body with another objective."""
-    body, _, objective = name.partition(".")
-    return name in ENVS or objective in objectives(body)
+__all__ = ["ENVS", "Env", "Physics", "check_name", "full_name", "known", "make", "objectives", "ships"]
 
 
 def make(name: str) -> Env:
@@ -48,6 +24,8 @@ def make(name: str) -> Env:
     (see `code`): such a name must come from the user. Raises ConfigError for an unknown name, where Playground is not
     installed, or where that function gives no environment of a name of its own.
     """
+    from epvf_data.envs.base import Env
+
     check_name(name)
     if known(name):
         return _given(name.replace(":", "-"))
@@ -57,33 +35,22 @@ def make(name: str) -> Env:
     return env
 
 
+def full_name(name: str) -> str:
+    """What the environment that the user names so is called in data sets; only one of the user's own is made for it."""
+    check_name(name)
+    return name.replace(":", "-") if known(name) else make(name).name
+
+
 @cache
 def _given(name: str) -> Env:
     if not ships(name):
-        return playground.make(name.removeprefix(playground.PREFIX))
+        return importlib.import_module("epvf_data.envs.playground").make(name.removeprefix(PREFIX))
     body, _, objective = name.partition(".")
-    return ENVS[body](objective) if objective else ENVS[body]()
+    maker = getattr(importlib.import_module(f"epvf_data.envs.{ENVS[body].module}"), ENVS[body].function)
+    return maker(objective) if objective else maker()
 
 
-def known(name: str) -> bool:
-    """Whether `make` gives this environment without code of a stranger, so that data sets and files may name it."""
-    return ships(name) or playground.known(name)
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError for a name that can be no environment's."""
-    if name.startswith("playground:"):
-        playground.check_name(name)
-    elif not known(name) and ":" not in name:
-        body, _, objective = name.partition(".")
-        if body in ENVS and objective:
-            choice = ", ".join(f"{body}.{one}" for one in objectives(body)) or body
-            raise ConfigError(
-                f"environment {body} has no objective {printable(repr(objective))}; choose from {choice}."
-            )
-        near = difflib.get_close_matches(name, ENVS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ENVS))}"
-        raise ConfigError(
-            f"there is no environment {printable(repr(name))}; "
-            f"{hint}{'' if near else ', or file.py:function for yours.'}"
-        )
+def __getattr__(name: str) -> Any:
+    if name in ("Env", "Physics"):
+        return getattr(importlib.import_module("epvf_data.envs.base"), name)
+    raise AttributeError(f"module 'epvf_data.envs' has no attribute {name!r}")

@@ -11,7 +11,6 @@ Source: Zakka et al. (2025), MuJoCo Playground; Tassa et al. (2018), DeepMind Co
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import io
 import warnings
@@ -27,43 +26,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.names import PREFIX
 from epvf_data.errors import ConfigError
-from epvf_data.untrusted import printable
-
-# Those that tests compare with Playground's own steps. Left out: touch sensors (hopper, finger), a target that is no
-# part of positions and velocities (reacher, fish, swimmer), a free joint (humanoid), rewards that random actions never
-# meet (ball in cup, the sparse swing-up of the pole), and models outside the wheel.
-NAMES = (
-    "AcrobotSwingup",
-    "AcrobotSwingupSparse",
-    "CartpoleBalance",
-    "CartpoleBalanceSparse",
-    "CartpoleSwingup",
-    "CheetahRun",
-    "PendulumSwingup",
-    "PointMass",
-    "WalkerRun",
-    "WalkerStand",
-    "WalkerWalk",
-)
-PREFIX = "playground-"  # of names in data sets and files; users write playground:NAME
-
-
-def known(name: str) -> bool:
-    """Whether the name stands for one of `NAMES`, as users or as data sets write it."""
-    return name.replace(":", "-").startswith(PREFIX) and name[len(PREFIX) :] in NAMES
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError for a name playground:… of an environment that does not run here."""
-    if not known(name):
-        near = difflib.get_close_matches(name, [f"playground:{one}" for one in NAMES], n=1, cutoff=0.8)
-        hint = f"did you mean {near[0]}?" if near else f"choose playground: and one of {', '.join(NAMES)}."
-        raise ConfigError(f"{printable(name)} is none of the environments of MuJoCo Playground that run here; {hint}")
 
 
 def make(name: str) -> Env:
-    """The environment of `NAMES` that Playground calls `name`, in its default configuration: playground-`name` here.
+    """What Playground calls `name`, in its default configuration, as the environment playground-`name`.
 
     Runs code of the installed package mujoco_playground and no other, so the name may come from anywhere.
 

@@ -15,13 +15,14 @@ from epvf_data.store import reader
 from epvf_data.store.pick import pick_row
 
 SNIPPET = """\
-import json, numpy as np
+import json, pathlib, numpy as np
 from safetensors import safe_open
-with safe_open({name!r}, framework="numpy") as file:
+with safe_open(pathlib.Path(__file__).with_name({name!r}), framework="numpy") as file:
     spec, at = json.loads(file.metadata()["spec"]), {{name: file.get_tensor(name) for name in file.keys()}}
 functions = {{"tanh": np.tanh, "relu": lambda x: x.clip(0), "swish": lambda x: x / (1 + np.exp(-x)),
     "elu": lambda x: x.clip(0) + np.expm1(x.clip(max=0)), "clip": lambda x: x.clip(-1, 1), "identity": lambda x: x}}
 def act(x, noise=0):  # observations [{observations}] to actions [{actions}]; noise: standard normal (Gaussian policies)
+    # {meaning}
     if n := spec["normaliser"]: x = np.clip((x - np.array(n["mean"])) / np.array(n["std"]), -n["clip"], n["clip"])
     for one in spec["layers"]:
         x = x @ at[one["name"] + "/kernel"] + at.get(one["name"] + "/bias", 0)
@@ -31,6 +32,10 @@ def act(x, noise=0):  # observations [{observations}] to actions [{actions}]; no
         x = functions[one["activation"]](x)
     return x
 """
+# What Gymnasium's environments of the same body take.
+MEANINGS = {"cartpole": "Gymnasium's CartPole-v1 takes int(act(x)[0] >= 0): 1 pushes to the right"} | dict.fromkeys(
+    ("halfcheetah", "hopper", "swimmer", "walker2d", "ant-gym"), "as Gymnasium's env.step takes them"
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,10 @@ def export_policy(
     returns = table.take("returns", np.array([number]))[0].astype(np.float64)
     error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     spec = table.spec
-    text = SNIPPET.format(name=policy.name, observations=spec.observation_size, actions=spec.action_size)
+    meaning = MEANINGS.get(dataset.env.name, "what an action of -1 ... 1 does says the environment")
+    text = SNIPPET.format(
+        name=policy.name, observations=spec.observation_size, actions=spec.action_size, meaning=meaning
+    )
     outputs.write_bytes(snippet, text.encode(), force)
     save_policy(policy, spec, params, env=dataset.env.name, horizon=str(dataset.env.horizon))
     return PolicyReport(str(policy), str(snippet), spec.id, number, mean, len(returns), error)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from epvf_data.errors import ConfigError, UnsafeDatasetError
+from epvf_data.errors import ConfigError, UnsafeDatasetError, of_file
 from epvf_data.importing import msgpack_file, orbax, sb3, torch_file
 from epvf_data.importing.limits import MAX_BYTES, Tensors, flatten, plain
+from epvf_data.importing.settings import FORMATS
 from epvf_data.policies import header
 from epvf_data.untrusted import printable, read_named
 
-FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
 MAX_FILES, MAX_FOLDERS = 10_000, 100  # around a policy that are looked at
 _TRAINING = re.compile(r"(?:.*[./])?(?:\w*optimizer\w*|opt_states?|optim|opt)[./].*")
 _BESIDE = re.compile(r"vec_?norm\w*\.pkl$|(?:^|_)(?:state|observation)_preprocessor\w*\.pt$", re.IGNORECASE)
@@ -33,10 +33,11 @@ class Contents:
     unknown: dict[str, str] = field(default_factory=dict)  # settings that must be stated, each with the reason
 
 
+@of_file()
 def read(path: Path, format: str | None = None) -> Contents:
     """The tensors of a file or folder, of the kind `format` or of the one that its first bytes show.
 
-    They have their plain names, and those of optimizers are left out. Raises ConfigError for what is none of `FORMATS`
+    They have their plain names, and those of optimizers are left out. Raises FileError for what is none of `FORMATS`
     or damaged, UnsafeDatasetError for pickles and absurd sizes.
     """
     found = _read(path, format)

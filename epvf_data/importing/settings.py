@@ -15,6 +15,7 @@ from epvf_data.untrusted import shown
 _OURS = re.compile(r"layer_(\d{1,3})/(kernel|bias)|normaliser/(mean|std|var)")
 _ALIASES = {"silu": "swish", "linear": "identity"}
 _TABLES = ("tensors",)
+FORMATS = ("safetensors", "msgpack", "orbax", "torch", "sb3")
 MAX_PATTERNS = 100
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from epvf_data.envs import Env
 from epvf_data.policies.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from epvf_data.envs import Env
+
+INITS = ("uniform", "normal", "orthogonal")  # laws that fresh policies are drawn from, see `initial`
+LAWS = ("uniform_scaled", "gaussian", "gaussian_scaled")  # laws that spread them around a base, see `perturb`
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from safetensors.numpy import save
 
 from epvf_data import outputs
-from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, of_file
 from epvf_data.policies import header
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import read_named
@@ -34,8 +34,9 @@ def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"]
     outputs.write_bytes(Path(path), data, force=True)
 
 
+@of_file()
 def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:
-    """The specification and flat parameters of a policy file. Raises ConfigError with one sentence when it is none."""
+    """The specification and flat parameters of a policy file. Raises FileError with one sentence when it is none."""
     data = read_named(path, "policy file", header.MAX_BYTES)
     head = header.parse(data, path)
     if "spec" not in head.notes:
@@ -64,6 +65,7 @@ def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:
     return spec, flat
 
 
+@of_file()
 def read_notes(path: str | Path) -> Mapping[str, str]:
-    """The words beside a policy, which somebody else may have chosen. Raises ConfigError as `load_policy` does."""
+    """The words beside a policy, which somebody else may have chosen. Raises FileError as `load_policy` does."""
     return header.parse(read_named(path, "policy file", header.MAX_BYTES), path).notes

@@ -7,9 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp
+from epvf_data.policies.config import INITS
 from epvf_data.policies.spec import PolicySpec
-
-INITS = ("uniform", "normal", "orthogonal")
 
 
 def draw(law: str, key: PRNGKeyArray, spec: PolicySpec, scale: Float[Array, ""] | float = 1.0) -> Float[Array, "P"]:

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from epvf_data.errors import ConfigError
-
-# Name → what one parameter's perturbation is, for unit noise n: uniform in [−1, 1] or standard normal.
-LAWS = ("uniform_scaled", "gaussian", "gaussian_scaled")
+from epvf_data.policies.config import LAWS
 
 
 def check_law(law: str) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epvf_data import envs
-from epvf_data.collectors.recipe import check_scale
-from epvf_data.collectors.setting import check_amounts
-from epvf_data.config import MAX_FLOAT, MAX_HORIZON, MAX_LIST, MAX_STEPS, MAX_WORLDS, check_range
-from epvf_data.critics.settings import check_one_of
-from epvf_data.envs import Env
+from epvf_data.collectors.setting import check_amounts, check_scale
+from epvf_data.config import MAX_FLOAT, MAX_HORIZON, MAX_LIST, MAX_STEPS, MAX_WORLDS, check_one_of, check_range
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.config import INITS, LAWS, PolicyConfig
 from epvf_data.policies.files import load_policy
-from epvf_data.policies.initial import INITS
-from epvf_data.policies.perturb import LAWS
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import check_name
+
+if TYPE_CHECKING:
+    from epvf_data.envs import Env
 
 MAX_TABLES = 256  # of architectures, and of sources
 

@@ -11,7 +11,7 @@ from typing import Any
 from epvf_data import code
 from epvf_data import config as configuration
 from epvf_data.baselines.settings import PRESETS
-from epvf_data.critics.settings import check_one_of
+from epvf_data.config import check_one_of
 from epvf_data.errors import ConfigError
 from epvf_data.recipes.settings import KINDS, ArchitectureConfig, RecipeConfig, Source, check_names
 from epvf_data.store import reader
@@ -20,6 +20,11 @@ from epvf_data.untrusted import printable, shown
 
 NONE = [None, "none"]  # as settings say it
 BUNDLED = Path(__file__).parent / "bundled"
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that ship with the package; some have a variant NAME-ENV."""
+    return [path.stem for path in sorted(BUNDLED.glob("*.toml")) if "-" not in path.stem]
 
 
 def to_dict(config: RecipeConfig) -> dict[str, Any]:
@@ -67,8 +72,8 @@ def read(name: str, env: str | None = None, typed: Mapping[str, Any] | None = No
     where it names code, or where that of a data set names files, unless `typed` states that setting anew.
     """
     typed = dict(typed or {}) | ({} if env is None else {"env": env})
-    shipped = {path.stem: path for path in sorted(BUNDLED.glob("*.toml"))}
-    found = next((shipped[stem] for stem in (f"{name}-{env}", name) if stem in shipped), None)
+    bundled = {path.stem: path for path in BUNDLED.glob("*.toml")}
+    found = next((bundled[stem] for stem in (f"{name}-{env}", name) if stem in bundled), None)
     if found is not None:
         stated = configuration.read_toml(found)
     elif os.path.isdir(name):  # noqa: PTH112 (no name is too long for it)
@@ -76,7 +81,7 @@ def read(name: str, env: str | None = None, typed: Mapping[str, Any] | None = No
         _check_files(stated, typed, name)
     else:
         if Path(name).suffix != ".toml":
-            check_one_of("recipe", name, [stem for stem in shipped if "-" not in stem])
+            check_one_of("recipe", name, shipped())
         stated = configuration.read_toml(name)
     code.check_stated(stated, typed, name)
     return stated if env is None else stated | {"env": env}

@@ -15,7 +15,8 @@ import numpy as np
 
 from epvf_data import config as configuration
 from epvf_data import envs
-from epvf_data.baselines import BaselineConfig, baseline_config, train_baseline
+from epvf_data.baselines.settings import BaselineConfig, baseline_config
+from epvf_data.baselines.train import train_baseline
 from epvf_data.collectors.bundled import bundled_files
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError

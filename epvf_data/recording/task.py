@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from epvf_data import envs
-from epvf_data.envs import Env
 from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.store.reader import Dataset
+
+if TYPE_CHECKING:
+    from epvf_data.envs import Env
 
 
 def task_of(dataset: Dataset, env: str | None = None) -> Env:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,19 +16,19 @@ from jaxtyping import Float, UInt32
 from epvf_data import envs, outputs
 from epvf_data.envs.base import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.policies.files import load_policy, read_notes
+from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.render import cartpole_frames, mujoco_frames
+from epvf_data.render.film import Film
 from epvf_data.render.footage import Footage, play
+from epvf_data.render.inputs import check_policy
 from epvf_data.render.picture import Painter, save_webp, strip, write_on
 from epvf_data.render.video import encoder
-from epvf_data.untrusted import shown
 
 # Environments without a MuJoCo model → who draws them.
 DRAWN: Mapping[str, Callable[..., contextlib.AbstractContextManager[Painter]]] = {"cartpole": cartpole_frames.painter}
 HOLD = 0.6  # s that the last frame stays: an episode may last less than a tenth of a second
 WEBP_FPS = 16  # at most, in the animated WebP
-FPS, SIZE, CELLS = 50, (640, 360), 8
 
 Progress = Callable[[int, int], None]  # (frames drawn, frames)
 
@@ -53,15 +53,6 @@ class RenderReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the return is called `return`."""
         return {"return" if key == "episode_return" else key: value for key, value in asdict(self).items()}
-
-
-class Film(NamedTuple):
-    """How to draw: the same for every episode of a series."""
-
-    fps: int = FPS
-    size: tuple[int, int] = SIZE  # width, height in pixels
-    cells: int = CELLS  # frames of the strip
-    webp: bool = False  # an animated WebP too
 
 
 def render_policy(
@@ -90,10 +81,8 @@ def render_policy(
     for name, value, least in (("horizon", horizon, 1), ("seed", seed, 0), ("episode", episode, 0)):
         if value is not None and not least <= value < 2**31:
             raise ConfigError(f"{name} is {value}; expected a whole number from {least} to {2**31 - 1}.")
-    world = envs.make(env or _environment_of(policy, spec))
-    video = outputs.beside(policy, ".mp4") if out is None else Path(out)
-    if policy.resolve() in (path.resolve() for path in _files(video, film)):
-        raise ConfigError(f"a picture would replace the policy {policy}; name another file with --out.")
+    name, video = check_policy(policy, None if out is None else Path(out), env, film, force)
+    world = envs.make(name)
     reset_seed = np.asarray(jax.random.key_data(jax.random.key(seed)), np.uint32)
     world = world.with_horizon(horizon or world.horizon)
     return render_episode(world, spec, params, video, reset_seed, episode, film, force, progress)
@@ -111,10 +100,9 @@ def render_episode(
     progress: Progress | None = None,
 ) -> RenderReport:
     """Draws episode `number` of a row as `rollout` plays it. Raises as `render_policy` does."""
-    files = _files(video, film)
-    _check(env, spec, video, film)
-    for path in files:
-        outputs.check_free(path, force)
+    film.check(video, force)
+    files = film.files(video)
+    _check(env, spec)
     footage = play(env, spec, params, reset_seed, number, film.fps)
     with contextlib.ExitStack() as stack:
         drafts = [stack.enter_context(outputs.draft_file(path, force)) for path in files]
@@ -130,10 +118,6 @@ def render_episode(
         strip=str(files[1]),
         webp=str(files[2]) if film.webp else None,
     )
-
-
-def _files(video: Path, film: Film) -> list[Path]:
-    return [video, *(outputs.beside(video, suffix) for suffix in (".png", ".webp")[: 1 + film.webp])]
 
 
 def _draw(footage: Footage, film: Film, drafts: list[Path], progress: Progress | None) -> int:
@@ -164,7 +148,7 @@ def _draw(footage: Footage, film: Film, drafts: list[Path], progress: Progress |
     return len(shown) + held
 
 
-def _check(env: Env, spec: PolicySpec, video: Path, film: Film) -> None:
+def _check(env: Env, spec: PolicySpec) -> None:
     if (spec.observation_size, spec.action_size) != (env.observation_size, env.action_size):
         raise ArchitectureMismatchError(
             f"the policy maps {spec.observation_size} observations to {spec.action_size} actions; environment "
@@ -172,26 +156,3 @@ def _check(env: Env, spec: PolicySpec, video: Path, film: Film) -> None:
         )
     if env.xml is None and env.name not in DRAWN:
         raise ConfigError(f"nobody draws {env.name}; expected a MuJoCo environment or {' or '.join(DRAWN)}.")
-    if video.suffix != ".mp4":
-        raise ConfigError(f"the video would be {video.name}; expected a name that ends in .mp4.")
-    for name, pixels in zip(("width", "height"), film.size, strict=True):
-        if not 64 <= pixels <= 3840 or pixels % 2:
-            raise ConfigError(f"{name} is {pixels} pixels; expected an even number from 64 to 3840.")
-    if not 1 <= film.fps <= 240:
-        raise ConfigError(f"got {film.fps} frames a second; expected from 1 to 240.")
-    if not 1 <= film.cells <= 32:
-        raise ConfigError(f"got a strip of {film.cells} frames; expected from 1 to 32.")
-
-
-def _environment_of(policy: Path, spec: PolicySpec) -> str:
-    """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
-    name = read_notes(policy).get("env")
-    if name is not None and envs.known(name):
-        return name
-    if name is not None:  # a stranger's note must not load code
-        raise ConfigError(f"{policy} is of {shown(name)}, which is none of this package's; name yours with --env.")
-    made = [envs.make(name) for name in sorted(envs.ENVS)]
-    sizes = (spec.observation_size, spec.action_size)
-    fitting = " or ".join(env.name for env in made if (env.observation_size, env.action_size) == sizes)
-    hint = f"the policy has the sizes of {fitting}" if fitting else "the policy has the sizes of none here"
-    raise ConfigError(f"{policy} has no note of its environment; name it with --env ({hint}).")

@@ -11,7 +11,9 @@ from jaxtyping import Float
 
 from epvf_data.errors import ConfigError
 from epvf_data.recording.task import task_of
-from epvf_data.render.render import Film, Progress, RenderReport, render_episode
+from epvf_data.render.film import Film
+from epvf_data.render.inputs import check_row
+from epvf_data.render.render import Progress, RenderReport, render_episode
 from epvf_data.store import reader
 from epvf_data.store.extract import part_column
 from epvf_data.store.pick import pick_row
@@ -39,6 +41,8 @@ def render_row(
     EnvironmentMismatchError for an environment that is not here, BackendError where this machine cannot draw, and as
     `render_policy` does where files are there already.
     """
+    film = film or Film()
+    video = check_row(dataset_path, row, None if out is None else Path(out), architecture, film, force)
     dataset = reader.open(dataset_path)
     task = task_of(dataset, env)
     table, number = pick_row(dataset, row, architecture)
@@ -46,9 +50,8 @@ def render_row(
     params, stored = table.take("params", place)[0], _returns(table, number)
     if not 0 <= episode < len(stored):
         raise ConfigError(f"episode {episode} was asked for; row {number} has the episodes 0 to {len(stored) - 1}.")
-    video = Path(f"{Path(dataset_path).resolve().stem}-{row}.mp4") if out is None else Path(out)
     seed = table.take("reset_seed", place)[0]
-    report = render_episode(task, table.spec, params, video, seed, episode, film or Film(), force, progress)
+    report = render_episode(task, table.spec, params, video, seed, episode, film, force, progress)
     return replace(report, row=number, architecture=table.spec.id, stored_return=float(stored[episode]))
 
 

@@ -83,9 +83,9 @@ def _judge(claim: Claim, scale: str, panel: Panel) -> Verdict:
 
 
 def show(found: Estimate, digits: int = 1) -> str:
-    """`12.3 [11.0, 13.5]`; what was never reached is `never`."""
+    """`12.3 [11.0, 13.5]`, of one seed `12.3`; what was never reached is `never`."""
     value, low, high = (f"{float(x):,.{digits}f}" if np.isfinite(x) else "never" for x in found)
-    return f"{value} [{low}, {high}]"
+    return value if value == low == high else f"{value} [{low}, {high}]"  # one seed, or never in any
 
 
 def _named(found: Measured, value: Estimate, digits: int = 1) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+
+from epvf_data.pictures import blank
 
 # Safe for the colour-blind (Okabe and Ito, with wine for an eighth); the reference is black, what is no EPVF grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#B2A000")
@@ -23,15 +23,14 @@ PANELS = {"paper": "the paper's settings", "ours": "our settings"}
 Style = dict[str, Any]
 
 
-def draw(data: Mapping[str, Any], path: Path) -> None:
-    """Writes a PNG of the values of data.json. Variants that are not finished are marked."""
+def draw(data: Mapping[str, Any]) -> Figure:
+    """The picture of the values of data.json. Variants that are not finished are marked."""
     panels: dict[str, list[dict[str, Any]]] = {}
     for variant in data["variants"]:
         panels.setdefault(variant["panel"], []).append(variant)
     rows = max(len(panel) for panel in panels.values())
     height = max(4.4, 1.6 + 0.34 * rows)
-    figure = Figure(figsize=(12, height * len(panels) + 0.7), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(12, height * len(panels) + 0.7)
     figure.suptitle(f"{data['title']} ({data['paper']})\n{_subtitle(data)}", fontsize=12)
     first = data["figure"] == "fig1"
     grid = figure.subplots(
@@ -48,14 +47,17 @@ def draw(data: Mapping[str, Any], path: Path) -> None:
             axes[0].set_title(PANELS[panel], fontsize=10)
             _finals(axes[1], variants, styles)
         _curves(axes[-2], variants, styles, "env_steps", log=first)
-    figure.savefig(path, format="png")
+    return figure
 
 
 def _subtitle(data: Mapping[str, Any]) -> str:
     seeds = sorted({len(variant["seeds"]) for variant in data["variants"] if variant["seeds"]})
     count = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 1 else str(seeds[0]) if seeds else "no"
     plural = "" if seeds == [1] else "s"
-    return f"scale {data['scale']} · {count} seed{plural} · interquartile mean and 95 % bootstrap interval over seeds"
+    drawn = "single runs, so without intervals"
+    if seeds and seeds[-1] > 1:
+        drawn = "interquartile mean and 95 % bootstrap interval over seeds"
+    return f"scale {data['scale']} · {count} seed{plural} · {drawn} · curves are means over cells of their axis"
 
 
 def _styles(variants: Sequence[Mapping[str, Any]], ordered: bool) -> list[Style]:
@@ -133,6 +135,8 @@ def _passes(axes: Axes, variants: Sequence[Mapping[str, Any]], styles: list[Styl
             _whisker(axes, {**found, "high": found["high"] or end}, "median", row, style, style["color"])
         elif found:
             axes.text(0.02 * end, row, f"not within {variant['iterations']:,.0f}", va="center", fontsize=9)
+        else:
+            axes.text(0.02 * end, row, "nothing logged yet", va="center", fontsize=9, color="0.5")
     axes.set_title(f"iterations until {solved:.0f} (median)", fontsize=10)
     axes.set_xlabel("iterations")
     axes.set_xlim(left=0, right=None if axes.has_data() and axes.lines else end)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from epvf_data.config import check_one_of
 from epvf_data.errors import ConfigError
 
 SCALES = ("smoke", "cpu", "paper")
@@ -172,8 +173,7 @@ def check(figure: str, scale: str, settings: str = "paper") -> Figure:
         ("scale", scale, SCALES),
         ("set of settings", settings, SETTINGS),
     ):
-        if got not in known:
-            raise ConfigError(f"there is no {what} {got!r}; choose one of {', '.join(known)}.")
+        check_one_of(what, got, known)
     if FIGURES[figure].env == "cartpole" and settings != "paper":
         raise ConfigError(f"{figure} has the paper's settings only; leave --settings out.")
     return FIGURES[figure]

@@ -85,7 +85,8 @@ def _multiple(factor: float, value: Any) -> Any:
 
 def _baseline(variant: Variant, reference: Mapping[str, Any], scale: str) -> list[Job]:
     """One job a seed, on the same task and with the same environment steps."""
-    from epvf_data.baselines import baseline_config, library
+    from epvf_data.baselines import library
+    from epvf_data.baselines.settings import baseline_config
 
     library.load("training")  # ConfigError where it is not installed
     shared = {key: reference[key] for key in ("env", "horizon", "env_steps")}
@@ -98,3 +99,11 @@ def _baseline(variant: Variant, reference: Mapping[str, Any], scale: str) -> lis
 
 def _seeds(reference: Mapping[str, Any]) -> range:
     return range(reference["seed"], reference["seed"] + reference["seeds"])
+
+
+def references(every: list[Variant]) -> dict[str, Variant]:
+    """The first variant of each panel."""
+    found: dict[str, Variant] = {}
+    for variant in every:
+        found.setdefault(variant.panel, variant)
+    return found

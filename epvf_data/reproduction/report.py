@@ -144,7 +144,7 @@ def _interval(found: Mapping[str, Any] | None, middle: str, digits: int) -> str:
     value, low, high = (
         "never" if found[key] is None else f"{found[key]:,.{digits}f}" for key in (middle, "low", "high")
     )
-    return f"{value} [{low}, {high}]"
+    return value if value == low == high else f"{value} [{low}, {high}]"  # one seed, or never in any
 
 
 def _value(value: Any) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 
-from epvf_data import outputs, provenance
+from epvf_data import outputs, pictures, provenance
 from epvf_data.errors import RunError
 from epvf_data.reproduction import runs
 from epvf_data.reproduction.claims import judge
 from epvf_data.reproduction.figures import Figure, Variant, check, variants
-from epvf_data.reproduction.plan import configure
+from epvf_data.reproduction.plan import configure, references
 from epvf_data.reproduction.report import write_report
 from epvf_data.reproduction.statistics import LEVEL, RESAMPLES
 from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, printable_texts, summarise
@@ -62,6 +62,8 @@ def reproduce(
     seeds: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     redraw: bool = False,
+    plot: Path | None = None,
+    force: bool = False,
     quiet: bool = True,
     debug: bool = False,
 ) -> Reproduction:
@@ -69,7 +71,8 @@ def reproduce(
 
     `settings` says whose hyper-parameters: "paper", "ours" or "both". `only` runs some variants, and all that exist are
     drawn; with `redraw`, which runs nothing, `only` draws some. `seeds` and `overrides` (nested tables) go to every
-    run. A run that fails leaves the others alone and is named in `failed`.
+    run. `plot` gets the picture too, as PNG, PDF or SVG. A run that fails leaves the others alone and is named in
+    `failed`.
 
     Raises ConfigError for unknown names and settings, RunError for a directory with runs of other settings and where
     there is nothing to draw, and DatasetError where others made files of the results' names.
@@ -83,7 +86,7 @@ def reproduce(
     failed: dict[str, str] = {}
     left_out: dict[str, str] = {}
     if not redraw:
-        jobs, left_out = configure(figure, scale, chosen, _references(every), overrides or {}, seeds)
+        jobs, left_out = configure(figure, scale, chosen, references(every), overrides or {}, seeds)
         if runs.check_all(jobs, folder / "runs") or not stored:
             folder.mkdir(parents=True, exist_ok=True)
             stored = _plan(figure, scale, stored, left_out)
@@ -110,7 +113,7 @@ def reproduce(
         "variants": summarise(figure, measured),
         "claims": judge(figure, scale, measured, partly),
     }
-    return _publish(folder, data, failed)
+    return _publish(folder, data, failed, plot, force)
 
 
 def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
@@ -128,14 +131,6 @@ def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
         for name in RESULTS:
             outputs.check_free(folder / name)
     return stored
-
-
-def _references(every: list[Variant]) -> dict[str, Variant]:
-    """The first variant of each panel."""
-    found: dict[str, Variant] = {}
-    for variant in every:
-        found.setdefault(variant.panel, variant)
-    return found
 
 
 def _shown(about: Figure, scale: str, every: list[Variant], folder: Path) -> list[Variant]:
@@ -165,13 +160,18 @@ def _plan(figure: str, scale: str, before: Mapping[str, Any], left_out: Mapping[
     }
 
 
-def _publish(folder: Path, data: dict[str, Any], failed: dict[str, str]) -> Reproduction:
+def _publish(
+    folder: Path, data: dict[str, Any], failed: dict[str, str], plot: Path | None, force: bool
+) -> Reproduction:
     """Writes the three files, each whole or not at all."""
     from epvf_data.reproduction.draw import draw
 
     image = folder / IMAGE
     rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data)))
-    rundir.publish(image, lambda path: draw(data, path))
+    figure = draw(data)
+    pictures.save(figure, image, force=True)
+    if plot is not None:
+        pictures.save(figure, plot, force=force)
     rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name)))
     return Reproduction(
         figure=data["figure"],

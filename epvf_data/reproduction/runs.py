@@ -130,7 +130,7 @@ def _run(variant: Variant, job: Job, folder: Path, title: str, quiet: bool) -> N
 
 def _trainer(variant: Variant) -> Train:
     if variant.kind == "baseline":
-        from epvf_data.baselines import train_baseline
+        from epvf_data.baselines.train import train_baseline
 
         return train_baseline
     from epvf_data.trainers.online.run import train_online

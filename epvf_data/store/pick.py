@@ -12,15 +12,20 @@ from epvf_data.untrusted import printable
 NAMED = ("best", "median", "worst")
 
 
+def check_row(row: str) -> None:
+    """Raises ConfigError for what names no row of any data set."""
+    if row not in NAMED and (not row.isdecimal() or len(row) > 18):
+        raise ConfigError(f"row '{printable(row)}' was asked for; expected {', '.join(NAMED)} or a number.")
+
+
 def pick_row(dataset: Dataset, row: str, architecture: str | None = None) -> tuple[Table, int]:
     """The row's table and its number there.
 
     `row` is `best`, `median` or `worst` by mean return over episodes, among all rows or those of `architecture`, or the
     number of a row of one architecture. Raises ConfigError or DatasetError where there is no such row.
     """
+    check_row(row)
     if row not in NAMED:
-        if not row.isdecimal() or len(row) > 18:
-            raise ConfigError(f"row '{printable(row)}' was asked for; expected {', '.join(NAMED)} or a number.")
         table = dataset.table(architecture)
         if int(row) >= table.rows:
             raise DatasetError(f"row {row} was asked for; there are the rows 0 to {table.rows - 1}.")

@@ -42,7 +42,7 @@ def read_root(path: Path) -> Root:
     if not os.path.lexists(path / ROOT):
         if (path / COMMITS).is_dir():
             raise DatasetError(f"{path} is unfinished (it has no {ROOT}): it is being made, or that was interrupted.")
-        raise DatasetError(f"{path} is not a data set (it has no {ROOT}).")
+        raise DatasetError(f"{path} is not a data set (it has no {ROOT}){_if_a_run(path)}.")
     where = path / ROOT
     root = parse_root(untrusted.read_bytes(where, path / STAGING), where)
     for folder in FOLDERS:
@@ -53,6 +53,18 @@ def read_root(path: Path) -> Root:
         if untrusted.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
             raise CorruptDatasetError(f"{path / folder / ROOT} is not the metadata of a plain group.")
     return root
+
+
+def _if_a_run(path: Path) -> str:
+    """What can be done with the directory of a training run, where the path is one."""
+    if not os.path.lexists(path / "config.json"):
+        return ""
+    if os.path.lexists(path / "policies"):
+        policy = path / "policies" / "best-0.safetensors"
+        return (
+            f" but the run of `train-online`; name one of its policies, as {policy}, for `render` or `collect --base`"
+        )
+    return " but a run's directory; `epvf-data evaluate` and `compare` read those of `train-offline`"
 
 
 def parse_root(data: bytes, where: Path) -> Root:

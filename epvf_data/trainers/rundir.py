@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from epvf_data import outputs, provenance, trees, untrusted
 from epvf_data.config import build, completed, flatten
 from epvf_data.errors import ConfigError, DatasetError, RunError, StorageError, reason
@@ -180,6 +178,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: frozens
 
 def versions() -> dict[str, str | None]:
     """Versions of what computes the result, the platform and the device."""
+    import jax  # imported late: whoever only reads a run does without
+
     return {**provenance.versions(), "platform": platform.platform(), "device": jax.devices()[0].device_kind}
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from epvf_data.baselines import PRESETS, baseline_config
-from epvf_data.baselines.settings import BaselineConfig
+from epvf_data.baselines.settings import PRESETS, BaselineConfig, baseline_config
 from epvf_data.config import build, to_dict
 from epvf_data.errors import ConfigError
 

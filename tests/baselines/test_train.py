@@ -13,8 +13,10 @@ import pytest
 pytest.importorskip("brax")
 
 from epvf_data import envs
-from epvf_data.baselines import baseline_config, library, train, train_baseline
+from epvf_data.baselines import library, train
 from epvf_data.baselines.export import to_policy
+from epvf_data.baselines.settings import baseline_config
+from epvf_data.baselines.train import train_baseline
 from epvf_data.errors import RunError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import load_policy

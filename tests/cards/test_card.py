@@ -26,6 +26,7 @@ from epvf_data.curation.merge import merge
 from epvf_data.curation.select import filter_rows, sample, split
 from epvf_data.errors import ConfigError, DatasetError, StorageError
 from epvf_data.exchange.hdf5 import export_hdf5, import_hdf5
+from epvf_data.pictures import encode
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.compact import compact
 from epvf_data.store.digest import content_hash
@@ -611,7 +612,7 @@ def pixels(picture):
     ],
 )
 def test_the_picture_can_always_be_drawn(groups):
-    image = pixels(draw_returns(NASTY[7], groups))
+    image = pixels(encode(draw_returns(NASTY[7], groups)))
     assert image.shape[:2] == (540, 1050)
     assert 0.001 < (image[..., :3].min(-1) < 0.5).mean() < 0.5  # text and axes
 
@@ -624,7 +625,7 @@ def test_the_picture_shows_the_returns_of_each_source(toy, rows, tmp_path):
     )
     plot_returns(open_dataset(toy), tmp_path / "r.png")
     picture = (tmp_path / "r.png").read_bytes()
-    assert (pixels(picture) != pixels(draw_returns("toy", {"random": groups["random"]}))).any()
+    assert (pixels(picture) != pixels(encode(draw_returns("toy", {"random": groups["random"]})))).any()
 
 
 def test_quartiles_leave_out_what_is_not_finite():

@@ -7,7 +7,8 @@ import pytest
 
 import epvf_data
 from epvf_data.collectors.collect import collect
-from epvf_data.collectors.setting import collect_config, lot_of
+from epvf_data.collectors.lot import lot_of
+from epvf_data.collectors.setting import collect_config
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers.offline.publish import chance
 from epvf_data.trainers.offline.source import open_source

@@ -17,8 +17,9 @@ import pytest
 import epvf_data
 from epvf_data import envs
 from epvf_data.collectors.collect import collect
+from epvf_data.collectors.lot import lot_of
 from epvf_data.collectors.resimulate import resimulate
-from epvf_data.collectors.setting import collect_config, lot_of
+from epvf_data.collectors.setting import collect_config
 from epvf_data.envs import template
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, StorageError
 from epvf_data.policies import mlp

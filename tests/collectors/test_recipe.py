@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epvf_data import envs
-from epvf_data.collectors.recipe import PerturbedSource, RandomSource, Recipe, load_bases, parameters, plan
+from epvf_data.collectors.recipe import load_bases, parameters, plan
+from epvf_data.collectors.setting import PerturbedSource, RandomSource, Recipe
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy

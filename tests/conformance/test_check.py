@@ -18,7 +18,8 @@ from epvf_data.conformance import check_env
 from epvf_data.envs import template
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.render import render_policy, render_row
+from epvf_data.render.render import render_policy
+from epvf_data.render.rows import render_row
 from epvf_data.store.writer import Writer
 
 GOOD = template.make()

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from epvf_data.critics import combine
 from epvf_data.critics.losses import LOSSES, hl_gauss, make_loss, rank
+from epvf_data.critics.value import combine
 from epvf_data.errors import ConfigError
 
 

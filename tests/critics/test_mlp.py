@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from epvf_data.critics import Row, Scale, make_loss, make_row, mlp, simba, value
-from epvf_data.critics.mlp import dead_units
+from epvf_data.critics.base import Row, Scale, make_row
+from epvf_data.critics.losses import make_loss
+from epvf_data.critics.mlp import dead_units, mlp, simba
+from epvf_data.critics.value import value
 from epvf_data.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from epvf_data.critics import Row
+from epvf_data.critics.base import Row
 from epvf_data.critics.mlp import network
 from epvf_data.critics.probing import action_value, probing, ridge_on_actions
 from epvf_data.policies import mlp

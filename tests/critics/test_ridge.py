@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epvf_data.critics import Row, ridge
-from epvf_data.critics.ridge import PENALTIES, RidgeFit, fit_ridge
+from epvf_data.critics.base import Row
+from epvf_data.critics.ridge import PENALTIES, RidgeFit, fit_ridge, ridge
 from epvf_data.trainers.metrics import spearman
 
 

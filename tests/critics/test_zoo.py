@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from epvf_data.critics import CRITICS, CriticSettings, Row, Scale, make_critic, make_row, value
+from epvf_data.critics.base import Row, Scale, make_row
+from epvf_data.critics.families import CRITICS
 from epvf_data.critics.losses import make_loss
+from epvf_data.critics.settings import CriticSettings
+from epvf_data.critics.value import value
+from epvf_data.critics.zoo import make_critic
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec

@@ -17,6 +17,7 @@ from epvf_data.collectors.resimulate import resimulate
 from epvf_data.conformance import check_env
 from epvf_data.envs import playground
 from epvf_data.envs.base import Physics
+from epvf_data.envs.names import PLAYGROUND
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.physics import mjx, native
 from epvf_data.policies import mlp
@@ -25,7 +26,7 @@ from epvf_data.rollout import rollout
 from epvf_data.store.writer import Writer
 
 QUICK = ("CartpoleSwingup", "PendulumSwingup", "PointMass")
-SLOW = tuple(name for name in playground.NAMES if name not in QUICK)
+SLOW = tuple(name for name in PLAYGROUND if name not in QUICK)
 STEPS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 # Where a control step is several physics steps, the speed of a walker's centre of mass is that of the end of the last.
 NEAR = {"WalkerWalk": 0.15, "WalkerRun": 0.02}
@@ -82,7 +83,7 @@ def theirs(name):
     return playground._suite().load(name, config_overrides={"impl": "jax"})
 
 
-@pytest.mark.parametrize("name", playground.NAMES)
+@pytest.mark.parametrize("name", PLAYGROUND)
 def test_models_compile_to_the_same_numbers(installed, name):
     env, model = envs.make(f"playground:{name}"), theirs(name).mj_model
     ours, compared = mujoco.MjModel.from_xml_string(env.xml), 0

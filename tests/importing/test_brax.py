@@ -17,7 +17,7 @@ from brax.training.agents.sac import networks as sac
 from flax.serialization import to_bytes
 
 from epvf_data.baselines import library
-from epvf_data.importing import import_policy
+from epvf_data.importing.run import import_policy
 
 
 @pytest.mark.parametrize(("name", "normalise"), [("ppo", True), ("ppo", False), ("sac", True)])

@@ -20,9 +20,10 @@ from safetensors.numpy import save_file
 
 import epvf_data
 from epvf_data.collectors.collect import collect
-from epvf_data.collectors.setting import collect_config, lot_of
+from epvf_data.collectors.lot import lot_of
+from epvf_data.collectors.setting import collect_config
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError
-from epvf_data.importing import import_policy
+from epvf_data.importing.run import import_policy
 from epvf_data.importing.settings import ImportSettings, NormaliserSettings, Place, build
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec

@@ -17,7 +17,8 @@ from importing import forge_torch as forge
 from safetensors.numpy import save
 
 from epvf_data.errors import ConfigError, EpvfError, UnsafeDatasetError
-from epvf_data.importing import files, import_policy, orbax, torch_file
+from epvf_data.importing import files, orbax, torch_file
+from epvf_data.importing.run import import_policy
 
 TANH = {"activation": "relu", "output": "tanh"}
 

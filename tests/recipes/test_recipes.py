@@ -24,9 +24,9 @@ from epvf_data.policies.files import save_policy
 from epvf_data.policies.initial import INITS, draw
 from epvf_data.policies.perturb import perturb
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.recipes import build, collect_recipe, lots_of, read
+from epvf_data.recipes.collect import collect_recipe, lots_of
 from epvf_data.recipes.rows import place
-from epvf_data.recipes.tables import BUNDLED, to_dict
+from epvf_data.recipes.tables import BUNDLED, build, read, to_dict
 from epvf_data.store.digest import content_hash
 from epvf_data.store.schema import policy_id
 
@@ -190,7 +190,8 @@ def test_adding_a_source_leaves_the_policies_of_the_others(made):
 
 def test_a_killed_collection_goes_on_to_the_same_rows(made, tmp_path):
     lines = json.dumps(RECIPE)
-    code = f"from epvf_data.recipes import *; import json; collect_recipe(build(json.loads({lines!r})), 'ant.zarr')"
+    imports = "import json; from epvf_data.recipes import collect, tables"
+    code = f"{imports}; collect.collect_recipe(tables.build(json.loads({lines!r})), 'ant.zarr')"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     deadline = time.time() + 120
     while time.time() < deadline and not (tmp_path / "ant.runs" / "es-plain" / "metrics.jsonl").exists():

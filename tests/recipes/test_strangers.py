@@ -13,8 +13,9 @@ from epvf_data.collectors.collect import gather
 from epvf_data.errors import ConfigError, EpvfError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.recipes import RecipeConfig, build, collect_recipe, lots_of, read
-from epvf_data.recipes.settings import ArchitectureConfig, RandomPolicies
+from epvf_data.recipes.collect import collect_recipe, lots_of
+from epvf_data.recipes.settings import ArchitectureConfig, RandomPolicies, RecipeConfig
+from epvf_data.recipes.tables import build, read
 from epvf_data.recipes.teachers import prepare
 from epvf_data.recording.rows import env_identity
 from epvf_data.store.writer import Writer

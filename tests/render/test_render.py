@@ -26,9 +26,11 @@ from epvf_data.errors import (
     StorageError,
 )
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.render import Film, cartpole_frames, mujoco_frames, render_policy, render_row
+from epvf_data.render import cartpole_frames, mujoco_frames
+from epvf_data.render.film import Film
 from epvf_data.render.footage import ANT_SPEED, play
-from epvf_data.render.render import HOLD
+from epvf_data.render.render import HOLD, render_policy
+from epvf_data.render.rows import render_row
 
 WIDTH, HEIGHT = 320, 180
 POLE, CART = (213, 94, 0), (0, 114, 178)

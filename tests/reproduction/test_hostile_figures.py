@@ -12,7 +12,7 @@ import pytest
 from trainers import hostile_runs as corpus
 
 from epvf_data.errors import EpvfError
-from epvf_data.reproduction import reproduce
+from epvf_data.reproduction.reproduce import reproduce
 from epvf_data.trainers.online.run import read_config, train_online
 from epvf_data.trainers.online.settings import online_config
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 import epvf_data.cli.reproducing  # noqa: F401  registers the verb
 from epvf_data.cli.app import app
 from epvf_data.errors import ConfigError, RunError
-from epvf_data.reproduction import reproduce, runs
+from epvf_data.reproduction import runs
+from epvf_data.reproduction.reproduce import reproduce
 
 SMALL = {"iterations": 100}
 

@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 import epvf_data
 from epvf_data.cli import app
 from epvf_data.errors import ConfigError, EnvironmentMismatchError, RunError
-from epvf_data.trainers.evaluation import EvaluationConfig, compare, evaluate
 from epvf_data.trainers.evaluation.calibration import calibrate
+from epvf_data.trainers.evaluation.compare import compare
+from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
+from epvf_data.trainers.evaluation.settings import EvaluationConfig
 from epvf_data.trainers.offline.run import load_run, train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
 

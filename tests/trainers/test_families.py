@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import epvf_data
-from epvf_data.critics import CRITICS
+from epvf_data.critics.families import CRITICS
 from epvf_data.curation.select import withhold
 from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
-from epvf_data.trainers.evaluation import evaluate
+from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.offline.batches import shape_epoch
 from epvf_data.trainers.offline.run import evaluate_run, train_offline
-from epvf_data.trainers.offline.settings import OfflineConfig
+from epvf_data.trainers.offline.settings import SPLITS, OfflineConfig
 from epvf_data.trainers.offline.source import open_source
-from epvf_data.trainers.offline.splits import SPLITS, make_split
+from epvf_data.trainers.offline.splits import make_split
 
 MANY = ("linear", "statistics", "simba", "probing+raw", "unf+raw")  # the others stand for them in `make test`
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from epvf_data.critics import Scale, make_row, mlp
+from epvf_data.critics.base import Scale, make_row
+from epvf_data.critics.mlp import mlp
 from epvf_data.trainers.fit import Batch, FitState, critic_step, init_state, make_fit, make_optimiser
 
 SIZE = 10

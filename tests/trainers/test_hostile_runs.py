@@ -11,7 +11,8 @@ from trainers import hostile_runs as corpus
 
 from epvf_data.errors import EpvfError
 from epvf_data.trainers import rundir
-from epvf_data.trainers.evaluation import compare, evaluate
+from epvf_data.trainers.evaluation.compare import compare
+from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.offline.run import evaluate_run, train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.online.run import read_config, train_online

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import epvf_data
-from epvf_data.critics import Scale
+from epvf_data.critics.base import Scale
 from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.offline.run import evaluate_run, train_offline

@@ -6,7 +6,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from epvf_data.trainers.offline.plot import COLOURS, MANY, Panel, draw
+from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.pictures import COLOURS, KINDS, save
+from epvf_data.trainers.evaluation.picture import draw_comparison
+from epvf_data.trainers.offline.plot import MANY, SKEWED, Panel, draw
 
 
 def panel(split: str, rows: int, sources: int) -> Panel:
@@ -20,7 +23,7 @@ def panel(split: str, rows: int, sources: int) -> Panel:
 @pytest.mark.parametrize(("rows", "sources"), [(1, 1), (300, 2), (2 * MANY, 1), (40, 9)])
 def test_a_picture_of_each_kind_is_drawn(tmp_path, rows, sources):
     path = tmp_path / "picture.png"
-    draw([panel("iid", rows, sources), panel("lineage", rows, sources)], "mlp", "toy", path)
+    save(draw([panel("iid", rows, sources), panel("lineage", rows, sources)], "toy"), path)
     image = matplotlib.image.imread(path)
     assert image.shape[0] >= 600
     assert image.shape[1] >= 1200
@@ -33,9 +36,57 @@ def test_a_picture_of_each_kind_is_drawn(tmp_path, rows, sources):
 
 def test_constant_and_wild_predictions_can_be_drawn(tmp_path):
     base = panel("iid", 50, 1)
-    draw([base._replace(predicted=np.ones(50))], "mlp", "toy", tmp_path / "constant.png")
+    save(draw([base._replace(predicted=np.ones(50))], "toy"), tmp_path / "constant.png")
     wild = base.predicted.copy()
     wild[0] = 1e12
-    draw([base._replace(predicted=wild, true=np.ones(50))], "mlp", "toy", tmp_path / "wild.png")
+    figure = draw([base._replace(predicted=wild, true=np.ones(50))], "toy")
+    save(figure, tmp_path / "wild.png")
+    assert any("predicted above (1)" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
     assert (tmp_path / "constant.png").stat().st_size > 5000
     assert (tmp_path / "wild.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("rows", [300, 2 * MANY])
+def test_skewed_returns_are_drawn_on_logarithmic_axes_with_every_point_inside(tmp_path, rows):
+    base = panel("lineage", rows, 1)
+    true = np.exp(np.linspace(0, np.log(3 * SKEWED**2), rows))
+    figure = draw([base._replace(true=true, predicted=true)], "toy")
+    axes = figure.axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_xlim()[0] < true[0] < true[-1] < axes.get_xlim()[1]
+    assert axes.get_ylim()[0] < true[0] < true[-1] < axes.get_ylim()[1] < 2 * true[-1]
+    save(figure, tmp_path / "skewed.png")
+
+
+@pytest.mark.parametrize(("panels", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3))])
+def test_panels_stand_in_rows_that_a_page_can_hold(panels, shape):
+    names = ("iid", "lineage", "high", "source", "architecture")
+    figure = draw([panel(name, 20, 1) for name in names[:panels]], "toy")
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+
+
+def test_runs_keep_their_row_and_scale_in_all_panels_of_a_comparison():
+    line = lambda run, value: {  # noqa: E731
+        **{"run": run, "critic": "mlp", "ensemble": 1, "spearman": value, "interval": [value - 0.1, value + 0.1]}
+    }
+    figure = draw_comparison({"iid": [line("a-mlp", 0.9), line("b-mlp", 0.2)], "high": [line("b-mlp", 0.8)]})
+    first, second = figure.axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a-mlp", "b-mlp"]
+    assert first.get_xlim() == second.get_xlim()
+    assert second.lines[0].get_ydata()[0] == first.get_yticks()[1]  # b-mlp's row
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kind_of_a_picture_is_what_its_name_ends_in(tmp_path, kind):
+    path = tmp_path / f"picture.{kind}"
+    save(draw([panel("iid", 9, 1)], "toy"), path)
+    assert path.read_bytes().startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind])
+    with pytest.raises(DatasetError, match="exists already"):
+        save(draw([panel("iid", 9, 1)], "toy"), path)
+
+
+@pytest.mark.parametrize("name", ["picture.gif", "picture", "picture.png.jpg"])
+def test_other_names_are_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"ends in one of \.png, \.pdf, \.svg"):
+        save(draw([panel("iid", 9, 1)], "toy"), tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -7,19 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from epvf_data import outputs
-from epvf_data.critics import CRITICS
+from epvf_data import pictures
+from epvf_data.critics.families import CRITICS
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
-from epvf_data.trainers.evaluation.evaluate import MEASURED, RESULT
-from epvf_data.trainers.offline.plot import COLOURS, save
-from epvf_data.trainers.offline.run import stored_run
-from epvf_data.trainers.offline.splits import SPLITS
-from epvf_data.untrusted import picture_text
+from epvf_data.trainers.evaluation.settings import MEASURED, RESULT
+from epvf_data.trainers.offline.inputs import stored_run
+from epvf_data.trainers.offline.settings import SPLITS
 
 _READS = {"params": "parameters", "probe_actions": "stored actions"}
 
@@ -41,10 +35,10 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
     The ridges on what the critics read stand among them, unless a run is one; Spearman comes as the interquartile mean
     over seeds too. `gradient_cosine` and the gains of gradient ascent are None where that split was not evaluated.
     `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report,
-    DatasetError where there is a file `image` already, unless `force` replaces it.
+    ConfigError and DatasetError where no picture can be written to `image`, see `pictures.check`.
     """
     if image is not None:
-        outputs.check_free(Path(image), force)
+        pictures.check(Path(image), force)
     reports = [_read(Path(run)) for run in runs]
     judged = {(one["content"], *(one["config"][name] for name in _DRAWN)) for one in reports}
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -66,17 +60,18 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
         lines.sort(key=lambda line: -line["spearman"])
     found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}
     if image is not None:
-        with outputs.draft_file(Path(image), force) as draft:
-            _draw(found, draft)
+        from epvf_data.trainers.evaluation.picture import draw_comparison  # it brings matplotlib along
+
+        pictures.save(draw_comparison(splits), Path(image), force=force)
     return found
 
 
 def _read(run: Path) -> dict[str, Any]:
     """What a run says of itself, in the shapes that are used below."""
     path, evaluated = run / "report.json", run / RESULT
-    if not os.path.lexists(path):
-        raise RunError(f"{run} holds no report of an offline run; train or evaluate it first.")
     settings = stored_run(run)
+    if not os.path.lexists(path):
+        raise RunError(f"{run} holds no report yet; resume its training, or evaluate it.")
     report, evaluation = rundir.read(path), rundir.read(evaluated) if os.path.lexists(evaluated) else {}
     splits: Any = report.get("splits")
     right = rundir.fits(splits, {}) and all(
@@ -125,25 +120,6 @@ def _numbers(found: dict[str, Any]) -> dict[str, Any]:
         "top_tenth_error": found["top_tenth"]["mean_absolute_error"],
         "regret_10": found["regret"]["10"],
     }
-
-
-def _draw(found: dict[str, Any], path: Path) -> None:
-    """Spearman with its interval, a panel a split."""
-    splits = found["splits"]
-    rows = max(len(lines) for lines in splits.values())
-    figure = Figure(figsize=(1.5 + 4.2 * len(splits), 1.6 + 0.32 * rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle("Spearman of predicted and true return, held-out policies, 95 % intervals", fontsize=11)
-    for axes, (name, lines) in zip(np.atleast_1d(figure.subplots(1, len(splits))), splits.items(), strict=True):
-        for place, line in enumerate(reversed(lines)):
-            colour = "grey" if line["run"] is None else COLOURS[0]
-            axes.plot(line["interval"], [place, place], color=colour, linewidth=2, solid_capstyle="round")
-            axes.plot([line["spearman"]], [place], "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(lines)), [picture_text(label(line), 60) for line in reversed(lines)], fontsize=8)
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.grid(axis="x", alpha=0.2)
-        axes.set_title(name, fontsize=10)
-    save(figure, path)
 
 
 def label(line: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.critics import CRITICS
+from epvf_data import pictures
+from epvf_data.critics.families import CRITICS
 from epvf_data.errors import EpvfError, RunError
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
@@ -18,30 +19,15 @@ from epvf_data.trainers.evaluation import picture
 from epvf_data.trainers.evaluation.calibration import calibrate
 from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
-from epvf_data.trainers.evaluation.settings import EvaluationConfig
+from epvf_data.trainers.evaluation.inputs import check_inputs
+from epvf_data.trainers.evaluation.settings import MEASURED, PICTURE, RESULT, ROLLED_OUT, EvaluationConfig
 from epvf_data.trainers.evaluation.world import World, open_world
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.run import LoadedRun, load_run, report_of
+from epvf_data.trainers.offline.settings import headline
 from epvf_data.trainers.offline.source import open_source
-from epvf_data.trainers.offline.splits import headline
 
-RESULT, PICTURE = "evaluation.json", "evaluation-{}.png"
-ROLLED_OUT = ("gradient", "improvement")  # what takes rollouts, and is kept where a later call measures it not
-_STEP = {"steps": int, "mean": float, "best": float}
-MEASURED = {  # of a split, as it is read again: the file may be a stranger's
-    "gradient": (
-        {"cosine": float, "interval": [float, float], "per_policy": [float], "pairs": int, "chance": float}
-        | {"ceiling": (float, None)},
-        None,
-    ),
-    "improvement": (
-        {"starts": int, "step_length": float, "start_mean": float, "best_in_data": float, "random": [_STEP]}
-        | {"climb": [{**_STEP, "predicted": float}], "stopped": {**_STEP, "predicted": float, "gain": float}},
-        None,
-    ),
-    "elsewhere": {str: {}},
-}
 Say = Callable[[str], None]
 
 
@@ -49,16 +35,20 @@ def evaluate(
     run_dir: str | Path,
     dataset: str | Path | None = None,
     config: EvaluationConfig | None = None,
-    where: str | Path | None = None,
+    trained_on: str | Path | None = None,
     rollouts: bool = True,
     say: Say | None = None,
+    *,
+    plot: Path | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Judges the critics of a run; evaluation.json and evaluation-SPLIT.png appear in its directory.
 
     Prediction on held-out rows of every split; for one split calibration, the direction of ∇V against evolution
     strategies, and gradient ascent on V from the best training rows with real rollouts (both left out without
     `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw if it is another one.
-    `where` is the run's own data set, if it has moved. `say` gets a line for each part that takes a while.
+    `trained_on` is the run's own data set, if it has moved. `say` gets a line for each part that takes a while. `plot`
+    gets the picture too, as PNG, PDF or SVG.
 
     `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
     same; `kept` names what is told here and was measured earlier.
@@ -67,7 +57,8 @@ def evaluate(
     """
     config = EvaluationConfig() if config is None else config
     say = say or (lambda line: None)
-    loaded = load_run(run_dir, where)
+    check_inputs(run_dir, dataset, config, trained_on)
+    loaded = load_run(run_dir, trained_on)
     bare = next((table for table in loaded.source.tables if "params" not in table.names), None)
     if rollouts and bare is not None:
         raise RunError(
@@ -103,7 +94,10 @@ def evaluate(
     }
     rundir.write_json(loaded.directory / RESULT, result)
     true, spread, path = loaded.source.labels[test], members.std(0), loaded.directory / PICTURE.format(name)
-    rundir.publish(path, lambda draft: picture.draw(result, true, members.mean(0), spread, draft))
+    figure = picture.draw(result, true, members.mean(0), spread)
+    pictures.save(figure, path, force=True)
+    if plot is not None:
+        pictures.save(figure, plot, force=force)
     return result
 
 

@@ -1,4 +1,4 @@
-"""The settings of an evaluation, checked when they are made."""
+"""The settings of an evaluation, checked when they are made, and what it leaves in a run's directory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ from dataclasses import dataclass
 
 from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_SEED, check_range
 from epvf_data.errors import ConfigError
+
+RESULT, PICTURE = "evaluation.json", "evaluation-{}.png"
+ROLLED_OUT = ("gradient", "improvement")  # what takes rollouts, and is kept where a later call measures it not
+_STEP = {"steps": int, "mean": float, "best": float}
+MEASURED = {  # of a split, as it is read again: the file may be a stranger's
+    "gradient": (
+        {"cosine": float, "interval": [float, float], "per_policy": [float], "pairs": int, "chance": float}
+        | {"ceiling": (float, None)},
+        None,
+    ),
+    "improvement": (
+        {"starts": int, "step_length": float, "start_mean": float, "best_in_data": float, "random": [_STEP]}
+        | {"climb": [{**_STEP, "predicted": float}], "stopped": {**_STEP, "predicted": float, "gain": float}},
+        None,
+    ),
+    "elsewhere": {str: {}},
+}
 
 
 @dataclass(frozen=True)

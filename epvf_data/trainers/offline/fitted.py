@@ -13,7 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from epvf_data.critics import CRITICS, Critic, Params, combine, make_critic, make_loss, make_row, ridge
+from epvf_data.critics.base import Critic, Params, make_row
+from epvf_data.critics.families import CRITICS
+from epvf_data.critics.losses import make_loss
+from epvf_data.critics.ridge import ridge
+from epvf_data.critics.value import combine
+from epvf_data.critics.zoo import make_critic
 from epvf_data.errors import RunError
 from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data.critics import Params, Scale
+from epvf_data.critics.base import Params, Scale
 from epvf_data.critics.ridge import fit_ridge
 from epvf_data.errors import RunError
 from epvf_data.trainers import checkpoint

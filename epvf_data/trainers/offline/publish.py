@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data.critics import CRITICS
+from epvf_data import pictures
+from epvf_data.critics.families import CRITICS
 from epvf_data.envs import make, ships
 from epvf_data.errors import RunError
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.trainers import rundir
-from epvf_data.trainers.offline import plot
 from epvf_data.trainers.offline.fitted import FittedSplit
+from epvf_data.trainers.offline.plot import Panel, draw
 from epvf_data.trainers.offline.report import OfflineReport, judge, make_report
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import Source
@@ -28,7 +29,7 @@ class Judged(NamedTuple):
     """What the report says of a split, and its panel of the picture where there is one."""
 
     result: dict[str, Any]
-    panel: plot.Panel | None
+    panel: Panel | None
 
 
 def publish(
@@ -38,8 +39,11 @@ def publish(
     config: OfflineConfig,
     judged: Mapping[str, Judged],
     besides: Callable[[], float],
+    plot: Path | None = None,
+    force: bool = False,
 ) -> OfflineReport:
-    """Draws the picture and writes report.json; `besides()` are the seconds spent on other than fits up to then."""
+    """Draws the picture, into the file `plot` too, and writes report.json; `besides()` are the seconds spent on other
+    than fits up to then."""
     policies = ", ".join(map(str, source.specs))
     dataset = {
         "env": opened.env.name,
@@ -53,7 +57,10 @@ def publish(
     }
     panels = [one.panel for one in judged.values() if one.panel is not None]
     heading = f"{opened.env.name}, policies {policies}: {config.critic}, {CRITICS[config.critic].about}"
-    rundir.publish(directory / PICTURE, lambda path: plot.draw(panels, config.critic, heading, path))
+    figure = draw(panels, heading)
+    pictures.save(figure, directory / PICTURE, force=True)
+    if plot is not None:
+        pictures.save(figure, plot, force=force)
     splits = {name: one.result for name, one in judged.items()}
     report = make_report(str(directory), config.critic, dataset, splits, besides())
     rundir.write_json(directory / REPORT, report.to_dict())
@@ -138,7 +145,7 @@ def judge_split(name: str, opened: Dataset, source: Source, config: OfflineConfi
     each = judged["critic"]["per_seed"]["spearman"]
     median = int(np.argsort(each, kind="stable")[(len(each) - 1) // 2])
     kinds = source.kinds
-    panel = plot.Panel(
+    panel = Panel(
         split=name,
         true=source.labels[test],
         predicted=predictions["critic"][median],

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from epvf_data.trainers import metrics
-from epvf_data.trainers.offline.splits import SPLITS, headline
+from epvf_data.trainers.offline.settings import SPLITS, headline
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from epvf_data.config import build, to_dict
-from epvf_data.critics import CRITICS
-from epvf_data.errors import ConfigError, DatasetError, RunError
+from epvf_data.critics.families import CRITICS
+from epvf_data.errors import DatasetError, RunError
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
 from epvf_data.trainers.offline.fitted import FittedSplit, load_fitted
+from epvf_data.trainers.offline.inputs import open_inputs, own_rows, stored_run, tables_of
 from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
 from epvf_data.trainers.offline.report import OfflineReport
 from epvf_data.trainers.offline.settings import OfflineConfig
@@ -25,7 +25,6 @@ from epvf_data.trainers.offline.train import fit_split
 
 Progress = Callable[[dict[str, Any]], None]
 Told = Callable[[str, dict[str, Any]], None]  # (name of a split, what the report says of it)
-_LONGEST = 4096  # characters of a path
 
 
 def train_offline(
@@ -35,6 +34,9 @@ def train_offline(
     resume: bool = False,
     progress: Progress | None = None,
     told: Told | None = None,
+    *,
+    plot: Path | None = None,
+    force: bool = False,
 ) -> OfflineReport:
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
 
@@ -42,6 +44,7 @@ def train_offline(
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
     `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss; `told` the name
     and the result of every split, as in the report's `splits`, as soon as it is judged.
+    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces that file.
 
     Raises DatasetError for rows that cannot be learned from and RunError for a run directory that exists already,
     holds no run to resume, or was started with other settings or other rows.
@@ -49,9 +52,7 @@ def train_offline(
     began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
     directory = Path(run_dir)
-    if not resume:
-        rundir.check_free(directory)
-    opened = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
+    opened = open_inputs(dataset, config, directory, resume)
     settings = _settings(opened, config)
     if resume:
         rundir.check_same(directory, stored_run(directory), settings)
@@ -70,7 +71,7 @@ def train_offline(
             told(name, judged[name].result)
     before = seconds_besides_fits(directory)
     besides = lambda: before + time.perf_counter() - began - fitting  # noqa: E731
-    return publish(directory, opened, source, config, judged, besides)
+    return publish(directory, opened, source, config, judged, besides, plot, force)
 
 
 def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> OfflineReport:
@@ -105,7 +106,7 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
     directory = Path(run_dir)
     stored = stored_run(directory)
     config = build(OfflineConfig, stored["config"])
-    opened = _own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
+    opened = own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
     opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
     rundir.check_same(directory, stored, _settings(opened, config))
     source = _source(opened, config)
@@ -119,39 +120,6 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
     return LoadedRun(directory, config, opened, source, fitted)
 
 
-def stored_run(directory: Path) -> dict[str, Any]:
-    """What config.json holds. Raises RunError where it is of another kind of run, or none."""
-    found = rundir.read_run(directory)
-    if "dataset" not in found:
-        raise RunError(f"{directory} holds no run of offline training; name one that `train-offline` has left.")
-    try:
-        build(_Rows, found["dataset"] if isinstance(found["dataset"], dict) else {})
-    except (ConfigError, TypeError) as error:
-        raise RunError(f"{directory} does not say which rows it was trained on; start a new run.") from error
-    return {**found, "config": rundir.stored_settings(directory, OfflineConfig, found["config"])}
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Which rows a run was trained on."""
-
-    path: str
-    content: str
-
-
-def _own_rows(directory: Path, path: str) -> Dataset:
-    """The data set that a run names. Whoever sent the run chose the name: of that place nothing is told or used, and
-    only its content's hash is made, until that is known to be the hash of the run's rows."""
-    if not path.isprintable() or len(path) > _LONGEST or not Path(path).is_absolute():
-        raise RunError(f"{directory} names no data set by its path; say where it lies with --where.")
-    try:
-        return reader.open(path)
-    except DatasetError as error:
-        raise RunError(
-            f"the data set of {directory} cannot be opened; say where it lies with --where, if it has moved: {error}"
-        ) from error
-
-
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
     """What config.json holds: the resolved settings and which rows they were applied to."""
     where = str(opened.path.absolute()).encode(errors="backslashreplace").decode()  # a name need not be UTF-8
@@ -162,13 +130,7 @@ def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
 
 
 def _source(opened: Dataset, config: OfflineConfig) -> Source:
-    """The rows that the settings name: those of one architecture, or of all where the critic can read them together."""
-    family = CRITICS[config.critic]
-    several = config.architecture is None and family.mixed and len(opened.architectures) > 1
-    tables = (
-        [opened.table(item.id) for item in opened.architectures] if several else [opened.table(config.architecture)]
-    )
-    return open_source(tables, config.device_bytes, family.reads)
+    return open_source(tables_of(opened, config), config.device_bytes, CRITICS[config.critic].reads)
 
 
 def _split(source: Source, name: str, config: OfflineConfig) -> Any:

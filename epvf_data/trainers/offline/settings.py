@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from epvf_data.config import MAX_FLOAT, check_range
-from epvf_data.critics import CRITICS, CriticSettings
-from epvf_data.critics.settings import check_one_of
+from epvf_data.config import MAX_FLOAT, check_one_of, check_range
+from epvf_data.critics.families import CRITICS
+from epvf_data.critics.settings import CriticSettings
 from epvf_data.errors import ConfigError
-from epvf_data.trainers.offline.splits import SPLITS, parse_splits
 
+# Name → what the test rows are, as a sentence about the critic begins.
+SPLITS = {
+    "iid": "On held-out policies whose relatives it has seen",
+    "lineage": "On families of policies that it never saw",
+    "high": "On the policies of the highest returns, none of which it saw",
+    "source": "On policies made in a way that it never saw",
+    "architecture": "On policies of an architecture that it never saw",
+}
+PAIR = ("iid", "lineage")
 TARGETS = ("mean return over episodes",)
 QUICK = {"seeds": 1, "steps": 100, "resamples": 100}  # a first look, at a tenth of the cost
 MAX_MEMBERS, MAX_OUTPUTS = 1_000, 100_000  # critics side by side, and numbers that all of them give for a policy
+
+
+def headline(available: Sequence[str]) -> str:
+    """The split that speaks for a run: unseen families where there are some, which no relative gives away."""
+    return "lineage" if "lineage" in available else available[0]
+
+
+def parse_splits(text: str) -> tuple[str, ...]:
+    """ "both" (iid and lineage), "all", or names with commas between them. Raises ValueError naming an unknown one."""
+    if text in ("both", "all"):
+        return PAIR if text == "both" else tuple(SPLITS)
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in SPLITS:
+            raise ValueError(name)
+    return tuple(dict.fromkeys(names))
+
+
+def check_splits(text: str) -> None:
+    """Raises ConfigError for names of splits that `parse_splits` does not know."""
+    try:
+        parse_splits(text)
+    except ValueError as error:
+        check_one_of("split", str(error), (*SPLITS, "both", "all"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +78,7 @@ class OfflineConfig(CriticSettings):
         super().__post_init__()
         check_one_of("critic", self.critic, CRITICS)
         check_one_of("target", self.target, TARGETS)
-        try:
-            parse_splits(self.split)
-        except ValueError as error:
-            check_one_of("split", str(error), (*SPLITS, "both", "all"))
+        check_splits(self.split)
         if self.widths is not None and any(not isinstance(width, int) for width in self.widths):
             raise ConfigError(f"the critic's widths are {self.widths!r}; each must be a whole number of at least 1.")
         check_range(self, "", 1, MAX_MEMBERS, "seeds")

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-from epvf_data.critics import Scale
+from epvf_data.critics.base import Scale
 from epvf_data.errors import DatasetError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.loader import load_all

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,21 +11,6 @@ from epvf_data.errors import DatasetError
 from epvf_data.store.splits import split_by_lineage, split_iid
 from epvf_data.trainers.offline.source import Rows, Source
 from epvf_data.untrusted import printable, shown
-
-# Name → what the test rows are, as a sentence about the critic begins.
-SPLITS = {
-    "iid": "On held-out policies whose relatives it has seen",
-    "lineage": "On families of policies that it never saw",
-    "high": "On the policies of the highest returns, none of which it saw",
-    "source": "On policies made in a way that it never saw",
-    "architecture": "On policies of an architecture that it never saw",
-}
-PAIR = ("iid", "lineage")
-
-
-def headline(available: Sequence[str]) -> str:
-    """The split that speaks for a run: unseen families where there are some, which no relative gives away."""
-    return "lineage" if "lineage" in available else available[0]
 
 
 class Split(NamedTuple):
@@ -39,17 +23,6 @@ class Split(NamedTuple):
     @property
     def train(self) -> Rows:
         return np.sort(np.concatenate([self.fit, self.validation]))
-
-
-def parse_splits(text: str) -> tuple[str, ...]:
-    """ "both" (iid and lineage), "all", or names with commas between them. Raises ValueError naming an unknown one."""
-    if text in ("both", "all"):
-        return PAIR if text == "both" else tuple(SPLITS)
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in SPLITS:
-            raise ValueError(name)
-    return tuple(dict.fromkeys(names))
 
 
 def make_split(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from epvf_data.critics import Params
+from epvf_data.critics.base import Params
 from epvf_data.errors import RunError
 from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.fit import FitState

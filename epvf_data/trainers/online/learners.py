@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from epvf_data.critics import Loss, Scale, combine, make_critic, make_loss, make_row
+from epvf_data.critics.base import Scale, make_row
+from epvf_data.critics.losses import Loss, make_loss
 from epvf_data.critics.mlp import dead_units
 from epvf_data.critics.probing import ActionPlane, action_value, ridge_on_actions
+from epvf_data.critics.value import combine
+from epvf_data.critics.zoo import make_critic
 from epvf_data.envs import Env
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import SHIPPED, probing_states

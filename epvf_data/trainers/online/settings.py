@@ -11,16 +11,24 @@ from typing import Any
 
 from epvf_data import code
 from epvf_data import config as configuration
-from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
-from epvf_data.critics import CRITICS, CriticSettings
-from epvf_data.critics.settings import check_one_of
+from epvf_data.config import (
+    MAX_EPISODES,
+    MAX_FLOAT,
+    MAX_HORIZON,
+    MAX_SEED,
+    MAX_STEPS,
+    MAX_WORLDS,
+    check_one_of,
+    check_range,
+)
+from epvf_data.critics.families import CRITICS
+from epvf_data.critics.settings import CriticSettings
 from epvf_data.envs import check_name
 from epvf_data.errors import ConfigError
-from epvf_data.improve import OPTIMISERS
-from epvf_data.policies.config import PolicyConfig
-from epvf_data.policies.perturb import LAWS
+from epvf_data.policies.config import LAWS, PolicyConfig
 
 ALGORITHMS = ("epvf", "es", "random")
+OPTIMISERS = ("adam", "momentum")  # of improve.make_improver
 CLOSED = "probing-ridge"  # solved anew in every iteration
 LEARNERS = (*(name for name, family in CRITICS.items() if family.online), CLOSED)
 UNSCALED = ("statistics", "probing", "unf", CLOSED)

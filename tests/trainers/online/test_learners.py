@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from epvf_data.critics import CRITICS
+from epvf_data.critics.families import CRITICS
 from epvf_data.envs import make
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp

@@ -1,0 +1,96 @@
+"""Names that a flag takes: --help lists them, Tab completes them, and each is checked before anything else is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epvf_data import code, envs
+from epvf_data.config import BACKENDS, check_one_of
+from epvf_data.critics.families import CRITICS
+from epvf_data.critics.settings import LOSSES
+from epvf_data.errors import FileError
+from epvf_data.store.pick import NAMED, check_row
+from epvf_data.trainers.offline.settings import SPLITS, check_splits
+
+Check = Callable[[str], object]
+SHORT = 24  # characters of a list of names that stands beside its flag; longer ones stand in the sentence
+
+
+def choice(
+    what: str, names: Iterable[str], help: str, *, others: str = "", several: bool = False, check: Check | None = None
+) -> dict[str, Any]:
+    """Arguments of `typer.Option` for one of `names`, or `several` with commas; `others` says what else can be given.
+
+    `help` may end with a default in brackets. `check` raises ConfigError for a wrong value, by default for all but the
+    names.
+    """
+    known = tuple(names)
+    look = check or (lambda value: check_one_of(what, value, known))
+
+    def checked(value: Any) -> Any:
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if one is not None:
+                look(one)
+        return value
+
+    def complete(incomplete: str) -> list[str]:
+        *before, last = incomplete.split(",") if several else [incomplete]
+        return [",".join((*before, name)) for name in known if name.startswith(last)]
+
+    metavar = "|".join((*known, *others.split()))
+    if len(metavar) > SHORT:
+        metavar = what.split()[-1].upper()
+        sentence, bracket, default = help.partition("  [")
+        help = f"{sentence} One of {', '.join(known)}{', or ' if others else ''}{others}.{bracket}{default}"
+    return {"help": help, "metavar": metavar, "autocompletion": complete, "callback": checked}
+
+
+def environment(help: str) -> dict[str, Any]:
+    """Arguments of `typer.Option` for an environment."""
+    return choice("env", sorted(envs.ENVS), help, others="FILE.py:FUNCTION", check=_check_env)
+
+
+def _check_env(name: str) -> None:
+    envs.check_name(name)
+    place = name.rpartition(":")[0]
+    if code.names_code(name) and place.endswith(".py") and not Path(place).is_file():
+        raise FileError(f"{name} gives no environment: there is no such file.")
+
+
+Backend = Annotated[str | None, typer.Option(**choice("backend", BACKENDS, "What steps the physics.  [default: auto]"))]
+OwnEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--env",
+        help="FILE.py:FUNCTION, where the data set is of an environment of your own.",
+        metavar="ENV",
+        callback=environment("")["callback"],
+    ),
+]
+Row = Annotated[
+    str,
+    typer.Option(**choice("row", NAMED, "Of a data set, by mean return.", others="NUMBER", check=check_row)),
+]
+Critic = Annotated[
+    str | None, typer.Option(**choice("critic", CRITICS, "`epvf-data critics` tells about them.  [default: mlp]"))
+]
+Loss = Annotated[str | None, typer.Option(**choice("loss", LOSSES, "What is minimised.  [default: mse]"))]
+Split = Annotated[
+    str | None, typer.Option(**choice("split", SPLITS, "Whose critics are judged.  [default: lineage, else the first]"))
+]
+Splits = Annotated[
+    str | None,
+    typer.Option(
+        **choice(
+            "split",
+            (*SPLITS, "both", "all"),
+            "What is held out, several with commas; both: iid and lineage.  [default: both]",
+            several=True,
+            check=check_splits,
+        )
+    ),
+]
