@@ -61,10 +61,9 @@ def load(where: str, kind: type[T], what: str, expected: str) -> T:
         module, version = _module(place)
         made = _made.get((module.__name__, version, name)) or getattr(module, name)()
     except (Exception, SystemExit) as error:
+        told = f"{where} gives no {what}: {_reason(error, place, name)}"
         missing = isinstance(error, FileNotFoundError) and error.filename == place
-        raise (FileError if missing else ConfigError)(
-            f"{where} gives no {what}: {_reason(error, place, name)}"
-        ) from error
+        raise (FileError if missing else ConfigError)(told) from error
     if not isinstance(made, kind):
         raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
     return _made.setdefault((module.__name__, version, name), made)

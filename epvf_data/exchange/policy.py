@@ -22,7 +22,6 @@ with safe_open(pathlib.Path(__file__).with_name({name!r}), framework="numpy") as
 functions = {{"tanh": np.tanh, "relu": lambda x: x.clip(0), "swish": lambda x: x / (1 + np.exp(-x)),
     "elu": lambda x: x.clip(0) + np.expm1(x.clip(max=0)), "clip": lambda x: x.clip(-1, 1), "identity": lambda x: x}}
 def act(x, noise=0):  # observations [{observations}] to actions [{actions}]; noise: standard normal (Gaussian policies)
-    # {meaning}
     if n := spec["normaliser"]: x = np.clip((x - np.array(n["mean"])) / np.array(n["std"]), -n["clip"], n["clip"])
     for one in spec["layers"]:
         x = x @ at[one["name"] + "/kernel"] + at.get(one["name"] + "/bias", 0)
@@ -30,7 +29,7 @@ def act(x, noise=0):  # observations [{observations}] to actions [{actions}]; no
         x = x * at.get(one["name"] + "/norm_scale", 1) + at.get(one["name"] + "/norm_bias", 0)
         if one is spec["layers"][-1]: x = x + np.exp(at.get("log_std", -np.inf)) * noise
         x = functions[one["activation"]](x)
-    return x
+    return x  # {meaning}
 """
 # What Gymnasium's environments of the same body take.
 MEANINGS = {"cartpole": "Gymnasium's CartPole-v1 takes int(act(x)[0] >= 0): 1 pushes to the right"} | dict.fromkeys(

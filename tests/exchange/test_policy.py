@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import runpy
 
 import jax
@@ -35,7 +36,9 @@ def test_the_snippet_acts_as_the_policy(in_tmp, env, make_rows, kind):
     np.testing.assert_array_equal(flat, epvf_data.open("data.zarr").table().column("params")[3])
     text = (in_tmp / "chosen.py").read_text()
     assert len(text.splitlines()) <= 15
-    act = runpy.run_path(report.snippet)["act"]
+    (in_tmp / "elsewhere").mkdir()
+    with contextlib.chdir("elsewhere"):  # it finds its file from anywhere
+        act = runpy.run_path(f"../{report.snippet}")["act"]
     states = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     expected = probe_actions(kind, flat[None], states)[0]
     np.testing.assert_allclose(act(states), expected, atol=1e-5)

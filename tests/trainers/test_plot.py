@@ -41,7 +41,7 @@ def test_constant_and_wild_predictions_can_be_drawn(tmp_path):
     wild[0] = 1e12
     figure = draw([base._replace(predicted=wild, true=np.ones(50))], "toy")
     save(figure, tmp_path / "wild.png")
-    assert any("predicted above (1)" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert any("predicted above (" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
     assert (tmp_path / "constant.png").stat().st_size > 5000
     assert (tmp_path / "wild.png").stat().st_size > 5000
 

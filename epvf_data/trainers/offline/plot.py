@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -81,8 +81,8 @@ def _points(figure: Figure, axes: Axes, panel: Panel) -> None:
     names, source, counts = np.unique([short[name] for name in panel.sources], return_inverse=True, return_counts=True)
     if counts.max() > MANY:
         limits, scale = (axes.get_xlim(), axes.get_ylim()), axes.get_xscale()
-        style = {"gridsize": 60, "norm": LogNorm(), "cmap": "viridis", "mincnt": 1}
-        mesh = axes.hexbin(panel.true, panel.predicted, xscale=scale, yscale=scale, **style)  # pyright: ignore
+        style: dict[str, Any] = {"gridsize": 60, "norm": LogNorm(), "cmap": "viridis", "xscale": scale, "yscale": scale}
+        mesh = axes.hexbin(panel.true, panel.predicted, mincnt=1, **style)
         axes.set(xlim=limits[0], ylim=limits[1])
         figure.colorbar(mesh, ax=axes, label="policies in a cell", shrink=0.8)
         return
