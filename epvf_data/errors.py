@@ -29,6 +29,10 @@ class UnsafeDatasetError(DatasetError):
     """A data set holds something that a data set has no business to hold; nothing of it was read."""
 
 
+class RowsTakenError(DatasetError):
+    """A commit would hold rows of a run that another commit holds; nothing of it was added."""
+
+
 class StorageError(EpvfError):
     """The disk refused a write; what was committed before is untouched."""
 

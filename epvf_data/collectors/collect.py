@@ -16,7 +16,7 @@ from epvf_data.collectors.lot import Lot
 from epvf_data.collectors.setting import CollectConfig, lot_of
 from epvf_data.config import MAX_POLICIES
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, StorageError
+from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, RowsTakenError, StorageError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
@@ -61,7 +61,7 @@ def collect(
     """Makes the rows of the configuration that `out` does not hold yet and commits them, `config.envs` rows at a time.
 
     `resume` continues an interrupted run, or extends it to more policies; the rows are those that an uninterrupted run
-    would have made. `mixed` allows another architecture beside those already in the data set.
+    would have made, and each is there once however many processes make them at once. `mixed` allows another architecture beside those already in the data set.
 
     Raises DatasetError when `out` holds these rows already or another environment's, StorageError when the disk is
     full.
@@ -90,10 +90,16 @@ def gather(
     returns: list[np.ndarray] = []
     not_finite = 0
     with Writer.open(out, env_identity(lots[0].env)) as writer:
-        for lot, rows in _batches(lots, missing):
+        batches = _batches(lots, missing)
+        while piece := next(batches, None):
+            lot, rows = piece
             started = now()
             batch = make_rows(lot, rows, tally.advance)
-            writer.commit(batch, _record(lot, rows, started))
+            try:
+                writer.commit(batch, _record(lot, rows, started))
+            except RowsTakenError:  # another process makes the same rows: go on with what is missing now
+                batches = _batches(lots, _missing_rows(lots, out, True, mixed))
+                continue
             commits += 1
             returns.append(batch.returns.mean(axis=1))
             not_finite += int((~batch.finite.all(axis=1)).sum())

@@ -6,14 +6,14 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from epvf_data import untrusted
-from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.errors import CorruptDatasetError, DatasetError, RowsTakenError, UnsafeDatasetError
 from epvf_data.store.durable import discard, publish, write_file
 from epvf_data.store.folders import COMMITS, ROOT, STAGING, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
@@ -206,6 +206,33 @@ def _record_names(root: Path) -> Iterator[int]:
             yield int(entry.name[:8])
 
 
+class Claim(NamedTuple):
+    """The numbered rows, or iterations, of a run that a commit says to hold, from `first` to before `end`."""
+
+    run: str
+    unit: str
+    first: int
+    end: int
+
+
+def claim(provenance: Mapping[str, Any]) -> Claim | None:
+    """What a commit of this provenance claims; None where it numbers nothing."""
+    for unit in ("rows", "iterations"):
+        match provenance.get("run"), provenance.get(unit):
+            case str(run), [int(first), int(end)]:
+                return Claim(run, unit, first, end)
+    return None
+
+
+def claimed(records: Iterable[CommitRecord], wanted: Claim) -> CommitRecord | None:
+    """The first of these commits that claims some of the same rows or iterations. None where they are free."""
+    for record in records:
+        held = claim(record.provenance)
+        if held and held[:2] == wanted[:2] and held.first < wanted.end and wanted.first < held.end:
+            return record
+    return None
+
+
 def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
     """The parts that make up the data set, in row order.
 
@@ -241,13 +268,19 @@ def publish_record(
     """Appends a record to the chain, after whatever others have appended meanwhile. Returns the whole chain.
 
     `content` holds `add`, `remove`, `probes` and `provenance` as JSON values. If this raises OSError or DatasetError,
-    nothing was published: another process may have removed the parts that `content` removes. The caller flushes the
-    folder of records.
+    nothing was published: another process may have removed the parts that `content` removes, or committed rows of the
+    same numbers and run. The caller flushes the folder of records.
     """
     known, root = list(known), folders.root.path
     anchor = anchor or read_anchor(root)
     while True:
         known = list(read_chain(root, known, anchor))
+        wanted = claim(content["provenance"])
+        if wanted and (taken := claimed(known, wanted)):
+            raise RowsTakenError(
+                f"commit {taken.number} of {root} holds {wanted.unit} {wanted.first} to {wanted.end - 1} of this run, "
+                "or some of them; nothing was added."
+            )
         draft = f"{uuid.uuid4().hex}.json"
         data = seal(
             {

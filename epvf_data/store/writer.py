@@ -85,9 +85,10 @@ class Writer:
     def commit(self, rows: Rows | Part | Sequence[Rows | Part], provenance: Mapping[str, Any]) -> CommitRecord:
         """Adds rows in one atomic commit and returns when it is durable; either all of them are there or none.
 
-        Parts of other data sets of this environment are copied byte by byte. `provenance` is any JSON object. Raises
-        StorageError if the disk refuses: then nothing was added and the call can be repeated. Raises
-        ArchitectureMismatchError or DatasetError if the rows do not fit this environment.
+        Parts of other data sets of this environment are copied byte by byte. `provenance` is any JSON object; where it
+        has a `run` and `rows` (or `iterations`) [first, end], no other commit may hold some of the same. Raises
+        RowsTakenError where one does, however close it came, and StorageError if the disk refuses: then nothing was
+        added. Raises ArchitectureMismatchError or DatasetError if the rows do not fit this environment.
         """
         return self.replace((), [rows] if isinstance(rows, Rows | Part) else rows, provenance)
 

@@ -54,10 +54,11 @@ def train_offline(
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
         rundir.create_run(directory, settings)
-    fitted = {
-        name: split if isinstance(split, str) else fit_split(source, name, split, config, directory, progress)
-        for name, split in splits.items()
-    }
+    with rundir.lock(directory):
+        fitted = {
+            name: split if isinstance(split, str) else fit_split(source, name, split, config, directory, progress)
+            for name, split in splits.items()
+        }
     return publish(directory, opened, source, config, fitted)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from epvf_data import config as configuration
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError
+from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError, RowsTakenError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import now, provenance
 from epvf_data.recording.probes import probing_states
@@ -56,6 +56,15 @@ class Recorder:
             self.flights.append(self.pool.submit(self._commit, items))
 
     def _commit(self, items: list[Rollouts]) -> None:
+        """Commits these iterations, or those of them that another process, which makes the same run, has not."""
+        while items:
+            try:
+                return self._publish(items)
+            except RowsTakenError:
+                done = _check(self.path, self.env, self.spec, self.run)
+                items = [item for item in items if item.iteration >= done]
+
+    def _publish(self, items: list[Rollouts]) -> None:
         rows = Rows.concatenate([self._rows(item) for item in items])
         self.writer.commit(
             rows,

@@ -89,6 +89,7 @@ def train_online(
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
         rundir.create_run(directory, settings)
+    held = rundir.lock(directory)
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
@@ -112,6 +113,7 @@ def train_online(
         journal.close()
         if recorder is not None:
             recorder.close()
+        held.close()
     return _report(directory, config, standing)
 
 
