@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt32
 
 from epvf_data.envs import Env
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError
 from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
@@ -21,10 +22,13 @@ BACKENDS = ("auto", "mjx", "native")
 def resolve_backend(env: Env, backend: str = "auto") -> str:
     """The backend that `auto` stands for here: `native` for MuJoCo models without an accelerator, else `mjx`.
 
-    Raises ConfigError for an unknown name and BackendError for one that cannot run the environment.
+    Raises ConfigError for an unknown name and for a model that no episode can be of, BackendError for a backend that
+    cannot run the environment.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"there is no backend {shown(backend)}; choose one of {', '.join(BACKENDS)}.")
+    if env.xml is not None:
+        compile_model(env)
     if backend == "auto":
         return "native" if env.xml is not None and jax.default_backend() == "cpu" else "mjx"
     if backend == "native" and env.xml is None:

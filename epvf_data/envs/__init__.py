@@ -1,15 +1,17 @@
 """What a task is; knows no policy."""
 
 import difflib
+from collections.abc import Hashable
 from functools import cache
 
 from epvf_data import code
 from epvf_data.envs import ant, ant_servo, cartpole, gym, playground
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.functions import functions
 from epvf_data.errors import ConfigError
 from epvf_data.untrusted import printable
 
-__all__ = ["ENVS", "Env", "Physics", "check_name", "known", "make", "objectives", "ships"]
+__all__ = ["ENVS", "Env", "Physics", "check_name", "functions", "known", "make", "objectives", "ships"]
 
 ENVS = {
     "ant": ant.make,
@@ -51,10 +53,18 @@ def make(name: str) -> Env:
     check_name(name)
     if known(name):
         return _given(name.replace(":", "-"))
-    env = code.load(name, Env, "environment", "an epvf_data.envs.Env")
+    env = code.load(name, Env, "environment", "an epvf_data.envs.Env", _key)
     if known(env.name):
         raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
     return env
+
+
+def _key(env: Env) -> Hashable:
+    """Equal for two environments that are the same task, so that the first one's compiled functions serve."""
+    try:
+        return env.digest, *functions(env).values()
+    except Exception:  # `check-env` says what is wrong with it
+        return object()
 
 
 @cache

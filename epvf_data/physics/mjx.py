@@ -11,6 +11,7 @@ import contextlib
 import io
 import math
 import os
+from copy import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import BackendError
 from epvf_data.physics.episode import Episode, Outcomes, account, act, begin
 from epvf_data.physics.slots import Progress, Queue, blank, put, start
@@ -185,8 +187,7 @@ def _mjx(env: Env) -> tuple[Any, Any, Any]:
     """The MJX library, the environment's model and a blank Data, as constants of whatever is traced."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional library is missing
         from mujoco import mjx  # imported late: takes seconds, and the native backend does without
-    assert env.xml is not None
-    plain = mujoco.MjModel.from_xml_string(env.xml)
+    plain = copy(compile_model(env))
     if plain.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         plain.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON  # MJX has no PGS; both solve the same problem
     try:

@@ -8,6 +8,7 @@ cache. A world whose episode ended leaves the MuJoCo call at once; its slot is g
 from __future__ import annotations
 
 import os
+from copy import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache, partial
@@ -21,6 +22,7 @@ from jaxtyping import Float, UInt32
 from mujoco.rollout import Rollout
 
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import BackendError
 from epvf_data.physics.episode import Outcomes, account, act
 from epvf_data.physics.slots import Progress, Queue, blank, put, start
@@ -83,8 +85,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 @lru_cache(maxsize=8)
 def load_model(env: Env) -> mujoco.MjModel:
     """The compiled model. MuJoCo's silent reset of a diverged world is off: we end the episode and flag the row."""
-    assert env.xml is not None
-    model = mujoco.MjModel.from_xml_string(env.xml)
+    model = copy(compile_model(env))
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(lambda message: None)  # else MuJoCo writes MUJOCO_LOG.TXT in the working directory
