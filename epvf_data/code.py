@@ -119,12 +119,13 @@ def _run(path: Path, place: str) -> ModuleType:
 
 def _lies_in(name: str, home: Path) -> bool:
     """Whether a module is one of the user's in this folder, or part of a package there."""
-    top = sys.modules.get(name.partition(".")[0])
-    places = [top.__file__] if getattr(top, "__file__", None) else list(getattr(top, "__path__", ()))
-    own = Path(str(places[0])).resolve() if places else None
-    if own is None or home.name in ("site-packages", "dist-packages") or top.__name__ == "epvf_data":
+    name = name.partition(".")[0]
+    top = sys.modules.get(name)
+    place = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", ())), None)
+    if place is None or name == "epvf_data" or home.name in ("site-packages", "dist-packages"):
         return False
-    return (own.parent if own.stem == "__init__" or own.is_dir() else own).parent == home
+    own = Path(place).resolve()
+    return (own.parent if own.stem == "__init__" else own).parent == home
 
 
 def _reason(error: BaseException, place: str, name: str) -> str:

@@ -5,6 +5,10 @@ class EpvfError(Exception):
     """Base of all errors below; the command line prints its message and exits with 1."""
 
 
+class EpvfWarning(UserWarning):
+    """What a user should know and need not change; the command line prints its message."""
+
+
 class ConfigError(EpvfError):
     """An option, configuration key or policy specification is wrong."""
 

@@ -21,6 +21,7 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
 from epvf_data.recording.rows import make_rows as rows_of
+from epvf_data.recording.task import check_target, made_by
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
 from epvf_data.store.creation import unmade
@@ -61,7 +62,8 @@ def collect(
     """Makes the rows of the configuration that `out` does not hold yet and commits them, `config.envs` rows at a time.
 
     `resume` continues an interrupted run, or extends it to more policies; the rows are those that an uninterrupted run
-    would have made, and each is there once however many processes make them at once. `mixed` allows another architecture beside those already in the data set.
+    would have made, and each is there once, however many processes make them at once. `mixed` allows another
+    architecture beside those already in the data set.
 
     Raises DatasetError when `out` holds these rows already or another environment's, StorageError when the disk is
     full.
@@ -164,18 +166,14 @@ class _Tally:
 def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
     """The data set that rows of this environment shall go to; None where there is none yet.
 
-    Raises DatasetError where there is none to resume, or one of another environment.
+    Raises DatasetError where there is none to resume, EnvironmentMismatchError where it is of another environment.
     """
     if unmade(out):
         if resume:
             raise DatasetError(f"there is no data set {out} to resume; leave --resume out to start one.")
         return None
     dataset = reader.open(out)
-    if dataset.env.digest != env.digest:
-        raise DatasetError(
-            f"{out} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), this collection is of "
-            f"{env.name} (digest {env.digest[:12]}); give another --out."
-        )
+    check_target(dataset, env, "this collection is", "--out")
     return dataset
 
 
@@ -262,6 +260,7 @@ def _record(lot: Lot, rows: np.ndarray, started: str) -> dict:
         run=lot.run,
         rows=[int(rows[0]), int(rows[-1]) + 1],
         config=lot.config,
+        **made_by(lot.env),
         simulation=lot.simulation,
         seed=lot.seed,
         started=started,

@@ -11,9 +11,9 @@ import contextlib
 import io
 import math
 import os
-from copy import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import lru_cache
 from typing import Any, NamedTuple
 

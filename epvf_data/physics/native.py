@@ -8,9 +8,9 @@ cache. A world whose episode ended leaves the MuJoCo call at once; its slot is g
 from __future__ import annotations
 
 import os
-from copy import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache, lru_cache, partial
 from typing import NamedTuple
 

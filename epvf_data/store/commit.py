@@ -6,14 +6,15 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, RowsTakenError, UnsafeDatasetError
+from epvf_data.store.claims import claim, claimed
 from epvf_data.store.durable import discard, publish, write_file
 from epvf_data.store.folders import COMMITS, ROOT, STAGING, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
@@ -204,33 +205,6 @@ def _record_names(root: Path) -> Iterator[int]:
                     f"{root / COMMITS} holds '{untrusted.printable(entry.name)}'; only commit records may be there."
                 )
             yield int(entry.name[:8])
-
-
-class Claim(NamedTuple):
-    """The numbered rows, or iterations, of a run that a commit says to hold, from `first` to before `end`."""
-
-    run: str
-    unit: str
-    first: int
-    end: int
-
-
-def claim(provenance: Mapping[str, Any]) -> Claim | None:
-    """What a commit of this provenance claims; None where it numbers nothing."""
-    for unit in ("rows", "iterations"):
-        match provenance.get("run"), provenance.get(unit):
-            case str(run), [int(first), int(end)]:
-                return Claim(run, unit, first, end)
-    return None
-
-
-def claimed(records: Iterable[CommitRecord], wanted: Claim) -> CommitRecord | None:
-    """The first of these commits that claims some of the same rows or iterations. None where they are free."""
-    for record in records:
-        held = claim(record.provenance)
-        if held and held[:2] == wanted[:2] and held.first < wanted.end and wanted.first < held.end:
-            return record
-    return None
 
 
 def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:

@@ -17,7 +17,8 @@ import numpy as np
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
-from epvf_data.store.commit import CommitRecord, PartEntry, claim, live_parts, read_chain
+from epvf_data.store.claims import claim
+from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
