@@ -134,8 +134,9 @@ def _reason(error: BaseException, place: str, name: str) -> str:
         return "there is no such file."
     if isinstance(error, ModuleNotFoundError) and error.name == place.split(".")[0]:
         return f"there is no module {error.name!r}, neither here nor installed; name a file as in my_code.py:make."
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    mine = [frame for frame in frames if "importlib" not in frame.filename]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = max((place for place, frame in enumerate(frames) if frame.filename == __file__), default=-1)
+    mine = [frame for frame in frames[last + 1 :] if "importlib" not in frame.filename]
     if isinstance(error, AttributeError) and not mine:
         return f"it has no function {name!r}."
     line = f" in line {mine[-1].lineno} of {Path(mine[-1].filename).name}" if mine else ""

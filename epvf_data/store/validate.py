@@ -20,6 +20,7 @@ from epvf_data.store import guard
 from epvf_data.store.claims import claim
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
+from epvf_data.store.identity import mixed
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.shard import Shard
@@ -256,7 +257,7 @@ def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
     hashes = {name: hashlib.sha256() for name in shards}
     words = {name: len(value) for name, value in part.vocabularies.items()}
     squashed = part.spec.output in ("tanh", "clip")
-    tally = Tally()
+    tally, horizons = Tally(), [one.horizon for one in mixed(info.env)]
     row_bytes = sum(part.layout(name).row_bytes for name in part.names)
     chunks, size = part.layout("returns").chunks, part.layout("returns").chunk_rows
     step = max(1, _SPAN // (size * row_bytes))
@@ -275,7 +276,7 @@ def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
                 del shards[name]
             meter.add(stored.nbytes)
         if len(columns) == len(part.names):  # values are compared where all columns are whole
-            for column, what, bad in doubts(columns, words, squashed, info.env.horizon):
+            for column, what, bad in doubts(columns, words, squashed, horizons):
                 tally.add(column, what, bad, first * size)
     for name, shard in shards.items():
         hashes[name].update(shard.tail.data)
