@@ -6,17 +6,19 @@ a data set says is looked at by `check_stated` when it is read, before anything 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from epvf_data.config import flatten
-from epvf_data.errors import ConfigError, FileError
+from epvf_data.errors import ConfigError, EpvfError, FileError
 from epvf_data.untrusted import printable
 
 T = TypeVar("T")
@@ -24,8 +26,14 @@ T = TypeVar("T")
 SETTINGS = ("env",)  # whose values may name code, in whatever table they stand
 OURS = ("playground:",)  # beginnings of names with a colon that stand for something of this package
 
-_files: dict[str, tuple[ModuleType, str]] = {}  # path → module and text
-_made: dict[tuple[str, str, str], Any] = {}  # (module, its text, function) → what it gave
+_made: dict[tuple[str, str, Hashable], Any] = {}  # (module, function, key of what it gave) → what it gave first
+_beside: set[str] = set()  # modules that code loaded here has imported from its own folder
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+def folder() -> Path:
+    """Where files lie that code names: beside the code that is being loaded, else in the working directory."""
+    return _folder.get() or Path.cwd()
 
 
 def names_code(value: object) -> bool:
@@ -50,52 +58,76 @@ def check_stated(stated: Mapping[str, Any], typed: Mapping[str, Any], where: str
             )
 
 
-def load(where: str, kind: type[T], what: str, expected: str) -> T:
+def load(where: str, kind: type[T], what: str, expected: str, key: Callable[[T], Hashable]) -> T:
     """What the function gives that the user names; modules are installed ones, or else lie in the working directory.
 
-    The same unchanged code gives the same object again, so that compiled functions are reused. `what` and `expected`
-    are words for messages. Raises ConfigError where there is no such function, it fails, or it gives something else.
+    The code and the modules beside it are run as they are now. What it gives is the object of an earlier call where
+    `key` gives the same, so that compiled functions are reused. `what` and `expected` are words for messages. Raises
+    ConfigError where there is no such function, it fails, or it gives something else.
     """
     place, _, name = where.rpartition(":")
+    for module in _beside:
+        sys.modules.pop(module, None)
     try:
-        module, version = _module(place)
-        made = _made.get((module.__name__, version, name)) or getattr(module, name)()
+        with _module(place) as module:
+            made = getattr(module, name)()
+            if isinstance(made, kind):
+                return _made.setdefault((module.__name__, name, key(made)), made)
     except (Exception, SystemExit) as error:
         told = f"{where} gives no {what}: {_reason(error, place, name)}"
         missing = isinstance(error, FileNotFoundError) and error.filename == place
         raise (FileError if missing else ConfigError)(told) from error
-    if not isinstance(made, kind):
-        raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
-    return _made.setdefault((module.__name__, version, name), made)
+    raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
 
 
-def _module(place: str) -> tuple[ModuleType, str]:
-    """The module, and what changes when it does."""
-    path = Path(place)
-    if path.suffix != ".py":
-        here = str(Path.cwd())
-        added = [] if here in sys.path else [here]
-        sys.path += added  # last: a file that merely lies here is nothing that the user named
-        try:
-            return importlib.import_module(place), ""
-        finally:
-            for folder in added:
-                sys.path.remove(folder)
+@contextlib.contextmanager
+def _module(place: str) -> Iterator[ModuleType]:
+    """The module, run anew; inside the block its own folder is where it finds modules and files."""
+    path = Path(place).resolve() if Path(place).suffix == ".py" else None
+    home = path.parent if path else Path.cwd()
+    before, added = set(sys.modules), [] if str(home) in sys.path else [str(home)]
+    token, written = _folder.set(home), sys.dont_write_bytecode
+    sys.path += added  # last: a file that merely lies here is nothing that the user named
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        module = _run(path, place) if path else importlib.import_module(place)
+        if path is None and module.__file__:
+            own = Path(module.__file__).resolve()
+            _folder.set(own.parent)
+            home = own.parents[place.count(".") + (own.stem == "__init__")]
+        yield module
+    finally:
+        sys.dont_write_bytecode = written
+        for one in added:
+            sys.path.remove(one)
+        _folder.reset(token)
+        _beside.update(name for name in set(sys.modules) - before if _lies_in(name, home))
+
+
+def _run(path: Path, place: str) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no such file", place)
-    text = path.read_text()
-    module = ModuleType(f"{path.resolve()}")
+    module = ModuleType(str(path))
     module.__file__ = str(path)
-    if (known := _files.get(module.__name__)) is not None and known[1] == text:
-        return known
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        exec(compile(text, str(path), "exec"), module.__dict__)
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[module.__name__]
         raise
-    _files[module.__name__] = (module, text)
-    return module, text
+    return module
+
+
+def _lies_in(name: str, home: Path) -> bool:
+    """Whether a module is one of the user's in this folder, or part of a package there."""
+    name = name.partition(".")[0]
+    top = sys.modules.get(name)
+    place = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", ())), None)
+    if place is None or name == "epvf_data" or home.name in ("site-packages", "dist-packages"):
+        return False
+    own = Path(place).resolve()
+    return (own.parent if own.stem == "__init__" else own).parent == home
 
 
 def _reason(error: BaseException, place: str, name: str) -> str:
@@ -104,10 +136,13 @@ def _reason(error: BaseException, place: str, name: str) -> str:
         return "there is no such file."
     if isinstance(error, ModuleNotFoundError) and error.name == place.split(".")[0]:
         return f"there is no module {error.name!r}, neither here nor installed; name a file as in my_code.py:make."
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    mine = [frame for frame in frames if "importlib" not in frame.filename]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = max((place for place, frame in enumerate(frames) if frame.filename == __file__), default=-1)
+    mine = [frame for frame in frames[last + 1 :] if "importlib" not in frame.filename]
     if isinstance(error, AttributeError) and not mine:
         return f"it has no function {name!r}."
     line = f" in line {mine[-1].lineno} of {Path(mine[-1].filename).name}" if mine else ""
     told = " ".join(str(error).split())[:200]
+    if isinstance(error, EpvfError):
+        return told
     return f"{type(error).__name__}{line}{': ' + told if told else ''}."

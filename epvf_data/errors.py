@@ -12,6 +12,10 @@ class EpvfError(Exception):
     exit_code = 1  # something on the disk or the machine is not as it must be
 
 
+class EpvfWarning(UserWarning):
+    """What a user should know and need not change; the command line prints its message."""
+
+
 class ConfigError(EpvfError):
     """An option, configuration key or policy specification is wrong."""
 
@@ -42,6 +46,10 @@ class CorruptDatasetError(DatasetError):
 
 class UnsafeDatasetError(DatasetError):
     """A data set holds something that a data set has no business to hold; nothing of it was read."""
+
+
+class RowsTakenError(DatasetError):
+    """A commit would hold rows of a run that another commit holds; nothing of it was added."""
 
 
 class StorageError(EpvfError):

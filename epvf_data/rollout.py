@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt32
 
 from epvf_data.config import BACKENDS
 from epvf_data.envs import Env
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigError
 from epvf_data.physics import native
 from epvf_data.physics.episode import Outcomes
@@ -22,10 +23,13 @@ def resolve_backend(env: Env, backend: str = "auto") -> str:
     """The backend that `auto` stands for here: `native` for MuJoCo models without an accelerator where the library that
     steps them was built, else `mjx`.
 
-    Raises ConfigError for an unknown name and BackendError for one that cannot run the environment.
+    Raises ConfigError for an unknown name and for a model that no episode can be of, BackendError for a backend that
+    cannot run the environment.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"there is no backend {shown(backend)}; choose one of {', '.join(BACKENDS)}.")
+    if env.xml is not None:
+        compile_model(env)
     if backend == "auto":
         return "native" if env.xml is not None and jax.default_backend() == "cpu" and native.available() else "mjx"
     if backend == "native" and env.xml is None:

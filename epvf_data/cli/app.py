@@ -9,7 +9,9 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from epvf_data import __version__
-from epvf_data.errors import ConfigError, DatasetError, EpvfError
+from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning
 from epvf_data.progress import Bar
 
 MAX_LINE = 10_000  # characters
@@ -193,8 +195,18 @@ def _cure(error: Exception) -> str | None:
     return None
 
 
+def _tell(others: Callable, message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Shows a warning: ours as one line, all others as Python does."""
+    if issubclass(category, EpvfWarning):
+        say(f"note: {message}", error=True)
+    else:
+        others(message, category, *place)
+
+
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
+    others = warnings.showwarning
+    warnings.showwarning = partial(_tell, others)
     try:
         _ignore_the_folders_matplotlibrc()
         try:
@@ -207,3 +219,5 @@ def main() -> None:
             raise
         say(f"error: {visible(told, 5000)}", error=True)
         sys.exit(error.exit_code if isinstance(error, EpvfError) else 1)
+    finally:
+        warnings.showwarning = others

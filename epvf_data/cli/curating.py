@@ -24,7 +24,7 @@ def merge(
     datasets: Annotated[list[Path], typer.Argument(help="The data sets, in the order of their rows.")],
     out: Annotated[Path, typer.Option(help="The new data set's folder.", show_default=False)],
     other_environments: Annotated[
-        bool, typer.Option("--other-environments", help="Take rows of another environment as rows of the first one's.")
+        bool, typer.Option("--other-environments", help="Also take rows of another environment.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -46,6 +46,7 @@ def info(
 ) -> None:
     """What is in a data set."""
     from epvf_data.store import reader
+    from epvf_data.store.identity import mixed
 
     check_plot(plot, force)
     opened = reader.open(dataset)
@@ -66,6 +67,9 @@ def info(
     say(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
     environment = {key: visible(value) for key, value in summary["env"].items()}
     say(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
+    if len(parts := mixed(opened.env)) > 1:
+        names = (f"{part.name} (horizon {part.horizon}, digest {part.digest[:12]})" for part in parts)
+        say(f"rows of several environments: {', '.join(names)}")
     several = list(zip(summary["architectures"], opened.architectures, strict=True))
     for found, architecture in several[:MAX_ROWS]:
         size = f"{found['rows']:,} rows of {found['params']:,} parameters"

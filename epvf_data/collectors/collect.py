@@ -16,11 +16,12 @@ from epvf_data.collectors.lot import Lot, lot_of
 from epvf_data.collectors.setting import CollectConfig, existing
 from epvf_data.config import MAX_POLICIES
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, StorageError
+from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, RowsTakenError, StorageError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
 from epvf_data.recording.rows import make_rows as rows_of
+from epvf_data.recording.task import check_target, made_by
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
 from epvf_data.store.schema import Rows
@@ -60,7 +61,8 @@ def collect(
     """Makes the rows of the configuration that `out` does not hold yet and commits them, `config.envs` rows at a time.
 
     `resume` continues an interrupted run, or extends it to more policies; the rows are those that an uninterrupted run
-    would have made. `mixed` allows another architecture beside those already in the data set.
+    would have made, and each is there once, however many processes make them at once. `mixed` allows another
+    architecture beside those already in the data set.
 
     Raises DatasetError when `out` holds these rows already or another environment's, StorageError when the disk is
     full.
@@ -89,10 +91,16 @@ def gather(
     returns: list[np.ndarray] = []
     not_finite = 0
     with Writer.open(out, env_identity(lots[0].env)) as writer:
-        for lot, rows in _batches(lots, missing):
+        batches = _batches(lots, missing)
+        while piece := next(batches, None):
+            lot, rows = piece
             started = now()
             batch = make_rows(lot, rows, tally.advance)
-            writer.commit(batch, _record(lot, rows, started))
+            try:
+                writer.commit(batch, _record(lot, rows, started))
+            except RowsTakenError:  # another process makes the same rows: go on with what is missing now
+                batches = _batches(lots, _missing_rows(lots, out, True, mixed))
+                continue
             commits += 1
             returns.append(batch.returns.mean(axis=1))
             not_finite += int((~batch.finite.all(axis=1)).sum())
@@ -157,14 +165,11 @@ class _Tally:
 def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
     """The data set that rows of this environment shall go to; None where there is none yet.
 
-    Raises DatasetError where there is none to resume, or one of another environment.
+    Raises DatasetError where there is none to resume, EnvironmentMismatchError where it is of another environment.
     """
     dataset = existing(out, resume)
-    if dataset is not None and dataset.env.digest != env.digest:
-        raise DatasetError(
-            f"{out} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), this collection is of "
-            f"{env.name} (digest {env.digest[:12]}); give another --out."
-        )
+    if dataset is not None:
+        check_target(dataset, env, "this collection is", "--out")
     return dataset
 
 
@@ -254,6 +259,7 @@ def _record(lot: Lot, rows: np.ndarray, started: str) -> dict:
         run=lot.run,
         rows=[int(rows[0]), int(rows[-1]) + 1],
         config=lot.config,
+        **made_by(lot.env),
         simulation=lot.simulation,
         seed=lot.seed,
         started=started,

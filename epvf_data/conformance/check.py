@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array
 
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import EpvfError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
@@ -116,13 +116,12 @@ def _model(env: Env, state: Physics) -> str:
         shapes = (qpos.shape, qvel.shape)
         _need(shapes == (state.qpos.shape, state.qvel.shape), f"dynamics gives the shapes {shapes}; expected reset's.")
         return "dynamics of its own"
-    model = mujoco.MjModel.from_xml_string(env.xml)
+    model = compile_model(env)
     step = model.opt.timestep
     _need(abs(step - env.timestep) < 1e-9, f"timestep is {env.timestep}; the model's is {step:g} s.")
     for name, got, wanted in (("qpos", state.qpos, model.nq), ("qvel", state.qvel, model.nv)):
         _need(len(got) == wanted, f"reset's {name} has {len(got)} numbers; the model needs {wanted}.")
     _need(control.shape == (model.nu,), f"control gives the shape {control.shape}; the model has {model.nu} actuators.")
-    _need(not model.na, "the model has actuators with states of their own, which episodes do not carry along.")
     low, high = (np.asarray(env.control(jnp.full(env.action_size, sign))) for sign in (-1.0, 1.0))
     limits, bounded = model.actuator_ctrlrange, model.actuator_ctrllimited.astype(bool)
     reached = np.maximum(np.abs(low), np.abs(high))[bounded]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ import numpy as np
 
 from epvf_data.curation.rewrite import Rewriter, sources
 from epvf_data.curation.rowkeys import row_numbers
-from epvf_data.errors import DatasetError, EnvironmentMismatchError
+from epvf_data.errors import DatasetError, EnvironmentMismatchError, EpvfWarning
 from epvf_data.store import reader
+from epvf_data.store.identity import changed, expect, functions_of, join
 from epvf_data.store.origins import derived
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
 from epvf_data.store.writer import Writer
+
+CURE = "merge them with --other-environments if their returns can be compared"
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ def merge(
     A row that is there twice (architecture, parameters, lineage, seeds and outcomes equal) is kept once. Parts without
     such rows are copied byte by byte, checked against their SHA-256. Each commit becomes one commit, with its
     provenance under `origins`. `out` appears when it is complete. Memory: some 300 MB and 60 bytes a row.
-    `progress(rows, all rows)` counts half of a row when it was looked at and half when it was copied.
 
-    Sources of another environment than the first are refused, or with `other_environments` taken as if they were rows
-    of the first one's; each commit's provenance says which environment its rows came from.
+    Sources of another environment than the first, or of one whose functions computed something else, are refused. With
+    `other_environments` they are taken, and the new data set is of an environment that stands for all of them (see
+    `store.identity`); each commit's provenance says which one its rows came from. `progress(rows, all rows)`.
 
     Raises EnvironmentMismatchError, DatasetError where `out` exists or nothing is to be merged, CorruptDatasetError
     where a source is damaged, StorageError if the disk refuses.
@@ -55,14 +59,9 @@ def merge(
     opened = [reader.open(path) for path in paths]
     if not opened or not any(dataset.rows for dataset in opened):
         raise DatasetError("there are no rows to merge; name data sets that hold some.")
-    env = opened[0].env
-    for dataset in opened[1:]:
-        if dataset.env.digest != env.digest and not other_environments:
-            raise EnvironmentMismatchError(
-                f"{dataset.path} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), "
-                f"{opened[0].path} of {env.name} (digest {env.digest[:12]}); merge them with --other-environments if "
-                "their returns can be compared."
-            )
+    if not other_environments:
+        _check_same(opened)
+    env = join(dataset.env for dataset in opened)
     tally = _Tally(progress, sum(dataset.rows for dataset in opened))
     with Writer.create(out, env) as writer:
         numbers = iter(row_numbers([part for dataset in opened for part in dataset.parts], tally.advance))
@@ -83,7 +82,32 @@ def merge(
     )
 
 
+def _check_same(opened: Sequence[Dataset]) -> None:
+    """Raises EnvironmentMismatchError unless all data sets are of one environment, which computes the same in all."""
+    first, known = opened[0], functions_of(opened[0])
+    for dataset in opened[1:]:
+        sentence = f"{dataset.path} holds rows of {dataset.env.name}, {first.path} of {first.env.name}"
+        expect(dataset.env, first.env, sentence, CURE)
+        found = functions_of(dataset)
+        verdicts = [changed(known, functions) for functions in found]
+        if names := next(filter(None, verdicts), None):
+            raise EnvironmentMismatchError(
+                f"{dataset.path} holds rows that another {', '.join(names)} of {dataset.env.name} gave than those in "
+                f"{first.path}, and its version is {first.env.version} in both: {CURE}."
+            )
+        if None in verdicts or (known and not found):
+            warnings.warn(
+                f"nothing tells whether {first.env.name} computes the same in {dataset.path} and {first.path}, which "
+                f"other versions of JAX or of this program made; its own version is {first.env.version} in both.",
+                EpvfWarning,
+                stacklevel=3,
+            )
+        known += found
+
+
 class _Tally:
+    """Counts each row by halves: it is looked at, and then copied."""
+
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
 

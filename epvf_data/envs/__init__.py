@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Hashable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def make(name: str) -> Env:
     check_name(name)
     if known(name):
         return _given(name.replace(":", "-"))
-    env = code.load(name, Env, "environment", "an epvf_data.envs.Env")
+    env = code.load(name, Env, "environment", "an epvf_data.envs.Env", _key)
     if known(env.name):
         raise ConfigError(f"{name} gives an environment called {env.name!r}, as one of this package; rename it.")
     return env
@@ -39,6 +40,16 @@ def full_name(name: str) -> str:
     """What the environment that the user names so is called in data sets; only one of the user's own is made for it."""
     check_name(name)
     return name.replace(":", "-") if known(name) else make(name).name
+
+
+def _key(env: Env) -> Hashable:
+    """Equal for two environments that are the same task, so that the first one's compiled functions serve."""
+    from epvf_data.envs.functions import functions
+
+    try:
+        return env.digest, *functions(env).values()
+    except Exception:  # `check-env` says what is wrong with it
+        return object()
 
 
 @cache

@@ -6,14 +6,16 @@ import hashlib
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from epvf_data import code
+from epvf_data.envs.model import embed
 from epvf_data.errors import ConfigError
 
 
@@ -47,8 +49,10 @@ class Env:
     control: Callable[[Float[Array, "A"]], Float[Array, "nu"]]  # action → actuator controls
     random_start: bool  # False: one episode tells a deterministic policy's return exactly
     substeps: int = 1  # physics steps a control step
-    xml: str | None = None
+    xml: str | None = None  # with what it includes, once this record is made
     dynamics: Callable[[Physics, Float[Array, "nu"]], tuple[Array, Array]] | None = None
+    # Files that the model names, as it names them; the others are read beside the code. Then all of them, by content.
+    assets: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.xml is None) == (self.dynamics is None):
@@ -60,10 +64,17 @@ class Env:
         for name in ("observation_size", "action_size", "horizon", "substeps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of environment {self.name} is {getattr(self, name)}; it must be at least 1.")
+        if self.xml is not None:
+            xml, assets = embed(self.xml, code.folder(), self.assets)
+            object.__setattr__(self, "xml", xml)
+            object.__setattr__(self, "assets", assets)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What defines the task, as JSON values. `version` stands for the functions: raise it when they change."""
+        """What defines the task, as JSON values. `version` stands for the functions: raise it when they change.
+
+        The model stands for its files: their contents are in its text.
+        """
         return {
             "name": self.name,
             "version": self.version,

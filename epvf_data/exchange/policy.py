@@ -12,6 +12,7 @@ from epvf_data import outputs
 from epvf_data.errors import ConfigError
 from epvf_data.policies.files import save_policy
 from epvf_data.store import reader
+from epvf_data.store.identity import mixed
 from epvf_data.store.pick import pick_row
 
 SNIPPET = """\
@@ -81,5 +82,7 @@ def export_policy(
         name=policy.name, observations=spec.observation_size, actions=spec.action_size, meaning=meaning
     )
     outputs.write_bytes(snippet, text.encode(), force)
-    save_policy(policy, spec, params, env=dataset.env.name, horizon=str(dataset.env.horizon))
+    # Of several environments nothing says which one this row is of.
+    known = {"horizon": str(dataset.env.horizon)} if len(mixed(dataset.env)) == 1 else {}
+    save_policy(policy, spec, params, env=dataset.env.name, **known)
     return PolicyReport(str(policy), str(snippet), spec.id, number, mean, len(returns), error)

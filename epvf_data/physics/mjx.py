@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import mujoco
 from jaxtyping import Array
 
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import BackendError
 from epvf_data.physics.loop import Stepper
 
@@ -81,8 +83,7 @@ def _mjx(env: Env) -> tuple[Any, Any, Any]:
     """The MJX library, the environment's model and a blank Data, as constants of whatever is traced."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional library is missing
         from mujoco import mjx  # imported late: takes seconds, and the native backend does without
-    assert env.xml is not None
-    plain = mujoco.MjModel.from_xml_string(env.xml)
+    plain = copy(compile_model(env))
     if plain.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         plain.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON  # MJX has no PGS; both solve the same problem
     try:

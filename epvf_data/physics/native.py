@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
+from copy import copy
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from epvf_data.envs.base import Env, Physics
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import BackendError
 from epvf_data.physics.loop import Stepper
 
@@ -92,12 +94,7 @@ def stepper(env: Env) -> Stepper:
 @lru_cache(maxsize=8)
 def load_model(env: Env) -> mujoco.MjModel:
     """The compiled model. MuJoCo's silent reset of a diverged world is off: we end the episode and flag the row."""
-    assert env.xml is not None
-    try:
-        model = mujoco.MjModel.from_xml_string(env.xml)
-    except ValueError as error:
-        said = " ".join(str(error).split())
-        raise BackendError(f"MuJoCo refuses the model of environment {env.name}: {said}.") from error
+    model = copy(compile_model(env))
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(lambda message: None)  # else MuJoCo writes MUJOCO_LOG.TXT in the working directory

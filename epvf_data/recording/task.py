@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from epvf_data import envs
-from epvf_data.errors import EnvironmentMismatchError
+from epvf_data.errors import EnvironmentMismatchError, EpvfWarning
+from epvf_data.store.identity import changed, expect, functions_of, mixed
 from epvf_data.store.reader import Dataset
 
 if TYPE_CHECKING:
@@ -19,16 +22,69 @@ def task_of(dataset: Dataset, env: str | None = None) -> Env:
     another one.
     """
     found = dataset.env
+    if len(parts := mixed(found)) > 1:
+        names = ", ".join(f"{part.name} of horizon {part.horizon}" for part in parts)
+        raise EnvironmentMismatchError(
+            f"{dataset.path} holds rows of several environments ({names}), so that there is no one task to roll out; "
+            "take one of the data sets that it was merged from."
+        )
     if env is None and not envs.known(found.name):
         raise EnvironmentMismatchError(
             f"{dataset.path} is of {found.name}, which is none of this package's environments "
             f"({', '.join(envs.ENVS)}); name your own one, as in --env my_env.py:make."
         )
+    from epvf_data.recording.rows import env_identity  # imported late, with JAX
+
     made = envs.make(env or found.name).with_horizon(found.horizon)
-    if made.digest != found.digest:
-        cure = "name the one that it was made with" if env else "install the version that its commits name"
-        raise EnvironmentMismatchError(
-            f"{dataset.path} was made with {found.name} of digest {found.digest[:12]}, {made.name} here is "
-            f"{made.digest[:12]}; {cure}."
+    cure = "name the one that it was made with" if env else "install the version that its commits name"
+    expect(found, env_identity(made), f"{dataset.path} was made with {found.name} and not with {made.name} here", cure)
+    if names := functions_changed(made, functions_of(dataset)):
+        warnings.warn(
+            f"{dataset.path} was made with another {', '.join(names)} than {made.name} has now, and its version is "
+            f"{made.version} as before: returns will differ.",
+            EpvfWarning,
+            stacklevel=2,
         )
     return made
+
+
+def made_by(env: Env) -> dict[str, Any]:
+    """What provenance says of the functions of an environment of the user's own; nothing for this package's."""
+    from epvf_data.envs.functions import functions  # imported late, with JAX
+
+    return {} if envs.known(env.name) else {"functions": functions(env)}
+
+
+def functions_changed(env: Env, known: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The functions that no longer are what any of the known ones was; None where they cannot be compared."""
+    here = made_by(env).get("functions")
+    return changed(known, here) if here else []
+
+
+def check_target(dataset: Dataset, env: Env, rows: str, flag: str) -> None:
+    """Raises EnvironmentMismatchError unless rows of this environment may join the data set's.
+
+    Warns where the environment is the user's own and nothing tells whether its functions are the same.
+    """
+    from epvf_data.recording.rows import env_identity  # imported late, with JAX
+
+    expect(
+        dataset.env,
+        env_identity(env),
+        f"{dataset.path} holds rows of {dataset.env.name}, {rows} of {env.name}",
+        f"give another {flag}",
+    )
+    known = functions_of(dataset)
+    names = functions_changed(env, known) if dataset.rows else []
+    if names is None:
+        warnings.warn(
+            f"nothing tells whether {env.name} computes what it did for the rows in {dataset.path}, which another "
+            f"version of {'JAX' if known else 'this program'} made; its own version is {env.version} as before.",
+            EpvfWarning,
+            stacklevel=2,
+        )
+    if names:
+        raise EnvironmentMismatchError(
+            f"{dataset.path} holds rows that another {', '.join(names)} of {env.name} gave, and its version is "
+            f"{env.version} as before: raise the version and give another {flag}, or take the change back."
+        )

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data.envs.base import Env
+from epvf_data.envs.model import compile_model
 from epvf_data.errors import BackendError
 from epvf_data.render.picture import Image, Painter
 
@@ -67,7 +68,7 @@ def painter(env: Env, width: int, height: int) -> Iterator[Painter]:
 
 def _view(env: Env) -> tuple[float, float]:
     """How far the camera stands, and at which height it looks (m): further away from long and tall bodies."""
-    model = mujoco.MjModel.from_xml_string(env.xml)
+    model = compile_model(env)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     solid = model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE
@@ -83,7 +84,7 @@ def _view(env: Env) -> tuple[float, float]:
 @lru_cache(maxsize=4)
 def drawing_model(env: Env, width: int, height: int) -> Any:
     """The environment's model dressed for a picture. Its physics is not for use: bodies carry decorations."""
-    spec = mujoco.MjSpec.from_string(env.xml)
+    spec = mujoco.MjSpec.from_string(env.xml, assets=dict(env.assets))
     spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
     spec.visual.quality.shadowsize = 2048
     spec.visual.quality.numslices, spec.visual.quality.numstacks = 16, 16  # half the time without a GPU

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from epvf_data import untrusted
-from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.errors import CorruptDatasetError, DatasetError, RowsTakenError, UnsafeDatasetError
+from epvf_data.store.claims import claim, claimed
 from epvf_data.store.durable import discard, publish, write_file
 from epvf_data.store.folders import COMMITS, ROOT, STAGING, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
@@ -241,13 +242,19 @@ def publish_record(
     """Appends a record to the chain, after whatever others have appended meanwhile. Returns the whole chain.
 
     `content` holds `add`, `remove`, `probes` and `provenance` as JSON values. If this raises OSError or DatasetError,
-    nothing was published: another process may have removed the parts that `content` removes. The caller flushes the
-    folder of records.
+    nothing was published: another process may have removed the parts that `content` removes, or committed rows of the
+    same numbers and run. The caller flushes the folder of records.
     """
     known, root = list(known), folders.root.path
     anchor = anchor or read_anchor(root)
     while True:
         known = list(read_chain(root, known, anchor))
+        wanted = claim(content["provenance"])
+        if wanted and (taken := claimed(known, wanted)):
+            raise RowsTakenError(
+                f"commit {taken.number} of {root} holds {wanted.unit} {wanted.first} to {wanted.end - 1} of this run, "
+                "or some of them; nothing was added."
+            )
         draft = f"{uuid.uuid4().hex}.json"
         data = seal(
             {

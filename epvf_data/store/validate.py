@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import threading
@@ -16,8 +17,10 @@ import numpy as np
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store import guard
+from epvf_data.store.claims import claim
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
+from epvf_data.store.identity import mixed
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.shard import Shard
@@ -48,7 +51,7 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
         parts = live_parts(records)
     except (CorruptDatasetError, UnsafeDatasetError) as error:
         return [str(error)]
-    problems = [*_foreign(root), *_records(root, records)]
+    problems = [*_foreign(root), *_records(root, records), *_twice(root, records)]
     probes, found = _probes(root, info, records, parts, deep)
     sizes = [sum(size for size, _ in entry.files.values()) if deep else 1 for entry in parts]
     meter = _Meter(sum(sizes))
@@ -177,6 +180,17 @@ def _records(root: Path, records: list[CommitRecord]) -> Iterator[str]:
                 yield f"{where} names other files for the probing states {probe} than an earlier record."
 
 
+def _twice(root: Path, records: list[CommitRecord]) -> Iterator[str]:
+    """Commits that hold the same rows of a run, as two processes at once could make them before they were refused."""
+    claims = sorted((held, record.number) for record in records if (held := claim(record.provenance)))
+    for (held, number), (other, later) in itertools.pairwise(claims):
+        if held[:2] == other[:2] and other.first < held.end:
+            yield (
+                f"{root / COMMITS}: commits {number} and {later} both hold {other.unit} from {other.first} on of one "
+                "run, so rows are there twice; `epvf-data merge` into another data set keeps each once."
+            )
+
+
 def _probes(
     root: Path, info: Root, records: list[CommitRecord], parts: list[PartEntry], deep: bool
 ) -> tuple[dict[str, int], list[str]]:
@@ -243,7 +257,7 @@ def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
     hashes = {name: hashlib.sha256() for name in shards}
     words = {name: len(value) for name, value in part.vocabularies.items()}
     squashed = part.spec.output in ("tanh", "clip")
-    tally = Tally()
+    tally, horizons = Tally(), [one.horizon for one in mixed(info.env)]
     row_bytes = sum(part.layout(name).row_bytes for name in part.names)
     chunks, size = part.layout("returns").chunks, part.layout("returns").chunk_rows
     step = max(1, _SPAN // (size * row_bytes))
@@ -262,7 +276,7 @@ def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
                 del shards[name]
             meter.add(stored.nbytes)
         if len(columns) == len(part.names):  # values are compared where all columns are whole
-            for column, what, bad in doubts(columns, words, squashed, info.env.horizon):
+            for column, what, bad in doubts(columns, words, squashed, horizons):
                 tally.add(column, what, bad, first * size)
     for name, shard in shards.items():
         hashes[name].update(shard.tail.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,12 +35,12 @@ class Tally:
 
 
 def doubts(
-    columns: Mapping[str, np.ndarray], words: Mapping[str, int], squashed: bool, horizon: int
+    columns: Mapping[str, np.ndarray], words: Mapping[str, int], squashed: bool, horizons: Sequence[int]
 ) -> Iterator[Doubt]:
     """Column, what is wrong, and where: for some rows of a part, column → [rows, …].
 
-    `words` is the size of each vocabulary; `squashed` says that the policy's actions lie in −1 to 1; `horizon` is the
-    environment's, in control steps. Nothing is given for a column without NaN or infinity: looking must be cheap.
+    `words` is the size of each vocabulary; `squashed` says that the policy's actions lie in −1 to 1; `horizons` are the
+    environments', in control steps. Nothing is given for a column without NaN or infinity: looking must be cheap.
     """
     for name, values in columns.items():
         if COLUMNS[name].dtype == "float32":
@@ -55,14 +55,15 @@ def doubts(
         flags[name] = raw != 0
         yield name, "neither false nor true", raw > 1
     lengths = columns["lengths"]
-    yield "lengths", f"outside 0 to the horizon of {horizon}", (lengths < 0) | (lengths > horizon)
+    longest, named = max(horizons), " or ".join(map(str, sorted({*horizons})[:20]))
+    yield "lengths", f"outside 0 to the horizon of {longest}", (lengths < 0) | (lengths > longest)
     yield (
         "finite",
         "true in an episode that is neither terminated nor truncated",
         flags["finite"] & ~flags["terminated"] & ~flags["truncated"],
     )
-    early = flags["truncated"] & flags["finite"] & (lengths != horizon)
-    yield "truncated", f"true in a finite episode whose length is not the horizon of {horizon}", early
+    early = flags["truncated"] & flags["finite"] & ~np.isin(lengths, horizons)
+    yield "truncated", f"true in a finite episode whose length is not the horizon of {named}", early
     for name in VOCABULARIES:
         lowest = -1 if name in ("base", "run") else 0
         outside = (columns[name] < lowest) | (columns[name] >= words[name])

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError, StorageError
+from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
 from epvf_data.store.commit import CommitRecord, publish_record, read_anchor, read_chain
 from epvf_data.store.creation import create, draft
 from epvf_data.store.durable import discard, flush, lock, move, storage_errors
 from epvf_data.store.files import copy_group, write_group
 from epvf_data.store.folders import ROOT, Files, Folders, open_folders
+from epvf_data.store.identity import expect
 from epvf_data.store.part import Part
 from epvf_data.store.root import read_root
 from epvf_data.store.schema import (
@@ -56,11 +57,7 @@ class Writer:
             if not (root / ROOT).exists():
                 create(root, env)
         found = read_root(root).env
-        if found.digest != env.digest:
-            raise EnvironmentMismatchError(
-                f"{root} holds rows of {found.name} (digest {found.digest[:12]}); these are of {env.name} "
-                f"(digest {env.digest[:12]}): choose another path."
-            )
+        expect(found, env, f"{root} holds rows of {found.name}, these are of {env.name}", "choose another path")
         return cls(root, found, compression, read_anchor(root))
 
     @classmethod
@@ -85,9 +82,10 @@ class Writer:
     def commit(self, rows: Rows | Part | Sequence[Rows | Part], provenance: Mapping[str, Any]) -> CommitRecord:
         """Adds rows in one atomic commit and returns when it is durable; either all of them are there or none.
 
-        Parts of other data sets of this environment are copied byte by byte. `provenance` is any JSON object. Raises
-        StorageError if the disk refuses: then nothing was added and the call can be repeated. Raises
-        ArchitectureMismatchError or DatasetError if the rows do not fit this environment.
+        Parts of other data sets of this environment are copied byte by byte. `provenance` is any JSON object; where it
+        has a `run` and `rows` (or `iterations`) [first, end], no other commit may hold some of the same. Raises
+        RowsTakenError where one does, however close it came, and StorageError if the disk refuses: then nothing was
+        added. Raises ArchitectureMismatchError or DatasetError if the rows do not fit this environment.
         """
         return self.replace((), [rows] if isinstance(rows, Rows | Part) else rows, provenance)
 
@@ -215,11 +213,7 @@ def _check_fits(rows: Rows | Part, env: EnvIdentity) -> None:
             f"{env.name} has {env.observation_size} and {env.action_size}."
         )
     if isinstance(rows, Part):
-        if rows.env.digest != env.digest:
-            raise EnvironmentMismatchError(
-                f"{rows.root} holds rows of {rows.env.name} (digest {rows.env.digest[:12]}); {env.name} with digest "
-                f"{env.digest[:12]} is expected."
-            )
+        expect(rows.env, env, f"{rows.root} holds rows of {rows.env.name}, and {env.name} is expected", "leave it out")
     elif rows.lengths.min() < 0 or rows.lengths.max() > env.horizon:
         raise DatasetError(
             f"episode lengths go from {rows.lengths.min()} to {rows.lengths.max()}; "

@@ -6,6 +6,7 @@ A directory may come from a stranger: `read_run` is the door through which every
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from epvf_data import outputs, provenance, trees, untrusted
 from epvf_data.config import build, completed, flatten
@@ -52,6 +53,19 @@ def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
             raise
     except OSError as error:
         raise StorageError(f"the run directory {directory} cannot be made ({reason(error)}).") from error
+
+
+def lock(directory: Path) -> BinaryIO:
+    """Holds a run until the file that this gives is closed. Raises RunError where another process holds it."""
+    file = (directory / CONFIG).open("rb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunError(f"another process trains {directory} at this moment; wait for it or stop it first.") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
 
 
 def _check_name(directory: Path) -> None:

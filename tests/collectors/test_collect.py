@@ -28,6 +28,7 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import SHIPPED, draw, probing_states
 from epvf_data.rollout import rollout
 from epvf_data.store.digest import content_hash
+from epvf_data.store.validate import leftovers
 
 SMALL = {"envs": 32, "horizon": 20, "policy.hidden": [8], "perturbed.bases": ["random"], "perturbed.random_bases": 3}
 
@@ -174,6 +175,35 @@ def test_a_collection_goes_on_after_compaction_and_not_after_a_merge(in_tmp):
         with pytest.raises(DatasetError, match="made of other data sets"):
             collect(config(policies=96), "merged.zarr", resume=resume)
     assert resimulate(epvf_data.open("merged.zarr"), 16).exact
+
+
+def test_two_that_resume_at_once_make_each_row_once(in_tmp):
+    """The second one runs from its beginning to its end while the first one rolls out a batch."""
+    small = {"env": "cartpole", "envs": 8, "horizon": 5, "episodes": 1}
+    collect(config(**small, policies=8), "c.zarr")
+    others = []
+
+    def meanwhile(*_):
+        if not others:  # in batches of another size, so that they overlap in parts
+            others.append(collect(config(**{**small, "envs": 12}, policies=20), "c.zarr", resume=True))
+
+    mine = collect(config(**small, policies=32), "c.zarr", resume=True, progress=meanwhile)
+    assert (mine.rows, others[0].rows, mine.rows_total) == (12, 12, 32)
+    collect(config(**small, policies=32), "whole.zarr")
+    assert content_hash(epvf_data.open("c.zarr")) == content_hash(epvf_data.open("whole.zarr"))
+    assert leftovers("c.zarr") == []
+
+
+def test_two_that_begin_at_once_make_each_row_once(in_tmp):
+    small = config("cartpole", envs=8, policies=16, horizon=5, episodes=1)
+    others = []
+
+    def meanwhile(*_):
+        if not others:
+            others.append(collect(small, "c.zarr", resume=True))
+
+    mine = collect(small, "c.zarr", progress=meanwhile)
+    assert (mine.rows, mine.return_mean, others[0].rows, mine.rows_total) == (0, None, 16, 16)
 
 
 def test_cartpole_takes_several_episodes_from_different_starts(in_tmp):

@@ -21,8 +21,10 @@ import epvf_data
 from epvf_data.curation.merge import merge
 from epvf_data.errors import CorruptDatasetError, DatasetError, EnvironmentMismatchError
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.recording.task import task_of
 from epvf_data.store.compact import compact
 from epvf_data.store.digest import content_hash
+from epvf_data.store.identity import mixed
 from epvf_data.store.lineage import Lineage
 from epvf_data.store.schema import EnvIdentity, Rows
 from epvf_data.store.validate import validate
@@ -117,17 +119,52 @@ def test_a_row_that_differs_in_one_thing_is_another_row(quick_path, env, make_ro
 
 
 def test_another_environment_is_refused_unless_told(quick_path, env, make_rows):
-    other = replace(env, name="hill", digest="e" * 64)
+    other = replace(env, name="hill", digest="e" * 64, horizon=20)
     a, b = write(quick_path / "a", env, make_rows(3, 0)), write(quick_path / "b", other, make_rows(4, 1))
-    with pytest.raises(EnvironmentMismatchError, match="hill .*--other-environments"):
+    words = "differ in name 'hill' and 'toy', horizon 20 and 10, digests .*--other-environments"
+    with pytest.raises(EnvironmentMismatchError, match=words):
         merge([a, b], quick_path / "c")
     assert not (quick_path / "c").exists()
     merge([a, b], quick_path / "c", other_environments=True)
     made = epvf_data.open(quick_path / "c")
-    assert (made.rows, made.env.digest) == (7, env.digest)
     assert validate(quick_path / "c", deep=True) == []
-    assert made.commits[1].provenance["arguments"]["environment"]["digest"] == "e" * 64
-    assert "environment" not in made.commits[0].provenance["arguments"]
+    origins = [record.provenance["arguments"]["environment"]["digest"] for record in made.commits]
+    assert origins == [env.digest, other.digest]
+
+
+def test_rows_of_several_environments_claim_to_be_of_none_of_them(quick_path, env, make_rows, shell):
+    """In whatever order they are merged, and the same ones again are the same mixture."""
+    longer = replace(env, digest="e" * 64, horizon=20, details={"model_sha256": "m"})
+    rows = make_rows(4, 1)
+    long_rows = replace(rows, lengths=2 * rows.lengths)
+    a, b = write(quick_path / "a", env, make_rows(3, 0)), write(quick_path / "b", longer, long_rows)
+    made = []
+    for number, paths in enumerate(([a, b], [b, a], [a, b])):
+        out = quick_path / f"mixed{number}"
+        merge(paths, out, other_environments=True)
+        made.append(epvf_data.open(out))
+        assert validate(out, deep=True) == []
+    assert len({one.env.digest for one in made}) == 1
+    assert made[0].env.digest not in (env.digest, longer.digest)
+    assert (made[0].env.name, made[0].env.horizon, made[0].rows) == ("toy", 20, 7)
+    assert [part.horizon for part in mixed(made[0].env)] == [10, 20]
+    assert "toy (horizon 10, digest dddddddddddd), toy (horizon 20, digest eee" in shell("info", made[0].path).stdout
+    merge([made[0].path, made[1].path], quick_path / "again")
+    assert epvf_data.open(quick_path / "again").env.digest == made[0].env.digest
+    merge([made[0].path, b], quick_path / "more", other_environments=True)
+    assert epvf_data.open(quick_path / "more").env.digest == made[0].env.digest
+    with pytest.raises(EnvironmentMismatchError, match="differ in horizon 10 and 20, .*the model"):
+        Writer.open(a, longer)
+    with pytest.raises(EnvironmentMismatchError, match="toy of horizon 10, toy of horizon 20.*no one task to roll out"):
+        task_of(made[0], "my_env.py:make")
+
+
+def test_progress_counts_each_row_once(quick_path, env, make_rows):
+    a, b = write(quick_path / "a", env, make_rows(3, 0)), write(quick_path / "b", env, make_rows(4, 1))
+    told = []
+    merge([a, b], quick_path / "c", progress=lambda *counts: told.append(counts))
+    assert told[-1] == (7, 7)
+    assert told == sorted(told)
 
 
 def test_what_cannot_be_merged_leaves_nothing(quick_path, env, make_rows):

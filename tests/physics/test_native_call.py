@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from epvf_data import envs
-from epvf_data.errors import BackendError
+from epvf_data.errors import BackendError, ConfigError
 from epvf_data.physics import native
 from epvf_data.physics.play import play
 from epvf_data.policies.spec import PolicySpec
@@ -76,7 +76,7 @@ def test_an_error_of_mujoco_is_one_sentence_and_the_process_lives():
     with pytest.raises(BackendError, match="MuJoCo stopped in environment ant: .*out of memory.*increase <size"):
         play(small, SPEC, np.zeros((20, SPEC.size), np.float32), np.zeros((20, 2), np.uint32), backend="native")
     none = replace(ANT, xml=ANT.xml.replace("</mujoco>", '<size memory="1K"/></mujoco>'))
-    with pytest.raises(BackendError, match="MuJoCo refuses the model of environment ant: "):
+    with pytest.raises(ConfigError, match="MuJoCo cannot compile the model of environment ant: "):
         rollout(none, SPEC, np.zeros((2, SPEC.size), np.float32), backend="native")
     assert np.isfinite(rollout(ANT, SPEC, np.zeros((2, SPEC.size), np.float32), backend="native").returns).all()
 

@@ -61,14 +61,15 @@ def train_offline(
     if not resume:
         rundir.create_run(directory, settings)
     judged = {}
-    for name, split in splits.items():
-        fitted, spent = split, 0.0
-        if not isinstance(split, str):
-            fitted, spent = fit_split(source, name, split, config, directory, progress)
-        fitting += spent
-        judged[name] = judge_split(name, opened, source, config, fitted)
-        if told is not None:
-            told(name, judged[name].result)
+    with rundir.lock(directory):
+        for name, split in splits.items():
+            fitted, spent = split, 0.0
+            if not isinstance(split, str):
+                fitted, spent = fit_split(source, name, split, config, directory, progress)
+            fitting += spent
+            judged[name] = judge_split(name, opened, source, config, fitted)
+            if told is not None:
+                told(name, judged[name].result)
     before = seconds_besides_fits(directory)
     besides = lambda: before + time.perf_counter() - began - fitting  # noqa: E731
     return publish(directory, opened, source, config, judged, besides, plot, force)

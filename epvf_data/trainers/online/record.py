@@ -9,11 +9,12 @@ import numpy as np
 
 from epvf_data import config as configuration
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, DatasetError, EnvironmentMismatchError
+from epvf_data.errors import ArchitectureMismatchError, DatasetError, RowsTakenError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import now, provenance
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import env_identity, make_rows, simulation
+from epvf_data.recording.task import check_target, made_by
 from epvf_data.store import reader
 from epvf_data.store.creation import unmade
 from epvf_data.store.schema import Lineage, Rows, policy_id
@@ -56,6 +57,17 @@ class Recorder:
             self.flights.append(self.pool.submit(self._commit, items))
 
     def _commit(self, items: list[Rollouts]) -> None:
+        """Commits these iterations, or those of them that another process, which makes the same run, has not."""
+        while items:
+            try:
+                self._publish(items)
+            except RowsTakenError:
+                done = _check(self.path, self.env, self.spec, self.run)
+                items = [item for item in items if item.iteration >= done]
+            else:
+                return
+
+    def _publish(self, items: list[Rollouts]) -> None:
         rows = Rows.concatenate([self._rows(item) for item in items])
         self.writer.commit(
             rows,
@@ -63,6 +75,7 @@ class Recorder:
                 run=self.run,
                 iterations=[items[0].iteration, items[-1].iteration + 1],
                 config=configuration.to_dict(self.config),
+                **made_by(self.env),
                 simulation=self.simulation,
                 seed=self.config.seed,
                 started=self.started,
@@ -108,11 +121,7 @@ class Recorder:
 def _check(path: Path, env: Env, spec: PolicySpec, run: str) -> int:
     """How many iterations of this run the data set holds already."""
     dataset = reader.open(path)
-    if dataset.env.digest != env.digest:
-        raise EnvironmentMismatchError(
-            f"{path} holds rows of {dataset.env.name} (digest {dataset.env.digest[:12]}), this run is of {env.name} "
-            f"(digest {env.digest[:12]}); give another --record."
-        )
+    check_target(dataset, env, "this run is", "--record")
     others = [architecture for architecture in dataset.architectures if architecture.id != spec.id]
     if others and len(others) == len(dataset.architectures):
         raise ArchitectureMismatchError(

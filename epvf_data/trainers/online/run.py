@@ -18,7 +18,9 @@ from epvf_data.envs import Env
 from epvf_data.errors import EnvironmentMismatchError, RunError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.recording.task import made_by
 from epvf_data.rollout import resolve_backend
+from epvf_data.store.identity import changed
 from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.journal import Journal
@@ -91,6 +93,7 @@ def train_online(
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
         rundir.create_run(directory, settings)
+    held = rundir.lock(directory)
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
@@ -115,6 +118,7 @@ def train_online(
         journal.close()
         if recorder is not None:
             recorder.close()
+        held.close()
     return _report(directory, config, standing, keeper.perturbed.mean())
 
 
@@ -158,6 +162,7 @@ def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_st
     return {
         "config": settings,
         "env_digest": env.digest,
+        **made_by(env),
         "backend": backend,
         "run": hashlib.sha256(text.encode()).hexdigest(),
         "record": None if record is None else str(Path(record).absolute()),
@@ -168,6 +173,12 @@ def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_st
 def _check_same(directory: Path, settings: dict[str, Any]) -> str:
     """The identity that the run was given when it began. Raises RunError unless it is a run of these settings."""
     stored = stored_run(directory)
+    known, here = stored.get("functions"), settings.get("functions")
+    if isinstance(known, dict) and here and (others := changed([known], here)):
+        raise RunError(
+            f"{directory} was started with another {', '.join(others)} of its environment; take the change back, or "
+            "start a new run."
+        )
     names = ("env_digest", "backend", "record", "warm_start")
     plain = lambda found: {  # noqa: E731
         "config": {

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from epvf_data.envs import Env
-from epvf_data.errors import ConfigError, EnvironmentMismatchError
+from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.recording.task import check_target
 from epvf_data.store import reader
 from epvf_data.trainers.online.exploration import noise_scale
 from epvf_data.trainers.online.learners import Context, Rows, make_learner, shape_targets
@@ -33,12 +34,7 @@ def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path
         name = config.algorithm if config.algorithm != "epvf" else f"critic {config.critic.name}"
         raise ConfigError(f"{name} keeps nothing from one iteration to the next; leave --warm-start out.")
     dataset = reader.open(path)
-    if dataset.env.digest != env.digest:
-        raise EnvironmentMismatchError(
-            f"{path} holds rows of {dataset.env.name} with horizon {dataset.env.horizon} (digest "
-            f"{dataset.env.digest[:12]}), this run is of {env.name} with horizon {env.horizon} (digest "
-            f"{env.digest[:12]}); collect with the same --horizon."
-        )
+    check_target(dataset, env, "this run is", "--warm-start")
     source = open_source([dataset.table(architecture=spec.id)], device_bytes=0)
     limit = max(config.batch_size, MAX_BYTES // (4 * spec.size))
     rows = np.arange(len(source.labels))

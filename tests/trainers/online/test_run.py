@@ -98,6 +98,24 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes)
     assert report.return_best_perturbed > report.return_perturbed
 
 
+def test_a_run_that_is_made_twice_at_once_records_each_row_once(tmp_path, cartpole):
+    """While the first one trains, it is resumed, which is refused, and made again in another directory to its end."""
+    config, rows = cartpole(iterations=4), tmp_path / "rows.zarr"
+    told = []
+
+    def meanwhile(event):
+        if not told:
+            with pytest.raises(RunError, match="another process trains .*run at this moment") as caught:
+                train_online(config, tmp_path / "run", resume=True, record=rows)
+            told.append(str(caught.value))
+            train_online(config, tmp_path / "other", record=rows)
+
+    train_online(config, tmp_path / "run", record=rows, progress=meanwhile)
+    train_online(config, tmp_path / "third", record=tmp_path / "whole.zarr")
+    assert content_hash(epvf_data.open(rows)) == content_hash(epvf_data.open(tmp_path / "whole.zarr"))
+    train_online(config, tmp_path / "run", resume=True, record=rows)  # nobody holds it any more
+
+
 def test_recorded_rows_tell_how_they_were_made(tmp_path, ant):
     config = ant(seeds=2, normalise_observations=False, **{"exploration.antithetic": True})
     train_online(config, tmp_path / "run", record=tmp_path / "rows.zarr")
