@@ -1,12 +1,12 @@
 """The identity of a task, and what every environment owes its callers."""
 
-from dataclasses import importlib
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import replace
+from dataclasses import replace
 
 from epvf_data import envs
 from epvf_data.errors import ConfigError
