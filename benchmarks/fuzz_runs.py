@@ -48,6 +48,7 @@ from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.offline import run as offline
 from epvf_data.trainers.offline.fitted import restore_progress, set_up
 from epvf_data.trainers.offline.ground import restore_ground
+from epvf_data.trainers.offline.inputs import stored_run
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.online import run as online
 from epvf_data.trainers.online.settings import OnlineConfig
@@ -124,7 +125,7 @@ def targets(folder: Path) -> list[Target]:
     ground = lambda: restore_ground(base / "ground", source)  # noqa: E731
     final = lambda: restore_progress(base / "final", setup, CONFIG, ("best", "best_epoch", "epoch", "seconds"))  # noqa: E731
     plain = lambda: restore_ground(folder / "plain", source)  # noqa: E731
-    both = lambda: (offline.stored_run(run), compare([run]))  # noqa: E731
+    both = lambda: (stored_run(run), compare([run]))  # noqa: E731
     found = [Target(run / name, document, both) for name in ("config.json", "report.json", "evaluation.json")]
     found.append(Target(online_run / "config.json", document, lambda: online.read_config(online_run)))
     found.append(

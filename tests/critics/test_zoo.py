@@ -11,11 +11,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from epvf_data.critics.base import Row, Scale, make_row
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.cost import cost
+from epvf_data.critics.families import CRITICS, MEASURED_ON
 from epvf_data.critics.losses import make_loss
 from epvf_data.critics.settings import CriticSettings
 from epvf_data.critics.value import value
-from epvf_data.critics.zoo import make_critic
+from epvf_data.critics.zoo import MAKERS, make_critic
 from epvf_data.errors import ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
@@ -175,3 +176,14 @@ def test_unknown_names_get_the_nearest_one():
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         CriticSettings(**changes)
+
+
+def test_every_family_can_be_made():
+    assert set(MAKERS) == set(CRITICS)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name not in FEW)) for name in CRITICS])
+def test_the_table_of_critics_says_what_they_cost(name):
+    found = cost(name, CriticSettings(), MEASURED_ON)
+    assert found.parameters == CRITICS[name].parameters
+    assert found.operations == pytest.approx(CRITICS[name].operations, rel=0.05)  # versions of XLA count differently

@@ -1,11 +1,12 @@
 """The identity of a task, and what every environment owes its callers."""
 
-from dataclasses import replace
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dataclasses import replace
 
 from epvf_data import envs
 from epvf_data.errors import ConfigError
@@ -78,3 +79,18 @@ def test_functions_are_pure_and_fit_the_declared_sizes(name):
     assert not ended.any()
     assert {leaf.dtype for leaf in jax.tree.leaves((state, observation, reward, control))} == {jnp.dtype("float32")}
     assert (len(np.unique(state.qpos, axis=0)) > 1) == env.random_start
+
+
+@pytest.mark.parametrize("name", sorted(envs.ENVS))
+def test_the_table_of_environments_says_what_they_are(name):
+    env, entry = envs.make(name), envs.ENVS[name]
+    sizes = (env.observation_size, env.action_size, env.horizon)
+    assert sizes == (entry.observation_size, entry.action_size, entry.horizon)
+    assert env.digest == entry.digest, "its rows no longer mix with earlier ones; if that is meant, write it down there"
+    module = importlib.import_module(f"epvf_data.envs.{entry.module}")
+    assert set(entry.objectives) == set(getattr(module, "OBJECTIVES", ()))
+
+
+def test_the_name_of_a_data_set_is_known_without_the_environment(in_tmp):
+    names = ["ant", "ant.slow", "playground:CheetahRun"]
+    assert [envs.full_name(name) for name in names] == ["ant", "ant.slow", "playground-CheetahRun"]

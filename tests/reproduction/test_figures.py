@@ -5,8 +5,7 @@ import pytest
 from epvf_data.config import flatten, to_dict
 from epvf_data.errors import ConfigError
 from epvf_data.reproduction.figures import ABLATIONS, ENVS, FIGURES, PRESETS, SCALES, Variant, variants
-from epvf_data.reproduction.plan import SHARED, configure
-from epvf_data.reproduction.reproduce import _references
+from epvf_data.reproduction.plan import SHARED, configure, references
 
 CASES = [(name, scale, settings) for name in FIGURES for scale in SCALES for settings in ("paper", "ours", "both")]
 
@@ -14,7 +13,7 @@ CASES = [(name, scale, settings) for name in FIGURES for scale in SCALES for set
 def configured(figure, scale, settings="paper", only=(), overrides=None, seeds=None):
     every = variants(figure, scale, settings)
     chosen = [v for v in variants(figure, scale, settings, only) if v.kind != "baseline"]
-    jobs, left_out = configure(figure, scale, chosen, _references(every), overrides or {}, seeds)
+    jobs, left_out = configure(figure, scale, chosen, references(every), overrides or {}, seeds)
     return {name: [flatten(to_dict(job.config)) for job in found] for name, found in jobs.items()}, left_out
 
 
@@ -151,10 +150,10 @@ def test_agents_of_a_library_run_seed_by_seed_or_are_left_out(monkeypatch, scale
         raise ConfigError("it is not installed.")
 
     monkeypatch.setattr("epvf_data.baselines.library.load", missing)
-    jobs, left_out = configure("fig2-architectures", scale, agents, _references(every), {}, seeds=3)
+    jobs, left_out = configure("fig2-architectures", scale, agents, references(every), {}, seeds=3)
     assert (jobs, left_out) == ({}, dict.fromkeys(("ppo", "sac"), "it is not installed."))
     monkeypatch.setattr("epvf_data.baselines.library.load", lambda module: None)
-    jobs, left_out = configure("fig2-architectures", scale, agents, _references(every), {"seed": 7}, seeds=3)
+    jobs, left_out = configure("fig2-architectures", scale, agents, references(every), {"seed": 7}, seeds=3)
     assert not left_out
     reference = configured("fig2-architectures", scale, seeds=3)[0]["critic-mlp"][0]
     for name, found in jobs.items():

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from trainers import hostile_runs as corpus
 
 from epvf_data.errors import EpvfError
@@ -172,14 +173,14 @@ STRANGE = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_strange_metrics_cannot_break_a_drawing(figure, name, monkeypatch):
-    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data, path: path.write_bytes(b""))
+    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data: Figure(figsize=(1, 1)))
     put("runs/envs-1/metrics.jsonl", STRANGE[name])(figure)
     assert refusal(draw, figure) is None
     json.loads((figure / "data.json").read_text())
 
 
 def test_words_of_a_plan_are_no_markup(figure, monkeypatch):
-    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data, path: path.write_bytes(b""))
+    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data: Figure(figsize=(1, 1)))
     evil = "![x](http://evil/x.png) `<script>` " + corpus.ESCAPE
     stranger = PLAN | {"commands": [evil], "date": evil, "left_out": {"envs-4": evil}, "versions": {"jax": evil}}
     (figure / "plan.json").write_text(json.dumps(stranger | {"hardware": {**PLAN["hardware"], "processor": evil}}))

@@ -4,6 +4,7 @@ import json
 
 import matplotlib.image
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import epvf_data.cli.reproducing  # noqa: F401  registers the verb
@@ -56,7 +57,7 @@ def trainer(sim, monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Empty pictures, where another test looks at them."""
-    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data, path: path.write_bytes(b""))
+    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data: Figure(figsize=(1, 1)))
 
 
 def test_runs_become_data_a_picture_and_a_report(trainer, tmp_path):
