@@ -1,12 +1,12 @@
 """The identity of a task, and what every environment owes its callers."""
 
 import importlib
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dataclasses import replace
 
 from epvf_data import envs
 from epvf_data.errors import ConfigError
