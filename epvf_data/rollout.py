@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import jax
@@ -13,6 +14,7 @@ from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigErro
 from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.runtime import check
 from epvf_data.untrusted import shown
 
 BACKENDS = ("auto", "mjx", "native")
@@ -21,15 +23,31 @@ BACKENDS = ("auto", "mjx", "native")
 def resolve_backend(env: Env, backend: str = "auto") -> str:
     """The backend that `auto` stands for here: `native` for MuJoCo models without an accelerator, else `mjx`.
 
-    Raises ConfigError for an unknown name and BackendError for one that cannot run the environment.
+    Raises ConfigError for an unknown name, BackendError for one that cannot run the environment, and either where JAX
+    is set up such that no rollout would be what it is elsewhere.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"there is no backend {shown(backend)}; choose one of {', '.join(BACKENDS)}.")
+    check()
     if backend == "auto":
         return "native" if env.xml is not None and jax.default_backend() == "cpu" else "mjx"
     if backend == "native" and env.xml is None:
         raise BackendError(f"environment {env.name} is not a MuJoCo model; use `--backend mjx` or `--backend auto`.")
+    if backend == "native":
+        _check_processor()
     return backend
+
+
+def _check_processor() -> None:
+    """Raises BackendError where JAX was told to leave the processor out, on which policies of this backend act."""
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        chosen = os.environ.get("JAX_PLATFORMS", "")
+        raise BackendError(
+            f"the native backend needs the processor, and JAX_PLATFORMS={chosen} leaves it out; "
+            f"set JAX_PLATFORMS={chosen},cpu or unset it."
+        ) from error
 
 
 def rollout(
