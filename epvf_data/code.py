@@ -81,7 +81,7 @@ def _module(place: str) -> tuple[ModuleType, str]:
                 sys.path.remove(folder)
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no such file", place)
-    text = path.read_text()
+    text = path.read_text("utf-8")
     module = ModuleType(f"{path.resolve()}")
     module.__file__ = str(path)
     if (known := _files.get(module.__name__)) is not None and known[1] == text:

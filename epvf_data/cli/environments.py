@@ -48,7 +48,7 @@ def new_env(
     path = Path(f"{check_name(name, 'an environment').replace('-', '_')}.py")
     if not path.stem.isidentifier():
         raise ConfigError(f"'{name}' cannot be the name of a Python file; take letters, digits and '-'.")
-    text = resources.files("epvf_data.envs").joinpath("template.py").read_text()
+    text = resources.files("epvf_data.envs").joinpath("template.py").read_text("utf-8")
     write_bytes(path, text.replace('"my-pendulum"', f'"{name}"').encode(), force)
     say(f"{path}: a pendulum to begin with. Next:")
     say(f"  epvf-data check-env {path}:make")

@@ -145,8 +145,11 @@ def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quie
     from epvf_data.progress import COMPILING, Bar
 
     settings = baseline_config(name, **changes)
-    with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
-        report = train_baseline(settings, target, progress=bar.run)
+    try:
+        with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
+            report = train_baseline(settings, target, progress=bar.run)
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; {name} cannot go on, and the same command begins it anew.") from None
     if json:
         print_json(report.to_dict())
         return

@@ -92,7 +92,8 @@ def train_offline(
     source = dataset or only_dataset()
     target = out or Path(f"{source.resolve().stem}-{settings.critic}")
     try:
-        with Bar("train", "epochs", quiet or settings.critic == "ridge", waiting=COMPILING) as bar:
+        quiet_bar = quiet or settings.critic == "ridge"
+        with Bar("train", "epochs", quiet_bar, patient=True, waiting=COMPILING) as bar:
             progress = bar.epoch if quiet else _follow(bar, _cost(settings))
             report = run(source, settings, target, resume, progress, None if json else _teller(bar))
     except KeyboardInterrupt:

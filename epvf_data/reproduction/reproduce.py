@@ -170,9 +170,9 @@ def _publish(folder: Path, data: dict[str, Any], failed: dict[str, str]) -> Repr
     from epvf_data.reproduction.draw import draw
 
     image = folder / IMAGE
-    rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data)))
+    rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data), "utf-8"))
     rundir.publish(image, lambda path: draw(data, path))
-    rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name)))
+    rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name), "utf-8"))
     return Reproduction(
         figure=data["figure"],
         data=str(folder / DATA),
