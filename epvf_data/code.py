@@ -112,7 +112,7 @@ def _run(path: Path, place: str) -> ModuleType:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+        exec(compile(path.read_text("utf-8"), str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[module.__name__]
         raise

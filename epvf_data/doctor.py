@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from typing import Any
 
 import jax
@@ -16,26 +15,27 @@ from epvf_data.physics import native
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import processor, versions, who
 from epvf_data.rollout import rollout
-from epvf_data.runtime import cache_folder
+from epvf_data.runtime import cache_folder, cache_problem, check
 
 
 def examine() -> dict[str, Any]:
     """Versions, devices, backends that gave a return here, and problems in plain words (none: an empty list)."""
     problems = _known_bad(versions())
     try:
+        check()
         devices = [{"platform": device.platform, "kind": device.device_kind} for device in jax.devices()]
-    except RuntimeError as error:
+    except EpvfError as error:
         devices = []
-        problems.append(f"JAX finds no device ({error}); reinstall jax, with the `gpu` extra for NVIDIA cards.")
+        problems.append(str(error))
     backends = []
-    for backend, name in (("native", "ant"), ("mjx", "cartpole")):
+    for backend, name in (("native", "ant"), ("mjx", "cartpole")) if devices else ():
         if backend == "native" and not native.available():
             problems.append(f"{native.MISSING} Until then MuJoCo models run on MJX, many times slower on a CPU.")
             continue
         try:
             _try(backend, name)
             backends.append(backend)
-        except (EpvfError, RuntimeError, ImportError, OSError) as error:
+        except Exception as error:  # whatever is wrong with this machine, it is what was asked
             problems.append(f"backend {backend} does not run here: {error}")
     if shutil.which("nvidia-smi") and not any(device["platform"] == "gpu" for device in devices):
         problems.append(
@@ -78,10 +78,6 @@ def _known_bad(found: dict[str, str | None]) -> list[str]:
     at_least("numcodecs", (0, 16, 6), "decodes pickle, which can run a stranger's code")
     if os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
         problems.append("NVIDIA_TF32_OVERRIDE=1 rounds matrix products to 10 bits and changes returns; unset it.")
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache_folder()):
-            pass
-    except OSError as error:
-        problems.append(f"the cache folder {cache_folder()} cannot be written ({error.strerror}); set XDG_CACHE_HOME.")
+    if (problem := cache_problem()) is not None:
+        problems.append(problem)
     return problems

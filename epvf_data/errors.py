@@ -77,4 +77,5 @@ def of_file() -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """What the system says of a call that it refused, in words and without a number."""
-    return getattr(error, "strerror", None) or str(error)
+    told = getattr(error, "strerror", None) or str(error)
+    return "the file system does not support this" if told.startswith("Unknown error") else told

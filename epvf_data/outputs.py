@@ -7,6 +7,7 @@ the form of its name alone, and only where nobody holds it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -15,8 +16,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from epvf_data.errors import DatasetError, StorageError
+from epvf_data.errors import DatasetError, StorageError, reason
 
+# What file systems answer to what they do not know. 524 is Linux's own ENOTSUPP, which some network ones let through.
+UNKNOWN = {errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM, errno.ENOLCK, 524}
 _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 
 
@@ -70,8 +73,7 @@ def draft_file(out: Path, force: bool = False) -> Iterator[Path]:
             os.close(descriptor)
         flush(out.absolute().parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"writing {out} failed ({reason}); free space or fix access and retry.") from error
+        raise StorageError(f"writing {out} failed ({reason(error)}); free space or fix access and retry.") from error
 
 
 def write_bytes(out: Path, data: bytes, force: bool = False) -> None:
@@ -81,14 +83,18 @@ def write_bytes(out: Path, data: bytes, force: bool = False) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Adds to a file, which must be a plain one with no other name, or makes it. Raises StorageError."""
+    """Adds to a plain file, which then has no other name, or makes it. Raises StorageError."""
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o644), "a", encoding="utf-8") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            if not stat.S_ISREG(status.st_mode):
                 raise StorageError(f"{path} is a link or a special file; move it away.")
-            file.write(text)
+            if status.st_nlink == 1:
+                file.write(text)
+                return
+        with draft_file(path, force=True) as draft:  # its other name, a backup's, keeps what it has
+            draft.write_bytes(path.read_bytes() + text.encode())
     except OSError as error:
         raise StorageError(f"{path} could not be written ({error.strerror or error}).") from error
 
@@ -97,9 +103,18 @@ def flush(path: Path) -> None:
     """fsync of a file, or of a folder's entries."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        (sync_folder if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fsync)(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(descriptor: int) -> None:
+    """fsync of an open folder's entries, as far as its file system knows such a thing: some network ones do not."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
 
 
 def _remove_left(out: Path) -> None:

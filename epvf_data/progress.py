@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,25 @@ from epvf_data.untrusted import printable
 COMPILING = "compiling, up to a minute"  # what verbs say that compile before their first result
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 SETTLED = 3.0  # seconds after the first report, before which no rate and no time left is worth telling
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a cluster's time limit, a closed terminal
+
+
+@contextlib.contextmanager
+def on_signal(handler: Callable[[int, Any], None] = signal.default_int_handler) -> Iterator[None]:
+    """What Ctrl-C, SIGTERM and SIGHUP do in the block: Ctrl-C's KeyboardInterrupt, or what is given.
+
+    Those that this process was started to ignore, as jobs in the background and under nohup are, stay ignored.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _ENDING} if main else {}
+    before = {number: old for number, old in before.items() if old not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 class Bar:
@@ -26,9 +46,9 @@ class Bar:
     Until the first report it says `waiting`. Rates and the time left count from that report on: what came before was
     compiling, or the work of a run that goes on.
 
-    Ctrl-C inside the block raises KeyboardInterrupt, and again at each update: Python swallows an interrupt that falls
-    into a callback or a destructor, and the work would go on. With `patient`, the first Ctrl-C waits for the next
-    update, so that the step under way is finished and can be saved; the second one raises at once.
+    Ctrl-C inside the block (or SIGTERM, SIGHUP) raises KeyboardInterrupt, and again at each update: Python swallows an
+    interrupt that falls into a callback or a destructor, and the work would go on. With `patient`, the first one waits
+    for the next update, so that the step under way is finished and can be saved; the second one raises at once.
     """
 
     def __init__(self, name: str, unit: str, quiet: bool = False, patient: bool = False, waiting: str = "starting"):
@@ -38,13 +58,12 @@ class Bar:
         self.bar: Progress | None = None
         self.reminder: threading.Timer | None = None  # in a log file, where nothing tells of a long wait
         self.interrupted = False
-        self.handler: Any = None
+        self.signals = on_signal(self._interrupt)
         self.phase: Any = None
         self.first: tuple[float, float, float] | None = None  # when the first report came, work done and count then
 
     def __enter__(self) -> Bar:
-        if threading.current_thread() is threading.main_thread():
-            self.handler = signal.signal(signal.SIGINT, self._interrupt)
+        self.signals.__enter__()
         if not self.quiet and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -63,11 +82,10 @@ class Bar:
 
     def _wait(self) -> None:
         if self.first is None:
-            print(f"{self.name}: {self.waiting}", file=sys.stderr, flush=True)
+            self._say(self.waiting)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.handler is not None:
-            signal.signal(signal.SIGINT, self.handler)
+        self.signals.__exit__(None, None, None)
         if self.reminder is not None:
             self.reminder.cancel()
         self.pause()
@@ -75,15 +93,20 @@ class Bar:
     def pause(self) -> None:
         """Leaves the terminal to other lines until the next update."""
         if self.bar is not None:
-            self.bar.stop()
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self.bar.stop()
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if self.patient and not self.interrupted:
             self.interrupted = True
-            print(f"{self.name}: stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+            self._say("stopping after this step; Ctrl-C again stops at once")
             return
         self.interrupted = True
         raise KeyboardInterrupt
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # nobody reads it; or a signal came while a line was written
+            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
 
     def update(self, done: float, total: float, count: float | None = None, what: str = "", note: str = "") -> None:
         """Shows that `done` of `total` units are finished, a note, and how fast a `count` of `what` grows."""
@@ -135,7 +158,7 @@ class Bar:
             self.bar.update(self.task, completed=done, total=total, note=note)
         elif not self.quiet and (now - self.logged >= LOG_EVERY or done >= total):
             self.logged = now
-            print(f"{self.name}: {note}", file=sys.stderr, flush=True)
+            self._say(note)
 
 
 def _time(seconds: float) -> str:

@@ -52,8 +52,10 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     try:
         git = ["git", "--no-optional-locks", "-C", str(folder)]  # which would write its index anew
+        # A hook of git's, which may have started us, has variables that name another repository.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         run = lambda *words: subprocess.check_output(  # noqa: E731
-            [*git, *words], stderr=subprocess.DEVNULL, text=True, timeout=10
+            [*git, *words], stderr=subprocess.DEVNULL, text=True, timeout=10, env=env
         ).strip()
         return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
@@ -69,7 +71,7 @@ def who() -> dict[str, str]:
 def processor() -> str:
     """The processor's model name, or its architecture where the system does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import jax
@@ -16,6 +17,7 @@ from epvf_data.physics import native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.play import play
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.runtime import check
 from epvf_data.untrusted import shown
 
 
@@ -24,10 +26,11 @@ def resolve_backend(env: Env, backend: str = "auto") -> str:
     steps them was built, else `mjx`.
 
     Raises ConfigError for an unknown name and for a model that no episode can be of, BackendError for a backend that
-    cannot run the environment.
+    cannot run the environment, and either where JAX is set up such that no rollout would be what it is elsewhere.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"there is no backend {shown(backend)}; choose one of {', '.join(BACKENDS)}.")
+    check()
     if env.xml is not None:
         compile_model(env)
     if backend == "auto":
@@ -36,7 +39,21 @@ def resolve_backend(env: Env, backend: str = "auto") -> str:
         raise BackendError(f"environment {env.name} is not a MuJoCo model; use `--backend mjx` or `--backend auto`.")
     if backend == "native" and not native.available():
         raise BackendError(f"backend native is not there: {native.MISSING}")
+    if backend == "native":
+        _check_processor()
     return backend
+
+
+def _check_processor() -> None:
+    """Raises BackendError where JAX was told to leave the processor out, on which policies of this backend act."""
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        chosen = os.environ.get("JAX_PLATFORMS", "")
+        raise BackendError(
+            f"the native backend needs the processor, and JAX_PLATFORMS={chosen} leaves it out; "
+            f"set JAX_PLATFORMS={chosen},cpu or unset it."
+        ) from error
 
 
 def rollout(

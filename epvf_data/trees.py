@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from epvf_data.errors import DatasetError, UnsafeDatasetError
-from epvf_data.untrusted import printable
+from epvf_data.untrusted import UNLINKED, is_litter, printable
 
 Check = Callable[[list[str], str], None]
 
@@ -18,26 +18,29 @@ def walk(folder: Path, what: str, most: int, depth: int, check: Check | None = N
     """Every file below a folder, as its relative path and size. The folder itself may be a link that the user made.
 
     `what` is the word of messages for that which the folder holds; `check` gets the names in each folder, and where
-    that is. What goes meanwhile, because somebody is at work there, is left out. Raises UnsafeDatasetError for links,
-    hard links, special files, more than `most` entries and more than `depth` folders in each other, DatasetError where
-    nothing can be read.
+    that is. What goes meanwhile, because somebody is at work there, is left out, and so is what desktops and the like
+    leave everywhere. Raises UnsafeDatasetError for links, special files, more than `most` entries and more than `depth`
+    folders in each other, DatasetError where nothing can be read.
     """
     waiting, entries = [""], 0
     while waiting:
         inner, names = waiting.pop(), []
         for entry, status in _entries(folder / inner, top=not inner):
             entries += 1
-            names.append(entry)
             name = f"{inner}{entry}"
             if entries > most or name.count("/") > depth:
                 raise UnsafeDatasetError(f"{folder} holds more than {most:,} files, or folders too deep.")
+            if is_litter(entry):
+                continue
+            names.append(entry)
             if stat.S_ISDIR(status.st_mode):
                 waiting.append(f"{name}/")
-            elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            elif stat.S_ISREG(status.st_mode):
                 yield name, status.st_size
             else:
                 raise UnsafeDatasetError(
-                    f"{folder}/{printable(name)} is a link or a special file; a {what} holds plain files only."
+                    f"{folder}/{printable(name)} is a link or a special file; a {what} holds plain files only: "
+                    f"{UNLINKED}."
                 )
         if check is not None:
             check(names, str(folder / inner))

@@ -6,6 +6,7 @@ A data set, a run directory, a recipe, a policy file: whatever did not come from
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -31,6 +32,17 @@ MAX_NAME = 256  # characters of a relative path
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _FLOAT = re.compile(rb"(?<=[\s\[,=+-])[\d_]++\.[\d_]++(?=[\s,\]}eE#]|$)")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_POINTERS = {b"version https://git-lfs": "git lfs pull", b"/annex/objects/": "git annex get ."}  # beginning → cure
+# What desktops, file servers, notebooks, editors and hubs leave in every folder. None of it is ever opened.
+_LITTER = re.compile(
+    r"\.DS_Store|\._.*|\.Apple(Double|DB|Desktop)|\.Spotlight-V100|\.Trash(es|-\d+)|\.fseventsd|\.TemporaryItems|Icon\r"
+    r"|(eh)?thumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information|\.directory"
+    r"|\.nfs[0-9a-f]+|\.fuse_hidden.*|\.smbdelete.*|\.snapshots?|\.zfs|~snapshot|lost\+found|@eaDir|#recycle|@Recycle"
+    r"|\.ipynb_checkpoints|__pycache__|.+~|\.#.*|#.*#|\..*\.sw[a-p]|\.st(folder|ignore|versions)|\.dropbox.*"
+    r"|\.cache|\.huggingface|\.git(attributes|ignore|keep)?|\.dvc(ignore)?",
+    re.IGNORECASE | re.DOTALL,
+)
+UNLINKED = "copy it with `cp -RL`, or download it into a folder (a hub's `--local-dir`)"
 
 
 def printable(value: object, limit: int = 80) -> str:
@@ -99,6 +111,11 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is some other program's, wherever it lies, and nothing of a data set's."""
+    return _LITTER.fullmatch(name) is not None
+
+
 def check_directory(path: Path, what: str = "data set") -> None:
     """Raises UnsafeDatasetError unless `path` is a real directory, CorruptDatasetError where there is nothing."""
     try:
@@ -108,14 +125,14 @@ def check_directory(path: Path, what: str = "data set") -> None:
     except OSError as error:
         raise DatasetError(f"{path} cannot be opened ({error.strerror}).") from error
     if not stat.S_ISDIR(mode):
-        raise UnsafeDatasetError(f"{path} is a link or a special file; a {what} holds plain folders there.")
+        raise UnsafeDatasetError(f"{path} is a link or a special file; a {what} holds plain folders there: {UNLINKED}.")
 
 
 @contextlib.contextmanager
-def open_regular(path: Path, twin: Path | None = None, what: str = "data set") -> Iterator[int]:
-    """A descriptor of a plain file, for reading. Links and special files are refused.
+def open_regular(path: Path, what: str = "data set") -> Iterator[int]:
+    """A descriptor of a plain file, for reading. Symbolic links and special files are refused.
 
-    A record that was published a moment ago may still have its staging name; `twin` is the folder of such names.
+    Hard links are not: backups and deduplicators make them, and whoever reads one could read the file's other name.
     `what` is the word of messages for that which the file belongs to.
     """
     try:
@@ -125,12 +142,10 @@ def open_regular(path: Path, twin: Path | None = None, what: str = "data set") -
     except FileNotFoundError as error:
         raise CorruptDatasetError(f"{path} is missing; copy the whole {what} again.") from error
     except OSError as error:
-        raise DatasetError(f"{path} cannot be opened ({error.strerror}).") from error
+        cure = "; raise the limit with `ulimit -n`" if error.errno == errno.EMFILE else ""
+        raise DatasetError(f"{path} cannot be opened ({error.strerror}){cure}.") from error
     try:
-        status = os.fstat(descriptor)
-        _check_regular(path, status.st_mode, what)
-        if status.st_nlink > 1 and not _has_twin(descriptor, twin):
-            raise UnsafeDatasetError(f"{path} is a hard link to another file; copy the {what} without links.")
+        _check_regular(path, os.fstat(descriptor).st_mode, what)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -138,30 +153,26 @@ def open_regular(path: Path, twin: Path | None = None, what: str = "data set") -
 
 def _check_regular(path: Path, mode: int, what: str) -> None:
     if stat.S_ISLNK(mode):
-        raise UnsafeDatasetError(f"{path} is a symbolic link; a {what} holds plain files only.")
+        raise UnsafeDatasetError(f"{path} is a symbolic link; a {what} holds plain files only: {UNLINKED}.")
     if not stat.S_ISREG(mode):
         raise UnsafeDatasetError(f"{path} is not a plain file; a {what} holds plain files and folders only.")
 
 
-def _has_twin(descriptor: int, twin: Path | None) -> bool:
-    """Whether the only other name of the file lies in the folder `twin`, or has gone by now."""
-    status = os.fstat(descriptor)
-    if twin is None or status.st_nlink > 2:
-        return False
-    with contextlib.suppress(FileNotFoundError), os.scandir(twin) as entries:
-        if any(entry.inode() == status.st_ino for entry in entries):
-            return True
-    return os.fstat(descriptor).st_nlink == 1
+def read_bytes(path: Path, what: str = "data set", limit: int = MAX_JSON_BYTES) -> bytes:
+    """A small file's bytes. Raises as `open_regular` does, and UnsafeDatasetError above `limit` bytes.
 
-
-def read_bytes(path: Path, twin: Path | None = None, what: str = "data set", limit: int = MAX_JSON_BYTES) -> bytes:
-    """A small file's bytes. Raises as `open_regular` does, and UnsafeDatasetError above `limit` bytes."""
-    with open_regular(path, twin, what) as descriptor:
+    Version control's pointer in the place of a large file raises CorruptDatasetError.
+    """
+    with open_regular(path, what) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > limit:
             raise UnsafeDatasetError(f"{path} has {size} bytes of metadata; at most {limit} are allowed.")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit + 1)
+            data = file.read(limit + 1)
+    for beginning, cure in _POINTERS.items():
+        if data.startswith(beginning):
+            raise CorruptDatasetError(f"{path} is a pointer of git-lfs or git-annex and not the file: run `{cure}`.")
+    return data
 
 
 def read_named(path: str | Path, what: str, limit: int) -> bytes:

@@ -17,12 +17,12 @@ WORDS = [
 LONG = ("--algorithm", "es", "--iterations", "100000")  # which compiles soonest
 
 
-def test_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp, shell):
+def test_sigterm_as_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp, shell):
     command = [sys.executable, "-u", "-m", "epvf_data", *WORDS, *LONG]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (in_tmp / "run" / "metrics.jsonl").exists():
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         told = process.stderr.read()
     assert process.returncode == 1, told

@@ -157,7 +157,7 @@ def test_counting_batches_reads_no_rows(path):
     seek(loader, 5)
     assert len(loader) == -(-TOTAL // 16)
     assert loader.state()["epoch"] == 5
-    assert not any(part._shards for part in loader.table.parts)
+    assert not any(len(part.mapped) for part in loader.table.parts)
 
 
 @pytest.mark.skipif(epvf_data.torch._torch is not None, reason="PyTorch is installed")

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from epvf_data import config as configuration
+from epvf_data import runtime
 from epvf_data.baselines import library
 from epvf_data.baselines.export import to_policy
 from epvf_data.baselines.settings import BaselineConfig
@@ -69,6 +70,7 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
 
     Raises RunError when the directory holds a finished run or anything else, and ConfigError where brax is missing.
     """
+    runtime.check()
     library.load("training")
     directory, env = Path(run_dir), config.build_env()
     backend = resolve_backend(env, config.backend)

@@ -52,7 +52,7 @@ def draw_returns(env: str, groups: Mapping[str, Float64[np.ndarray, " rows"]]) -
     figure = pictures.blank(7, 3.6, dpi=150)
     axes = figure.add_subplot()
     if every.size:
-        edges = _edges(float(every.min()), float(every.max()))
+        edges = bin_edges(every, _BINS)
         # Outlines over the sum of all: filled steps would hide one another.
         axes.hist(every, bins=edges, histtype="stepfilled", color="0.88", label=f"all ({every.size:,})")
         for number, (name, values) in enumerate(groups.items()):
@@ -82,7 +82,8 @@ def _largest(groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return kept
 
 
-def _edges(low: float, high: float) -> list[float]:
+def bin_edges(values: Float64[np.ndarray, " rows"], bins: int) -> list[float]:
     """Edges of the bins; also of returns that are all the same, or so large that small steps vanish."""
+    low, high = float(values.min()), float(values.max())
     room = max(high - low, 1e-6, 1e-6 * max(abs(low), abs(high)))
-    return np.linspace(low, low + room, _BINS + 1).tolist()
+    return np.linspace(low, low + room, bins + 1).tolist()

@@ -259,8 +259,8 @@ import json, pathlib, zarr
 path = {path}
 root = zarr.open_group(path, mode="r")
 parts = []
-for file in sorted((pathlib.Path(path) / "commits").glob("*[0-9].json")):
-    record = json.loads(file.read_text())
+for file in sorted((pathlib.Path(path) / "commits").glob("[0-9]*.json")):
+    record = json.loads(file.read_text("utf-8"))
     parts = [part for part in parts if part not in record["remove"]] + [part["id"] for part in record["add"]]
 {reads} = [root["parts"][part]["{reads}"][:] for part in parts]
 returns = [root["parts"][part]["returns"][:] for part in parts]

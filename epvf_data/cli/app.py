@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json as json_module
 import math
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
 from epvf_data import __version__
-from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning
-from epvf_data.progress import Bar
+from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning, StorageError
+from epvf_data.progress import Bar, on_signal
 
 MAX_LINE = 10_000  # characters
 MAX_ROWS = 200  # of a table
+DRAWS = ("doctor", "render")  # verbs that use OpenGL, or say whether it is there
+# How characters look where the encoding of a terminal or file lacks them; the rest is escaped.
+PLAIN = {"█": "#", "…": "...", "·": "-", "−": "-", "×": "x", "±": "+-", "²": "^2", "θ": "theta", "∇": "grad "}
 
 
 class _Verb(TyperCommand):
@@ -37,6 +43,8 @@ class _Verb(TyperCommand):
         return found
 
     def invoke(self, ctx: Any) -> Any:
+        if os.environ.get("MUJOCO_GL") and ctx.command.name not in DRAWS:
+            os.environ["MUJOCO_GL"] = "disable"  # or MuJoCo's import fails with an OpenGL library that nobody needs
         for name, value in ctx.params.items():
             if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
                 flag = name.replace("_", "-")
@@ -130,13 +138,37 @@ def say(line: object = "", *, error: bool = False) -> None:
 
     There may be text of strangers in it: control characters are escaped, line ends too.
     """
-    print(visible(line, MAX_LINE), file=sys.stderr if error else sys.stdout)
+    _print(visible(line, MAX_LINE), sys.stderr if error else sys.stdout)
+
+
+def _print(text: str, stream: Any) -> None:
+    try:
+        print(text, file=stream)
+    except OSError as error:
+        _discard(stream)
+        if stream is sys.stdout:  # work does not end because nobody reads its progress
+            _lost(error)
+
+
+def _discard(stream: Any) -> None:
+    """Lets what a stream still holds, and all that follows, go nowhere: or Python tries again when it ends."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _lost(error: OSError) -> NoReturn:
+    """Ends the verb where stdout takes nothing more; quietly where its reader has seen enough, as `head -1` has."""
+    if isinstance(error, BrokenPipeError):
+        sys.exit(128 + signal.SIGPIPE)
+    raise StorageError(f"the output cannot be written ({error.strerror}); what it tells of is done.") from error
 
 
 def print_json(value: Any) -> None:
     """Prints JSON, whose numbers are finite: null stands for the others."""
     text = json_module.dumps(_finite(value), allow_nan=False)
-    print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
+    _print(text.replace("\x7f", "\\u007f"), sys.stdout)  # the one control character that JSON leaves as it is
 
 
 def _finite(value: Any) -> Any:
@@ -171,8 +203,10 @@ def visible(text: object, limit: int = 200) -> str:
     return printable(text, limit)
 
 
-def _ignore_the_folders_matplotlibrc() -> None:
-    """matplotlib obeys a file in the working directory, which may be a stranger's and name programs to run."""
+def _ignore_settings_of_matplotlib() -> None:
+    """It obeys a file in the working directory, which may be a stranger's and name programs to run, and a variable that
+    may name a window system."""
+    os.environ["MPLBACKEND"] = "agg"
     if os.path.lexists("matplotlibrc"):
         with contextlib.chdir(Path(__file__).parent):
             import matplotlib
@@ -182,7 +216,11 @@ def _ignore_the_folders_matplotlibrc() -> None:
 
 def _cure(error: Exception) -> str | None:
     """A sentence about an error that is nobody's fault here, or None."""
-    told = f"{error}"[:1000] if isinstance(error, RuntimeError) else ""  # as JAX's errors are
+    text = " ".join(str(error).split())[:1000]
+    for name in sorted(os.environ):
+        if name.startswith(("JAX_", "XLA_", "MUJOCO_")) and name in text:
+            return f"{name}={visible(os.environ[name])} is in the environment, and: {visible(text, 300)}; unset it."
+    told = text if isinstance(error, RuntimeError) else ""  # as JAX's errors are
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in told or "OUT_OF_MEMORY" in told:
         return "this needs more memory than is free; close other programs or ask for less at once."
     if isinstance(error, OSError) and error.strerror:  # a folder that is gone, a name that is too long, a full pipe
@@ -203,16 +241,50 @@ def _tell(others: Callable, message: Warning | str, category: type[Warning], *pl
         others(message, category, *place)
 
 
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: what an encoding lacks, in letters that every one has."""
+    assert isinstance(error, UnicodeEncodeError)
+    lost = error.object[error.start : error.end]
+    return "".join(PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode() for char in lost), error.end
+
+
+def _open_streams() -> None:
+    """Whatever the streams are: closed ones lead nowhere, and what an encoding lacks is written in plain letters."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # or the next file that is opened would get what libraries write to stderr
+    os.close(descriptor)
+    codecs.register_error("plain", _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+def _flush() -> None:
+    """Writes what the streams still hold."""
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except OSError as error:
+            _discard(stream)
+            if stream is sys.stdout:
+                _lost(error)
+
+
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     others = warnings.showwarning
     warnings.showwarning = partial(_tell, others)
+    _open_streams()
     try:
-        _ignore_the_folders_matplotlibrc()
+        _ignore_settings_of_matplotlib()
         try:
-            app()
+            with on_signal():
+                app()
         finally:
-            sys.stdout.flush()
+            _flush()
     except Exception as error:
         told = str(error) if isinstance(error, EpvfError) else _cure(error)
         if "--debug" in sys.argv or told is None:

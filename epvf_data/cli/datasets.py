@@ -86,7 +86,7 @@ def info(
 
 def _print_coverage(summary: dict[str, Any]) -> None:
     """Rows of each source in each architecture, and the sources' returns."""
-    if len(summary["architectures"]) == 1 or len(summary["sources"]) == 1:
+    if len(summary["architectures"]) <= 1 or len(summary["sources"]) == 1:
         say("sources " + ", ".join(f"{visible(name)} {rows:,}" for name, rows in summary["sources"].items()))
         return
     found = {(line["source"], line["architecture"]): line for line in summary["coverage"]}
@@ -150,6 +150,8 @@ def _print_returns(opened: Any, episodes: dict[str, Any], bins: int = 12, width:
     """Range and mean of the policies' returns, of single episodes where they differ, and text bars of their number."""
     import numpy as np
 
+    from epvf_data.cards.histogram import bin_edges
+
     tables = [opened.table(architecture.id) for architecture in opened.architectures]
     every = np.concatenate([table.mean_returns() for table in tables]) if tables else np.zeros(0)
     every = every[np.isfinite(every)]
@@ -158,7 +160,7 @@ def _print_returns(opened: Any, episodes: dict[str, Any], bins: int = 12, width:
     say(f"returns {every.min():.2f} to {every.max():.2f}, {every.mean():.2f} on average")
     if any(part.layout("returns").shape[1] > 1 for table in tables for part in table.parts):
         say(f"  (means over a policy's episodes; single episodes {episodes['min']:.2f} to {episodes['max']:.2f})")
-    counts, edges = np.histogram(every, bins=bins)
+    counts, edges = np.histogram(every, bins=bin_edges(every, bins))
     say(f"  policies by return; bars on a linear scale, the longest is {counts.max():,}")
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
         eighths = -(-8 * width * int(count) // int(counts.max()))  # rounded up, so that one policy is seen

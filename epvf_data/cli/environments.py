@@ -55,7 +55,7 @@ def new_env(
         raise ConfigError(f"the new file would be {path}; expected a name that ends in .py.")
     if not path.stem.isidentifier():
         raise ConfigError(f"'{name}' cannot be the name of a Python file; take letters, digits and '-'.")
-    text = resources.files("epvf_data.envs").joinpath("template.py").read_text()
+    text = resources.files("epvf_data.envs").joinpath("template.py").read_text("utf-8")
     write_bytes(path, text.replace('"my-pendulum"', f'"{name}"').encode(), force)
     if json:
         print_json({"file": str(path), "env": f"{path}:make"})

@@ -169,8 +169,11 @@ def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quie
     from epvf_data.runtime import prepare
 
     prepare()
-    with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
-        report = train_baseline(settings, target, progress=bar.run)
+    try:
+        with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
+            report = train_baseline(settings, target, progress=bar.run)
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; {name} cannot go on, and the same command begins it anew.") from None
     if json:
         print_json(report.to_dict())
         return

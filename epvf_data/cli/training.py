@@ -100,7 +100,8 @@ def train_offline(
 
     prepare()
     try:
-        with Bar("train", "epochs", quiet or settings.critic == "ridge", waiting=COMPILING) as bar:
+        quiet_bar = quiet or settings.critic == "ridge"
+        with Bar("train", "epochs", quiet_bar, patient=True, waiting=COMPILING) as bar:
             progress = bar.epoch if quiet else _follow(bar, _cost(settings))
             report = run(
                 source, settings, target, resume, progress, None if json else _teller(bar), plot=plot, force=force

@@ -85,8 +85,8 @@ def resimulate(
         error = np.abs(outcomes.returns - stored).max(axis=1)
         error = np.where(np.isfinite(error), error, np.inf)
         worst = max(worst, float(error.max()))
-        before.append(stored.mean(axis=1))
-        after.append(outcomes.returns.mean(axis=1))
+        before.append(stored.mean(axis=1, dtype=np.float64))
+        after.append(outcomes.returns.mean(axis=1, dtype=np.float64))
         if exact:
             problems += [
                 f"row {row} of architecture {architecture.id[:8]}: return differs by {value:.4g} when rolled out again"

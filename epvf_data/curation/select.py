@@ -85,6 +85,8 @@ def sample(
     Raises DatasetError if there are fewer or `out` exists, CorruptDatasetError where a row is damaged, StorageError.
     """
     dataset = reader.open(path)
+    if not dataset.rows:
+        raise DatasetError(f"{path} holds no rows yet; collect some first.")
     if not 0 < rows <= dataset.rows:
         raise DatasetError(f"{rows} rows were asked for; {path} has {dataset.rows}, ask for 1 to {dataset.rows}.")
     _check_seed(seed)

@@ -107,7 +107,7 @@ def _with_horizon(env: Env, horizon: int) -> Env:
 
 def model_xml(name: str) -> str:
     """The text of one of the models that come with the package."""
-    return resources.files("epvf_data.envs").joinpath("models", f"{name}.xml").read_text()
+    return resources.files("epvf_data.envs").joinpath("models", f"{name}.xml").read_text("utf-8")
 
 
 def canonical_xml(text: str) -> str:

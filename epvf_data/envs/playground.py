@@ -80,7 +80,7 @@ def make(name: str) -> Env:
 
 def model_xml(world: Any) -> str:
     """The model as one text: Playground's file with what it includes, and Playground's time step."""
-    root = ElementTree.fromstring(Path(world.xml_path).read_text())
+    root = ElementTree.fromstring(Path(world.xml_path).read_text("utf-8"))
     for place, part in reversed(list(enumerate(root))):
         if part.tag == "include":
             root[place : place + 1] = list(ElementTree.fromstring(world.model_assets[Path(part.attrib["file"]).name]))

@@ -34,7 +34,7 @@ from epvf_data.exchange.report import ExportReport, Progress
 from epvf_data.outputs import check_free, draft_file
 from epvf_data.store import reader
 from epvf_data.store.commit import CommitRecord, record_path
-from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT, STAGING
+from epvf_data.store.folders import COMMITS, PARTS, PROBES, ROOT
 from epvf_data.store.origins import derived, leaves
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
@@ -132,12 +132,12 @@ class _Sink:
 def _put_dataset(file: Any, dataset: Dataset, sink: _Sink, progress: Progress | None) -> None:
     for name in (COMMITS, PARTS, PROBES):
         file.create_group(name)
-    _put_bytes(file, ROOT, dataset.path / ROOT, dataset.path / STAGING)
+    _put_bytes(file, ROOT, dataset.path / ROOT)
     if dataset.licences:
         _put(file, LICENCES, np.frombuffer(to_json({"licences": [*dataset.licences]}), np.uint8))
     for record in dataset.commits:
         where = record_path(dataset.path, record.number)
-        _put_bytes(file, f"{COMMITS}/{where.name}", where, dataset.path / STAGING)
+        _put_bytes(file, f"{COMMITS}/{where.name}", where)
     done = 0
     for part in dataset.parts:
         _put_part(file, part)
@@ -147,8 +147,8 @@ def _put_dataset(file: Any, dataset: Dataset, sink: _Sink, progress: Progress | 
             progress(done, dataset.rows)
 
 
-def _put_bytes(file: Any, name: str, path: Path, twin: Path | None = None) -> None:
-    _put(file, name, np.frombuffer(untrusted.read_bytes(path, twin), np.uint8))
+def _put_bytes(file: Any, name: str, path: Path) -> None:
+    _put(file, name, np.frombuffer(untrusted.read_bytes(path), np.uint8))
 
 
 def _put(file: Any, name: str, value: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.config import INITS, LAWS, PolicyConfig
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.untrusted import check_name
+from epvf_data.untrusted import check_name, printable, shown
 
 if TYPE_CHECKING:
     from epvf_data.envs import Env
@@ -213,11 +213,13 @@ class RecipeConfig:
             if isinstance(source, (Between, Renumbered)):
                 self._check_pool(name, source)
             if isinstance(source, Teacher) and source.objective:  # a name of ours: a recipe must not load code
-                check_one_of(
-                    f"objective of {self.env} for sources.{name}",
-                    source.objective,
-                    envs.objectives(self.env) or ("''",),
-                )
+                if not envs.objectives(self.env):
+                    raise ConfigError(
+                        f"sources.{name} trains for the objective {shown(source.objective)}, and {printable(self.env)} "
+                        f"has none beside its own; give --env one of {', '.join(filter(envs.objectives, envs.ENVS))}, "
+                        "or a recipe without such a source."
+                    )
+                check_one_of(f"objective of {self.env} for sources.{name}", source.objective, envs.objectives(self.env))
         for name in self.architectures:
             if not self.of(name):
                 raise ConfigError(f"no source makes rows of architectures.{name}; name it in one, or leave it out.")

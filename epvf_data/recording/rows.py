@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -68,12 +69,16 @@ def _prober(spec: PolicySpec) -> Callable:
 
 def simulation(backend: str) -> dict[str, str]:
     """What rolls out here, as far as it can change a return: rows of equal descriptions and versions are comparable."""
-    device = jax.devices()[0]
+    device, flags = jax.devices()[0], os.environ.get("XLA_FLAGS", "").split()
+    flags = sorted(flag for flag in flags if not flag.startswith("--xla_dump"))
+    if getattr(jax.config, "jax_disable_most_optimizations", False):
+        flags.append("jax_disable_most_optimizations")
     return {
         "backend": backend,
         "device": processor() if backend == "native" or device.platform == "cpu" else device.device_kind,
         "dtype": "float64" if backend == "native" else "float32",  # of the physics; policies are float32 on both
         "matmul_precision": "highest",
+        **({"compiler": " ".join(flags)} if flags else {}),  # which rounds otherwise then
     }
 
 

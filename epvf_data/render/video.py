@@ -17,14 +17,20 @@ from epvf_data.render.picture import Image
 def encoder(path: Path, width: int, height: int, fps: int) -> Iterator[Callable[[Image], None]]:
     """Writes an mp4 file at `path`, one call a frame of uint8 [height, width, 3]; both must be even (yuv420p).
 
-    Raises BackendError where PyAV is not installed.
+    Raises BackendError where PyAV is not installed, or its FFmpeg has no H.264.
     """
     try:
         import av
     except ImportError as error:
         raise BackendError("writing a video needs PyAV; install it with `pip install av`.") from error
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "medium"})
+        try:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "medium"})
+        except ValueError as error:  # which av.codec.codec.UnknownCodecError is
+            raise BackendError(
+                "the FFmpeg of this PyAV has no encoder libx264; its own wheel brings it: "
+                "`pip install --force-reinstall --only-binary av av`."
+            ) from error
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = Fraction(1, fps)
 

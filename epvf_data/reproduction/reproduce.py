@@ -167,12 +167,12 @@ def _publish(
     from epvf_data.reproduction.draw import draw
 
     image = folder / IMAGE
-    rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data)))
+    rundir.publish(folder / DATA, lambda path: path.write_text(_compact(data), "utf-8"))
     figure = draw(data)
     pictures.save(figure, image, force=True)
     if plot is not None:
         pictures.save(figure, plot, force=force)
-    rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name)))
+    rundir.publish(folder / REPORT, lambda path: path.write_text(write_report(data, image.name), "utf-8"))
     return Reproduction(
         figure=data["figure"],
         data=str(folder / DATA),

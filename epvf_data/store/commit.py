@@ -16,7 +16,7 @@ from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, RowsTakenError, UnsafeDatasetError
 from epvf_data.store.claims import claim, claimed
 from epvf_data.store.durable import discard, publish, write_file
-from epvf_data.store.folders import COMMITS, ROOT, STAGING, Files, Folders
+from epvf_data.store.folders import COMMITS, ROOT, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
 
 FOLDER_METADATA = to_json({"zarr_format": 3, "node_type": "group", "attributes": {}})
@@ -154,7 +154,7 @@ def record_name(number: int) -> str:
 
 def read_anchor(root: Path) -> str:
     """SHA-256 of the root's metadata, which every record names."""
-    return hashlib.sha256(untrusted.read_bytes(root / ROOT, root / STAGING)).hexdigest()
+    return hashlib.sha256(untrusted.read_bytes(root / ROOT)).hexdigest()
 
 
 def read_chain(root: Path, known: Sequence[CommitRecord] = (), anchor: str | None = None) -> Iterator[CommitRecord]:
@@ -170,7 +170,7 @@ def read_chain(root: Path, known: Sequence[CommitRecord] = (), anchor: str | Non
     number = len(known)
     while _has_record(root, number):
         where = record_path(root, number)
-        record = unseal(untrusted.read_bytes(where, root / STAGING), where)
+        record = unseal(untrusted.read_bytes(where), where)
         if record.number != number or record.parent != parent:
             raise CorruptDatasetError(f"{where} does not follow the record before it; fetch the commits again.")
         if record.root != anchor:
@@ -198,11 +198,12 @@ def _record_names(root: Path) -> Iterator[int]:
         for count, entry in enumerate(entries):
             if count > MAX_RECORDS:
                 raise UnsafeDatasetError(f"{root / COMMITS} holds more than {MAX_RECORDS} records.")
-            if entry.name == ROOT:
+            if entry.name == ROOT or untrusted.is_litter(entry.name):
                 continue
             if not _RECORD.fullmatch(entry.name):
                 raise UnsafeDatasetError(
-                    f"{root / COMMITS} holds '{untrusted.printable(entry.name)}'; only commit records may be there."
+                    f"{root / COMMITS} holds '{untrusted.printable(entry.name)}'; only commit records may be there: "
+                    "remove it."
                 )
             yield int(entry.name[:8])
 

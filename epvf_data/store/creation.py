@@ -30,7 +30,7 @@ from epvf_data.store.folders import (
     has_our_form,
 )
 from epvf_data.store.schema import FORMAT_VERSION, EnvIdentity
-from epvf_data.untrusted import printable
+from epvf_data.untrusted import is_litter, printable
 
 
 def create(root: Path, env: EnvIdentity) -> None:
@@ -120,7 +120,7 @@ class _Found(NamedTuple):
 
 def _survey(folder: Folder) -> _Found:
     """Looks at all that lies there. Raises DatasetError unless it is a data set, or nothing, or was begun by us."""
-    names, ours, records = folder.names(), False, False
+    names, ours, records = [name for name in folder.names() if not is_litter(name)], False, False
     if ROOT in names:
         return _Found(True, True)
     for name in names:
@@ -130,7 +130,9 @@ def _survey(folder: Folder) -> _Found:
         with contextlib.suppress(FileNotFoundError), inner(folder, name) as one:
             for item in one.names():
                 ours, status = ours or _marked(folder), one.status(item)
-                if status is not None and not (ours and has_our_form(name, item, status.st_mode)):
+                if status is None or is_litter(item):
+                    continue
+                if not (ours and has_our_form(name, item, status.st_mode)):
                     raise _foreign(folder, f"{name}/{item}")
                 records |= name == COMMITS and item != ROOT
     return _Found(False, records)

@@ -7,6 +7,7 @@ there. Each is a thin layer over `os`, so that a test can make any single system
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -14,18 +15,30 @@ import os
 import shutil
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from epvf_data.errors import StorageError, UnsafeDatasetError
+from epvf_data.errors import StorageError, UnsafeDatasetError, reason
+from epvf_data.outputs import UNKNOWN, sync_folder
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FLUSHERS = 8
 _PUSH = 16 << 20  # bytes after which the disk is told to begin
 _WAITING = 8  # pieces that may wait for their hash: they stay in memory
 _SMALL = 1 << 18  # pieces below this are joined before they are written
+_NO_EXCHANGE = 1  # renameat2's flag RENAME_NOREPLACE
+
+
+_CURES = {
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.EROFS: "choose a place that is not read-only",
+    errno.EIO: "look at the disk, or its server,",
+}
+
+
+_SYNC: tuple[Callable[[int], None], ...] = (os.fsync, sync_folder)  # of a file, of a folder
 
 
 @contextlib.contextmanager
@@ -34,9 +47,9 @@ def storage_errors(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        cure = _CURES.get(error.errno or 0, "free space or fix access")
         raise StorageError(
-            f"{action} in {path} failed ({reason}); earlier commits are untouched: free space or fix access and retry."
+            f"{action} in {path} failed ({reason(error)}); earlier commits are untouched: {cure} and retry."
         ) from error
 
 
@@ -146,31 +159,37 @@ def _joined(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview
 
 
 def flush(folder: Folder) -> None:
-    """fsync of a folder's entries."""
-    os.fsync(folder.descriptor)
+    """fsync of a folder's entries, as far as the file system knows such a thing: some network ones do not."""
+    sync_folder(folder.descriptor)
 
 
 def flush_tree(folder: Folder) -> None:
-    """fsync of every file and then of every folder in a new tree, several at once: a journal groups such requests."""
-    files: list[int] = []
-    folders: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for _, _, names, here in os.fwalk(".", dir_fd=folder.descriptor):
-            folders.append(os.dup(here))
-            stack.callback(os.close, folders[-1])
-            for name in names:
-                files.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here))
-                stack.callback(os.close, files[-1])
-        with ThreadPoolExecutor(_FLUSHERS) as pool:
-            list(pool.map(os.fsync, files))
-            list(pool.map(os.fsync, reversed(folders)))
+    """fsync of every file and folder in a new tree, some at once: a journal groups such requests."""
+    with ThreadPoolExecutor(_FLUSHERS) as pool, contextlib.ExitStack() as stack:
+        waiting: list[Future[None]] = []
+        for _, _, names, here in os.fwalk(".", topdown=False, dir_fd=folder.descriptor):
+            for name in (*names, "."):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=here)
+                stack.callback(os.close, descriptor)
+                waiting.append(pool.submit(_SYNC[name == "."], descriptor))
+            if len(waiting) >= 2 * _FLUSHERS:  # there is a limit to open files
+                _finish(waiting, stack)
+        _finish(waiting, stack)
+
+
+def _finish(waiting: list[Future[None]], stack: contextlib.ExitStack) -> None:
+    for future in waiting:
+        future.result()
+    waiting.clear()
+    stack.close()
 
 
 @contextlib.contextmanager
 def lock(folder: Folder, *, exclusive: bool, wait: bool = False) -> Iterator[bool]:
     """Holds an advisory lock on a folder, which goes with the process. Gives False where others hold it.
 
-    A file system without locks counts as free: grace periods guard there.
+    A file system without locks counts as free: grace periods guard there. Raises StorageError where locking fails.
     """
     descriptor = os.open(".", _OPEN, dir_fd=folder.descriptor)
     try:
@@ -181,8 +200,10 @@ def lock(folder: Folder, *, exclusive: bool, wait: bool = False) -> Iterator[boo
             yield False
             return
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                raise
+            if error.errno not in UNKNOWN:
+                raise StorageError(
+                    f"{folder.path} cannot be locked ({reason(error)}); look at the disk, or its server, and retry."
+                ) from error
         yield True
     finally:
         os.close(descriptor)
@@ -200,7 +221,10 @@ def move(name: str, folder: Folder, target: Folder, final: str) -> None:
 
 
 def publish(draft: str, folder: Folder, target: Folder, final: str) -> bool:
-    """Gives a flushed draft its final name, only if nobody has that name; the draft's name goes. False if taken."""
+    """Gives a flushed draft its final name, only if nobody has that name; the draft's name goes. False if taken.
+
+    Raises StorageError where the file system has no way to do that.
+    """
     try:
         os.link(draft, final, src_dir_fd=folder.descriptor, dst_dir_fd=target.descriptor, follow_symlinks=False)
     except OSError as error:
@@ -209,10 +233,26 @@ def publish(draft: str, folder: Folder, target: Folder, final: str) -> bool:
         if mine is None or there is None or not os.path.samestat(mine, there):
             if isinstance(error, FileExistsError):
                 return False
-            raise
+            if error.errno not in {*UNKNOWN, errno.EMLINK}:
+                raise
+            return _rename_new(draft, folder, target, final, error)
     with contextlib.suppress(OSError):
         os.unlink(draft, dir_fd=folder.descriptor)  # readers cope with a draft that stays
     return True
+
+
+def _rename_new(draft: str, folder: Folder, target: Folder, final: str, refused: OSError) -> bool:
+    """`publish` without hard links, which exFAT and some network file systems lack: a rename that replaces nothing."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = (folder.descriptor, os.fsencode(draft), target.descriptor, os.fsencode(final))
+    if rename is not None and rename(*names, ctypes.c_uint(_NO_EXCHANGE)) == 0:
+        return True
+    if rename is not None and ctypes.get_errno() == errno.EEXIST:
+        return False
+    raise StorageError(
+        f"the file system of {target.path} knows neither hard links ({reason(refused)}) nor renames that replace "
+        "nothing, so that no commit can be safe there; choose a place on another one."
+    ) from refused
 
 
 def discard(folder: Folder, name: str) -> None:

@@ -17,7 +17,7 @@ from epvf_data.store.durable import Folder, discard, flush, lock, move, storage_
 from epvf_data.store.folders import PARTS, PROBES, ROOT, STAGING, Folders, has_our_form, open_folders
 from epvf_data.store.guard import MAX_DEPTH, MAX_FILES
 from epvf_data.store.root import read_root
-from epvf_data.untrusted import printable
+from epvf_data.untrusted import is_litter, printable
 
 GRACE = 86_400.0  # seconds
 MOST = 20  # names that are told of what is left alone
@@ -118,7 +118,7 @@ def _unused(folders: Folders) -> Iterator[_Item]:
     ):
         for name in folder.names():
             status = folder.status(name)
-            if name in {*needed, ROOT} or status is None:
+            if name in {*needed, ROOT} or status is None or is_litter(name):
                 continue
             since, size, ours = _measure(folder, name, status)
             if kind == PARTS and name in removed_by:

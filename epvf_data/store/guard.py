@@ -90,4 +90,12 @@ def _difference(got: Any, expected: Any, path: str) -> str | None:
 def scan(folder: Path) -> dict[str, int]:
     """Every file under a part or probe folder: relative path → size. Refuses what is not a plain file or folder."""
     check_directory(folder)
-    return dict(walk(folder, "data set", MAX_FILES, MAX_DEPTH, check_names))
+    return dict(walk(folder, "data set", MAX_FILES, MAX_DEPTH, _check_names))
+
+
+def _check_names(names: list[str], where: str) -> None:
+    """Raises UnsafeDatasetError for names that are none of ours, such as those of a synchroniser's second copies."""
+    try:
+        check_names(names, where)
+    except UnsafeDatasetError as error:
+        raise UnsafeDatasetError(f"{error} Remove it, or copy the data set again.") from error

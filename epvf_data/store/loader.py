@@ -17,7 +17,6 @@ from epvf_data.errors import DatasetError
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.memory import Memory
 from epvf_data.store.part import Part
-from epvf_data.store.shard import Shard
 from epvf_data.store.table import Table
 
 Batch = dict[str, np.ndarray]
@@ -40,8 +39,9 @@ class _Block:
     rows: Int64[np.ndarray, " rows"]
     inner: Int64[np.ndarray, " rows"]
 
-    def copy(self, shard: Shard, target: np.ndarray, places: Int64[np.ndarray, " rows"], verify: bool) -> None:
-        """`target[places] = shard[inner]`, chunk by chunk."""
+    def copy(self, name: str, target: np.ndarray, places: Int64[np.ndarray, " rows"], verify: bool) -> None:
+        """`target[places] = column[inner]`, chunk by chunk."""
+        shard = self.part.shard(name)
         size = shard.layout.chunk_rows
         first, last = int(self.inner[0]) // size, int(self.inner[-1]) // size
         bounds = np.searchsorted(self.inner, np.arange(first, last + 2) * size).tolist()
@@ -261,7 +261,7 @@ class Loader:
         shuffled = np.empty_like(rows)
         shuffled[places] = rows
         tasks = [
-            _Task(threads, partial(block.copy, block.part.shard(name), target, mine, self._verify))
+            _Task(threads, partial(block.copy, name, target, mine, self._verify))
             for block, mine in zip(blocks, np.split(places, cuts), strict=True)
             for name, target in memory.items()
         ]

@@ -1,13 +1,32 @@
-"""Large buffers that are handed out again when nobody looks at them any more."""
+"""Files as memory, and large buffers that are handed out again when nobody looks at them any more."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import weakref
 
 import numpy as np
+
+from epvf_data.errors import DatasetError, reason
+
+
+def map_file(descriptor: int, size: int, name: str) -> mmap.mmap | bytes:
+    """The bytes of an open file: mapped, or read where its file system maps none. `name` is used in messages.
+
+    Raises DatasetError where there is no room for it, or for another open file.
+    """
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except (OSError, MemoryError) as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENODEV, errno.EINVAL, errno.ENOSYS):
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(size)
+        cure = "; raise the limit with `ulimit -n`" if number == errno.EMFILE else ""
+        raise DatasetError(f"{name} cannot be mapped into memory ({reason(error)}){cure}.") from error
 
 
 class Memory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from epvf_data.store.schema import COLUMNS, OPTIONAL, PROBE_STATES, Column, EnvI
 from epvf_data.store.shard import Layout, Shard, allocate
 from epvf_data.untrusted import printable
 
+_POINTER_BYTES = 1024  # files below may be pointers of version control
 _ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "vocabularies", "discount", "rows"}
 
 
@@ -53,10 +55,14 @@ def read_group(folder: Path, files: Files, columns: Mapping[str, Column], known:
     found = guard.scan(folder)
     for name in sorted({*found, *files}):
         if name not in files:
-            raise CorruptDatasetError(f"{folder / name} is in no commit; nothing may be added to a published folder.")
+            raise CorruptDatasetError(
+                f"{folder / name} is in no commit; nothing may be added to a published folder: remove it."
+            )
         if name not in found:
             raise CorruptDatasetError(f"{folder / name} is missing; fetch this file again.")
         if found[name] != files[name][0]:
+            if found[name] < _POINTER_BYTES:
+                untrusted.read_bytes(folder / name)  # raises for a pointer
             raise CorruptDatasetError(f"{folder / name} has {found[name]} bytes; {files[name][0]} are expected.")
     names = sorted(name[: -len(ROOT) - 1] for name in files if name.endswith(f"/{ROOT}"))
     unknown = [name for name in names if name not in columns]
@@ -99,7 +105,7 @@ class Part:
     entry: PartEntry
     probe_files: Files | None = None  # of the probing states that the entry names
     known: Layouts | None = None  # what metadata files of other parts said; None reads every file
-    _shards: dict[str, Shard] = field(default_factory=dict)
+    mapped: Mapped = field(default_factory=lambda: Mapped())
 
     @cached_property
     def group(self) -> Group:
@@ -198,15 +204,34 @@ class Part:
         return self.group.layouts[name]
 
     def shard(self, name: str) -> Shard:
-        """The mapped column; it stays mapped."""
-        if name not in self._shards:
-            self._shards[name] = self.open(name)
-        return self._shards[name]
+        """The mapped column; it stays mapped for a while."""
+        return self.mapped.shard(self, name)
 
     def open(self, name: str) -> Shard:
-        """Maps a column for one use: thousands of parts must not hold a mapping for each small column."""
+        """Maps a column for one use."""
         _ = self.layout(name)
         return self.group.open(name)
+
+
+class Mapped:
+    """The columns of a data set that were mapped last: each holds a file open, and a process may open so many."""
+
+    def __init__(self) -> None:
+        self.most = max(8, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, 1024))
+        self._shards: dict[tuple[str, str], Shard] = {}
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def shard(self, part: Part, name: str) -> Shard:
+        """The column, mapped anew if others were needed since; threads may ask side by side."""
+        key = (part.entry.id, name)
+        shard = self._shards.get(key)
+        if shard is None:
+            shard = self._shards[key] = part.open(name)
+            for oldest in list(self._shards)[: -self.most]:
+                self._shards.pop(oldest, None)
+        return shard
 
 
 def read_probe(root: Path, name: str, files: Files) -> np.ndarray:

@@ -19,7 +19,7 @@ from epvf_data.store import licences
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage, by_word
 from epvf_data.store.loader import Loader
-from epvf_data.store.part import Layouts, Part
+from epvf_data.store.part import Layouts, Mapped, Part
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.store.table import Table
@@ -49,13 +49,15 @@ class Dataset:
 
     def __init__(self, path: Path, root: Root, commits: tuple[CommitRecord, ...]) -> None:
         self.path = path
+        self._place = path.absolute()  # the working directory may change
         self.commits = commits
         self._root = root
         self._origin = {part.id: record for record in commits for part in record.add}
         self._entries = {part.id: part for record in commits for part in record.add}
         known: Layouts = {}
+        mapped = Mapped()
         self.parts = tuple(
-            Part(path, root.env, entry, self._origin[entry.id].probes.get(entry.probe or ""), known)
+            Part(self._place, root.env, entry, self._origin[entry.id].probes.get(entry.probe or ""), known, mapped)
             for entry in live_parts(commits)
         )
 
@@ -193,7 +195,7 @@ class Dataset:
 
     def refresh(self) -> Dataset:
         """The same data set with the commits that were added since."""
-        return Dataset(self.path, self._root, tuple(read_chain(self.path, self.commits)))
+        return Dataset(self.path, self._root, tuple(read_chain(self._place, self.commits)))
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {self.env.name}, {self.rows} rows in {len(self.commits)} commits)"

@@ -44,13 +44,13 @@ def read_root(path: Path) -> Root:
             raise DatasetError(f"{path} is unfinished (it has no {ROOT}): it is being made, or that was interrupted.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}){_if_a_run(path)}.")
     where = path / ROOT
-    root = parse_root(untrusted.read_bytes(where, path / STAGING), where)
+    root = parse_root(untrusted.read_bytes(where), where)
     for folder in FOLDERS:
         if folder != STAGING or os.path.lexists(path / folder):
             untrusted.check_directory(path / folder)
         if folder == STAGING and not os.path.lexists(path / folder / ROOT):
             continue  # some tools drop empty folders; it holds nothing that a reader needs
-        if untrusted.read_bytes(path / folder / ROOT, path / STAGING) != FOLDER_METADATA:
+        if untrusted.read_bytes(path / folder / ROOT) != FOLDER_METADATA:
             raise CorruptDatasetError(f"{path / folder / ROOT} is not the metadata of a plain group.")
     return root
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import CorruptDatasetError, DatasetError, reason
+from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store.checksum import crc32c
+from epvf_data.store.memory import map_file
 from epvf_data.store.schema import BLOCK_ROWS
 
 _LONG_ROW = 4096  # bytes
@@ -167,11 +167,7 @@ class Shard:
         size = os.fstat(descriptor).st_size
         if not layout.fits(size):
             raise CorruptDatasetError(f"{name} has {size} bytes, which cannot hold the shape {list(layout.shape)}.")
-        try:
-            mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        except (OSError, MemoryError) as error:
-            raise DatasetError(f"{name} cannot be mapped into memory ({reason(error)}).") from error
-        self._bytes = np.frombuffer(mapped, np.uint8)
+        self._bytes = np.frombuffer(map_file(descriptor, size, name), np.uint8)
         self._index = self._read_index()
         self._verified = np.zeros(layout.chunks, bool)
 

@@ -102,6 +102,7 @@ def leftovers(path: str | os.PathLike[str]) -> list[str]:
                     "way, or the newest record is lost."
                 )
     found = list(_entries(root / STAGING)) if (root / STAGING).exists() else []
+    found = [(name, status) for name, status in found if not untrusted.is_litter(name)]
     drafts = sum(has_our_form(STAGING, name, status.st_mode) for name, status in found if name != ROOT)
     others = [untrusted.printable(name) for name, status in found if not has_our_form(STAGING, name, status.st_mode)]
     if drafts:
@@ -156,14 +157,16 @@ def _foreign(root: Path) -> Iterator[str]:
         count = 0
         where = root / folder if folder else root
         for name, status in _entries(where):
+            if untrusted.is_litter(name):
+                continue
             if folder is None:
                 fine = name in (*FOLDERS, ROOT)
-                fine = fine or (name in CARD and stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+                fine = fine or (name in CARD and stat.S_ISREG(status.st_mode))
             else:
                 fine = folder == COMMITS or has_our_form(folder, name, status.st_mode)
             count += not fine
             if not fine and count <= _MAX_FOREIGN:
-                yield f"{where}/{untrusted.printable(name)} does not belong into a data set."
+                yield f"{where}/{untrusted.printable(name)} does not belong into a data set: remove it."
         if count > _MAX_FOREIGN:
             yield f"{where} holds {count - _MAX_FOREIGN} more entries that do not belong into a data set."
 

@@ -38,7 +38,8 @@ class Writer:
     """Adds commits to one data set. Several writers may work on the same data set at once, also in other processes."""
 
     def __init__(self, path: Path, env: EnvIdentity, compression: int | None, anchor: str) -> None:
-        self.path, self.env, self._compression, self._anchor = path, env, compression, anchor
+        self.path = path.absolute()  # the working directory may change
+        self.env, self._compression, self._anchor = env, compression, anchor
         with storage_errors(path, "opening for writing"), open_folders(path) as folders:
             flush(folders.root)  # who published the root may have been killed before it was on the disk
         self._records: list[CommitRecord] = list(read_chain(path, anchor=anchor))

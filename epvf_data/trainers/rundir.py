@@ -203,7 +203,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     except ValueError as error:
         raise RunError(f"{path} would hold numbers that are not finite; the run it is of is spoilt.") from error
-    publish(path, lambda draft: draft.write_text(text))
+    publish(path, lambda draft: draft.write_text(text, "utf-8"))
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:
@@ -221,5 +221,5 @@ def rewind_metrics(directory: Path, keep: Callable[[Mapping[str, Any]], bool]) -
     """Drops the lines that `keep` refuses, and a line torn by a kill: training will write them again."""
     kept = (json.dumps(record) + "\n" for record in read_lines(directory) if keep(record))
     if os.path.lexists(directory / METRICS):
-        with outputs.draft_file(directory / METRICS, force=True) as draft, draft.open("w") as file:
+        with outputs.draft_file(directory / METRICS, force=True) as draft, draft.open("w", encoding="utf-8") as file:
             file.writelines(kept)

@@ -338,6 +338,11 @@ def test_what_cannot_be_collected_is_told_before_anything_is_trained(made, tmp_p
         build(changed(sources__cma=source))
 
 
+def test_a_body_without_other_objectives_is_told_which_have_some():
+    with pytest.raises(ConfigError, match=r"cartpole has none beside its own; give --env one of ant, .*hopper"):
+        build(read("diverse", "cartpole"))
+
+
 def test_a_recipe_from_a_stranger_loads_no_code(made, in_tmp, monkeypatch):
     (in_tmp / "ant.py").write_text("open('trace', 'w')")
     for objective in ("py:make", "standing:make", "../ant"):

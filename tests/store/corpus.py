@@ -233,9 +233,6 @@ LINKS = {
     "linked array": (linked("PART", "params"), "link"),
     "linked shard": (linked("PART", "params", "c", "0", "0"), "link"),
     "linked metadata": (linked("PART", "params", META), "link"),
-    "hard link to a shard": (linked("PART", "params", "c", "0", "0", hard=True), "link"),
-    "hard link to the root metadata": (linked(META, hard=True), "hard link"),
-    "hard link to a record": (linked("commits", "00000000.json", hard=True), "hard link"),
     "pipe as a shard": (special(os.mkfifo, "PART", "params", "c", "0", "0"), "special file"),
     "pipe as a record": (special(os.mkfifo, "commits", "00000001.json"), "not a plain file"),
     "pipe as the root metadata": (special(os.mkfifo, META), "not a plain file"),
@@ -503,6 +500,17 @@ HARMLESS = {  # odd, but what they say can be read, in bounded time and memory
     "words with escapes": (words("source", lambda old: [ESCAPE, *old[1:]]), None),
     "name with escapes": (env("name", ESCAPE), None),
     "provenance with escapes": (record(lambda all: all[0].update(provenance={ESCAPE: [ESCAPE]})), None),
+    "hard link to a shard": (linked("PART", "params", "c", "0", "0", hard=True), None),  # as backups make them
+    "hard link to the root metadata": (linked(META, hard=True), None),
+    "hard link to a record": (linked("commits", "00000000.json", hard=True), None),
+    "litter that is a link": (lambda it: (it.part() / ".DS_Store").symlink_to(outside(it) / "secret"), None),
+    "litter with links in it": (
+        lambda it: [
+            (it.path / folder / ".snapshot").mkdir() or (it.path / folder / ".snapshot" / "x").symlink_to("/etc/passwd")
+            for folder in (".", "commits", "parts", "staging")
+        ],
+        None,
+    ),
     "details of 1 MB": (env("details", {"x": ["y" * 50] * 20_000}), None),
     "unknown member of a record": (record(lambda all: all[0].update({ESCAPE: ESCAPE})), None),
     "pickles beside the root": (file(".zattrs", PICKLE, lambda it: it.path), "does not belong"),

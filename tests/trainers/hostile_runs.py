@@ -121,10 +121,6 @@ FILES: dict[str, tuple[Spoil, str]] = {
     "link to the folder": (link("checkpoints/iid/loop", "."), "is a link or a special file"),
     "checkpoints elsewhere": (moved("checkpoints"), "is a link or a special file"),
     "a checkpoint elsewhere": (moved(f"{GROUND}/0"), "is a link or a special file"),
-    "hard link": (
-        special("report.json", lambda path: os.link(path.parent / THESIS, path)),
-        "is a link or a special file",
-    ),
     "pipe": (special("config.json", os.mkfifo), "is a link or a special file"),
     "pipe in a checkpoint": (special(f"{GROUND}/0/pipe", os.mkfifo), "is a link or a special file"),
     "socket": (special("metrics.jsonl", listen), "is a link or a special file"),

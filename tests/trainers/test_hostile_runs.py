@@ -100,6 +100,14 @@ def test_links_special_files_and_unknown_shapes_are_refused_before_anything_is_r
     refused(spoilt, dataset, *corpus.FILES[name], EVERY)
 
 
+@pytest.mark.parametrize("name", ["report.json", "metrics.jsonl", "predicted_vs_true.png"])
+def test_the_other_name_of_a_hard_link_stays_as_it_is(spoilt, dataset, name):
+    run = spoilt(lambda run: (run / name).unlink() or (run / name).hardlink_to(run / corpus.THESIS))
+    for verb in OFFLINE:
+        refusal(verbs(dataset)[verb], run)
+    assert (run.parent / "outside" / "thesis.txt").read_text() == "precious"
+
+
 @pytest.mark.parametrize("name", corpus.CONFIG)
 def test_settings_that_no_run_has(spoilt, dataset, name):
     refused(spoilt, dataset, *corpus.CONFIG[name], EVERY)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from epvf_data import runtime
 from epvf_data.config import build, to_dict
 from epvf_data.critics.families import CRITICS
 from epvf_data.errors import DatasetError, RunError
@@ -49,6 +50,7 @@ def train_offline(
     Raises DatasetError for rows that cannot be learned from and RunError for a run directory that exists already,
     holds no run to resume, or was started with other settings or other rows.
     """
+    runtime.check()
     began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
     directory = Path(run_dir)
@@ -104,6 +106,7 @@ class LoadedRun(NamedTuple):
 
 def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
+    runtime.check()
     directory = Path(run_dir)
     stored = stored_run(directory)
     config = build(OfflineConfig, stored["config"])

@@ -61,6 +61,11 @@ def _hold_out(source: Source, name: str, fraction: float, seed: int, wanted: str
         return split_by_lineage(source.families, fraction, seed)
     if name == "high":
         train, test = _highest(source.labels, fraction)
+        if not len(train):
+            raise DatasetError(
+                f"all but the best returns are {source.labels.min():g}, so that a split by them leaves no rows to "
+                "train on; choose another split."
+            )
         if np.ptp(source.labels[test]) == 0:
             raise DatasetError(
                 f"the {len(test)} highest returns are all {source.labels[test[0]]:g}, so that a split by them has "
@@ -105,5 +110,7 @@ def _hold_out_again(
 
 def _highest(labels: np.ndarray, fraction: float) -> tuple[Rows, Rows]:
     """The rows below and above the quantile; rows as good as the worst of the highest go up with it."""
+    if not len(labels):
+        return np.arange(0), np.arange(0)
     limit = np.quantile(labels, 1 - fraction, method="higher")
     return np.flatnonzero(labels < limit), np.flatnonzero(labels >= limit)

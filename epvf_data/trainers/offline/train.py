@@ -78,7 +78,7 @@ def _train(
 ) -> tuple[Progressed, float]:
     """Epochs until all members stop improving on the validation rows, from the newest checkpoint where there is one.
 
-    Beside the result come the seconds of this call.
+    Beside the result come the seconds of this call. Where `progress` raises, as on Ctrl-C, the epoch is saved before.
     """
     folder = directory / "checkpoints" / name / "epochs"
     setup = set_up(source, ground, config)
@@ -109,8 +109,12 @@ def _train(
         members = {"train_loss": train_loss, "validation_loss": losses, "gradient_norm": gradient_norm}
         record.update({key: [float(value) for value in values] for key, values in members.items()})
         rundir.append_metrics(directory, record)
-        if progress is not None:
-            progress({**record, "seconds": float(now.seconds)})
+        try:
+            if progress is not None:
+                progress({**record, "seconds": float(now.seconds)})
+        except KeyboardInterrupt:
+            checkpoint.save(folder, epoch, now)
+            raise
         if time.perf_counter() - saved >= config.checkpoint_seconds:
             checkpoint.save(folder, epoch, now)
             saved = time.perf_counter()

@@ -205,7 +205,7 @@ class OnlineConfig:
 def presets() -> dict[str, str]:
     """The presets that ship with the package: name → what it is, from its first line."""
     files = sorted(PRESETS.glob("*.toml"))
-    return {path.stem: path.read_text().splitlines()[0].removeprefix("# ") for path in files}
+    return {path.stem: path.read_text("utf-8").splitlines()[0].removeprefix("# ") for path in files}
 
 
 def read_preset(name: str) -> dict[str, Any]:
