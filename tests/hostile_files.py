@@ -265,7 +265,6 @@ POLICIES: dict[str, bytes] = {
         {"x" * 10**6: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)
     ),
     "8-bit floats": policy(SPEC.to_json(), "F8_E4M3", 1),
-    "16-bit brain floats": policy(SPEC.to_json(), "BF16", 2),
     "whole numbers": policy(SPEC.to_json(), "I32", 4),
     "an unknown kind": policy(SPEC.to_json(), "F4", 4),
     "a kind that is a list": tensor(dtype=["F32"]),
