@@ -11,7 +11,7 @@ from importing import forge_torch as forge
 from safetensors.numpy import save_file
 
 from epvf_data.errors import ConfigError
-from epvf_data.importing import import_policy
+from epvf_data.importing.run import import_policy
 
 OUT = {"activation": "elu", "output": "identity"}
 DRAW = np.random.default_rng(5)

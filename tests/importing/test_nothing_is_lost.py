@@ -17,7 +17,7 @@ from importing import forge_torch as forge
 from safetensors.numpy import save_file
 
 from epvf_data.errors import ConfigError, EpvfError
-from epvf_data.importing import import_policy
+from epvf_data.importing.run import import_policy
 
 TANH = {"activation": "tanh", "output": "tanh"}
 CLIP = {"activation": "tanh", "output": "clip"}
