@@ -103,13 +103,6 @@ def test_what_the_system_refuses_is_told_in_a_sentence(shell, small):
     assert told.count("\n") == 1
 
 
-def test_a_full_pipe_is_told_in_a_sentence(small):
-    command = [sys.executable, "-m", "epvf_data", "info", str(small), "--json"]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "error: the system refuses: No space left on device.\n")
-
-
 def test_a_runs_name_is_utf_8_for_its_checkpoints_and_its_rows_may_have_another(in_tmp, small):
     from epvf_data.trainers.offline.run import stored_run, train_offline
     from epvf_data.trainers.offline.settings import OfflineConfig

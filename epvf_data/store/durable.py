@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,6 @@ _CURES = {
     errno.EROFS: "choose a place that is not read-only",
     errno.EIO: "look at the disk, or its server,",
 }
-
-
-_SYNC: tuple[Callable[[int], None], ...] = (os.fsync, sync_folder)  # of a file, of a folder
 
 
 @contextlib.contextmanager
@@ -163,6 +160,10 @@ def flush(folder: Folder) -> None:
     sync_folder(folder.descriptor)
 
 
+def _sync_file(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
 def flush_tree(folder: Folder) -> None:
     """fsync of every file and folder in a new tree, some at once: a journal groups such requests."""
     with ThreadPoolExecutor(_FLUSHERS) as pool, contextlib.ExitStack() as stack:
@@ -172,7 +173,7 @@ def flush_tree(folder: Folder) -> None:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(name, flags, dir_fd=here)
                 stack.callback(os.close, descriptor)
-                waiting.append(pool.submit(_SYNC[name == "."], descriptor))
+                waiting.append(pool.submit(sync_folder if name == "." else _sync_file, descriptor))
             if len(waiting) >= 2 * _FLUSHERS:  # there is a limit to open files
                 _finish(waiting, stack)
         _finish(waiting, stack)
