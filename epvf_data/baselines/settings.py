@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from epvf_data import code, envs
 from epvf_data import config as configuration
-from epvf_data.config import MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
+from epvf_data.config import BACKENDS, MAX_HORIZON, MAX_SEED, MAX_STEPS, MAX_WORLDS, check_range
 from epvf_data.errors import ConfigError
-from epvf_data.rollout import BACKENDS
 from epvf_data.untrusted import shown
 
 if TYPE_CHECKING:
