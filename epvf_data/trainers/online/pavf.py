@@ -176,7 +176,7 @@ def critic_step(learner: Learner, known: Known, learned: Learned, key: PRNGKeyAr
         "critic_loss": total / config.critic.ensemble,
         "q_data": said.mean() / config.time.reward_scale,
         "q_explained": 1.0 - jnp.square(said - target).mean() / jnp.maximum(target.var(), 1e-8),
-        "critic_gradient_norm": optax.global_norm(gradient),
+        "critic_gradient_norm": optax.tree.norm(gradient),
     }
     target_critic = jax.tree.map(follow, learned.target, critic)
     return learned._replace(critic=critic, target=target_critic, optimiser=optimiser), metrics
