@@ -16,8 +16,6 @@ from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import start_key
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import rollout
-from epvf_data.trainers.online.diagnostics import correlation
-from epvf_data.trainers.online.learners import centred_ranks
 from epvf_data.trainers.online.loop import episodes_of, evaluation_seeds
 from epvf_data.trainers.online.pavf import acts, seen, value
 from epvf_data.trainers.online.representation import represent
@@ -70,15 +68,14 @@ def make_judge(
         mine, proposal = made(state, np.int32(0))
         count = config.envs if record else min(PERTURBED, config.envs)
         others = _Lot(*(leaf[:, :count] for leaf in (proposal.theta, proposal.params, proposal.seeds)))
-        metrics, kept = {}, []
         few = state._replace(inner=state.inner._replace(worlds=None, replay=None, policies=None))
-        for name, lot, most in (("theta", mine, episodes), ("perturbed", others, config.episodes)):
-            outcomes = roll(lot, most)
-            kept.append(outcomes)
-            real = outcomes.discounted.mean(axis=1).reshape(seeds, -1)
-            said = np.asarray(foresee((few, lot.theta, lot.seeds), np.int32(0)))
-            metrics[f"q_bias_{name}"] = (said - real).mean(axis=1)
-            metrics[f"q_rank_{name}"] = np.array([_spearman(*pair) for pair in zip(said, real, strict=True)])
+        some = [jnp.concatenate([mine[i], others[i][:, :PERTURBED]], axis=1) for i in (0, 2)]
+        said = np.split(np.asarray(foresee((few, *some), np.int32(0))), [1 + DISTURBED], axis=1)
+        kept, metrics = (roll(mine, episodes), roll(others, config.episodes)), {}
+        for name, outcomes, expected in zip(("theta", "perturbed"), kept, said, strict=True):
+            real = outcomes.discounted.mean(axis=1).reshape(seeds, -1)[:, : expected.shape[1]]
+            metrics[f"q_bias_{name}"] = (expected - real).mean(axis=1)
+            metrics[f"q_rank_{name}"] = np.array([_spearman(*pair) for pair in zip(expected, real, strict=True)])
         returns, perturbed = (outcomes.returns.mean(axis=1).reshape(seeds, -1) for outcomes in kept)
         metrics["return_disturbed"] = returns[:, 1:].mean(axis=1)
         metrics["return_perturbed_whole"] = perturbed.mean(axis=1)
@@ -105,4 +102,7 @@ def _foreseen(
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
-    return float(correlation(centred_ranks(jnp.asarray(first)), centred_ranks(jnp.asarray(second))))
+    """Correlation of ranks; 0 where one of them does not vary."""
+    ranks = [np.argsort(np.argsort(values)) - (len(values) - 1) / 2.0 for values in (first, second)]
+    varies = np.ptp(first) > 0 and np.ptp(second) > 0
+    return float(ranks[0] @ ranks[1] / (ranks[0] @ ranks[0])) if varies else 0.0
