@@ -33,7 +33,9 @@ def train_online(
             help="A preset's name or a TOML file.  [default: ant-cpu, cartpole-paper, and body for other environments]",
         ),
     ] = None,
-    algorithm: Annotated[str | None, typer.Option(help="epvf, es or random.  [default: the preset's]")] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="epvf, pavf, psvf, es or random.  [default: the preset's]")
+    ] = None,
     envs: Annotated[int | None, typer.Option(help="Perturbed policies an iteration.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Iterations of each seed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Environment steps of each seed.")] = None,
@@ -53,6 +55,8 @@ def train_online(
     debug: Debug = False,
 ) -> None:
     """Algorithm 1: perturb a policy, roll the perturbations out, fit V(θ) on them, climb V, and again.
+
+    `--config ant-pavf` learns Q(s, a, θ) from single steps in place of V(θ) from returns.
 
     The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the best and last policies as files that
     `collect --base` and `render` take. Evolution strategies and random search run on the same rollouts, as controls.
