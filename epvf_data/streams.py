@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-_NAMES = ("init", "perturb", "reset", "probe", "base", "critic", "replay", "recipe")
+_NAMES = ("init", "perturb", "reset", "probe", "base", "critic", "replay", "recipe", "scale", "action")
 STREAMS = {name: number for number, name in enumerate(_NAMES)}
 
 

@@ -12,38 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from epvf_data.baselines import library
 from epvf_data.envs import Env
-from epvf_data.physics.episode import account, begin
-from epvf_data.physics.loop import Stepper, World
+from epvf_data.physics.loop import World, fresh_world, transition
 from epvf_data.physics.play import stepper_of
 
 Ended = Callable[[np.ndarray, np.ndarray], None]  # (whether each world's episode ended, its return)
-Step = Callable[[World, Array], tuple[World, Array]]
-
-
-def world_step(env: Env, stepper: Stepper) -> Step:
-    """(world, action) → (the world one control step later, the reward of that step), for one world."""
-
-    def step(world: World, action: Float[Array, "A"]) -> tuple[World, Float[Array, ""]]:
-        # As in every rollout: TF32 would change returns, and MuJoCo's own code promotes ranks.
-        with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
-            before = world.episode
-            state, after = stepper.move(world.state, before.physics, action, env.control(action), before.running)
-            episode = account(env, 1.0, before, after)
-            # The difference of two long sums would lose digits: the step alone, in an episode that starts at zero.
-            alone = account(env, 1.0, before._replace(returns=jnp.zeros_like(before.returns)), after)
-        return World(episode, state), alone.returns
-
-    return step
-
-
-def fresh(env: Env, stepper: Stepper, key: PRNGKeyArray | UInt32[Array, "2"]) -> World:
-    """A world at the start of an episode."""
-    episode = begin(env, key)
-    return World(episode, stepper.start(episode.physics))
 
 
 class Worlds:
@@ -59,7 +35,7 @@ class Worlds:
         self.observation_size, self.action_size = env.observation_size, env.action_size
         self._state = library.load("envs.base").State
         stepper = stepper_of(env, backend)
-        self._step, self._fresh = world_step(env, stepper), partial(fresh, env, stepper)
+        self._step, self._fresh = transition(env, stepper), partial(fresh_world, env, stepper)
 
     @property
     def unwrapped(self) -> Worlds:

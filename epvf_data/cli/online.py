@@ -62,6 +62,8 @@ def train_online(
 ) -> None:
     """Algorithm 1: perturb a policy, roll the perturbations out, fit V(θ) on them, climb V, and again.
 
+    `--config ant-pavf` learns Q(s, a, θ) from single steps in place of V(θ) from returns.
+
     The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the last policy, the best unperturbed and
     the best perturbed one as files that `collect --base` and `render` take. Evolution strategies and random search run
     on the same rollouts, as controls.

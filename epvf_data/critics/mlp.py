@@ -17,18 +17,20 @@ class Network(NamedTuple):
     """`init(key, size)` gives parameters for inputs of that size; `apply(params, x [size]) → [outputs]`."""
 
     init: Callable[[PRNGKeyArray, int], Params]
-    apply: Callable[[Params, Float[Array, "D"]], Float[Array, "outputs"]]
+    apply: Callable[[Params, Float[Array, "*B D"]], Float[Array, "*B outputs"]]
 
 
 class _MLP(nn.Module):
     widths: tuple[int, ...]
     outputs: int
     zero_last: bool
+    layer_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "D"]) -> Float[Array, "outputs"]:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B outputs"]:
         for width in self.widths:
-            x = nn.relu(nn.Dense(width)(x))
+            x = nn.Dense(width)(x)
+            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
         return nn.Dense(self.outputs, kernel_init=_last(self.zero_last))(x)
 
 
@@ -50,8 +52,13 @@ def _last(zero: bool) -> nn.initializers.Initializer:
     return nn.initializers.zeros if zero else nn.initializers.lecun_normal()
 
 
-def network(widths: tuple[int, ...], outputs: int = 1, zero_last: bool = False, simba: bool = False) -> Network:
+def network(
+    widths: tuple[int, ...], outputs: int = 1, zero_last: bool = False, simba: bool = False, layer_norm: bool = False
+) -> Network:
     """ReLU layers of the given widths and a linear head; with `simba`, a residual block with LayerNorm for each width.
+
+    With `layer_norm`, plain layers normalise over their units before the ReLU (Ba, Kiros and Hinton 2016). Inputs may
+    be a batch.
 
     `zero_last` starts the head's weights at zero, so that an untrained critic predicts the mean return everywhere and
     its gradient with respect to θ is zero rather than random: what climbing V wants.
@@ -62,12 +69,13 @@ def network(widths: tuple[int, ...], outputs: int = 1, zero_last: bool = False, 
         raise ConfigError(f"the critic's widths are {widths!r}; each must be a whole number of at least 1.")
     if simba and len(set(widths)) != 1:
         raise ConfigError(f"SimBa's residual blocks need one width; got {widths!r}.")
-    module = (_SimBa if simba else _MLP)(tuple(widths), outputs, zero_last)
+    shape = (tuple(widths), outputs, zero_last)
+    module = _SimBa(*shape) if simba else _MLP(*shape, layer_norm)
 
     def init(key: PRNGKeyArray, size: int) -> Params:
         return module.init(key, jnp.zeros(size))
 
-    def apply(params: Params, x: Float[Array, "D"]) -> Float[Array, "outputs"]:
+    def apply(params: Params, x: Float[Array, "*B D"]) -> Float[Array, "*B outputs"]:
         return jnp.asarray(module.apply(params, x))
 
     return Network(init, apply)

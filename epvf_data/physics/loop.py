@@ -100,6 +100,31 @@ def control_step(
     return step
 
 
+def transition(env: Env, stepper: Stepper) -> Callable[[World, Float[Array, "A"]], tuple[World, Float[Array, ""]]]:
+    """(world, action) → (the world one control step later, the reward of that step), for one world.
+
+    For those who learn from single steps. What ended an episode stands in the world; it starts again by `fresh_world`.
+    """
+
+    def step(world: World, action: Float[Array, "A"]) -> tuple[World, Float[Array, ""]]:
+        # As in every rollout: TF32 would change returns, and MuJoCo's own code promotes ranks.
+        with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
+            before = world.episode
+            state, after = stepper.move(world.state, before.physics, action, env.control(action), before.running)
+            episode = account(env, 1.0, before, after)
+            # The difference of two long sums would lose digits: the step alone, in an episode that starts at zero.
+            alone = account(env, 1.0, before._replace(returns=jnp.zeros_like(before.returns)), after)
+        return World(episode, state), alone.returns
+
+    return step
+
+
+def fresh_world(env: Env, stepper: Stepper, key: PRNGKeyArray | UInt32[Array, "2"]) -> World:
+    """A world at the start of an episode."""
+    episode = begin(env, key)
+    return World(episode, stepper.start(episode.physics))
+
+
 def make_block(
     env: Env, spec: PolicySpec, stepper: Stepper, lanes: int, places: int, sample: bool = False
 ) -> Callable[[], Block]:

@@ -43,7 +43,8 @@ def stepper(env: Env) -> Stepper:
 
     # jaxlib waits inside its pool for the parts of a factorisation: two threads could wait for each other for ever.
     single = (LANES + CPU_SPARE) * velocities**3 >= SPLIT_WORK
-    return Stepper(lambda physics: jnp.zeros(velocities), kept, LANES, CPU_SPARE, CPU_OPTIONS, single)
+    blank = jnp.zeros(max(velocities, 1))  # a checkpoint takes no empty array
+    return Stepper(lambda physics: blank, kept, LANES, CPU_SPARE, CPU_OPTIONS, single)
 
 
 def _own(env: Env):

@@ -78,7 +78,7 @@ def apply(spec: PolicySpec, tensors: Mapping[str, Array], observation: Float[Arr
 
     Of a Gaussian policy, also of one that is sampled, the action without noise.
     """
-    return ACTIVATIONS[spec.output](_sums(spec, tensors, observation))
+    return ACTIVATIONS[spec.output](sums(spec, tensors, observation))
 
 
 def sample(
@@ -86,11 +86,10 @@ def sample(
 ) -> Float[Array, "A"]:
     """An action of one Gaussian policy in one state: output(x + exp(log_std) · noise), noise standard normal."""
     noise = jax.random.normal(key, (spec.action_size,))
-    sums = _sums(spec, tensors, observation)
-    return ACTIVATIONS[spec.output](sums + jnp.exp(tensors["log_std"]) * noise)
+    return ACTIVATIONS[spec.output](sums(spec, tensors, observation) + jnp.exp(tensors["log_std"]) * noise)
 
 
-def _sums(spec: PolicySpec, tensors: Mapping[str, Array], observation: Float[Array, "O"]) -> Float[Array, "A"]:
+def sums(spec: PolicySpec, tensors: Mapping[str, Array], observation: Float[Array, "O"]) -> Float[Array, "A"]:
     """What the last layer adds up, before the output function."""
     x = observation
     if spec.normaliser is not None:

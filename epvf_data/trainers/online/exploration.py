@@ -16,11 +16,16 @@ from epvf_data.trainers.online.state import Proposal, State, fold, raw_key, type
 
 
 def spread(
-    config: OnlineConfig, base: Float[Array, "P"], data: UInt32[Array, "2"], sign: Float[Array, ""]
+    config: OnlineConfig,
+    base: Float[Array, "P"],
+    data: UInt32[Array, "2"],
+    sign: Float[Array, ""] | float,
+    scale: Float[Array, ""] | None = None,
 ) -> Float[Array, "P"]:
-    """One perturbed θ, from the raw key data of its noise."""
+    """One perturbed θ, from the raw key data of its noise; `scale` takes the place of the settings'."""
     explore = config.exploration
-    step = sign * noise(explore.law, typed_key(data), base, explore.scale, explore.floor)
+    size = explore.scale if scale is None else scale
+    step = sign * noise(explore.law, typed_key(data), base, size, explore.floor)
     if explore.clip_noise is not None:
         step = jnp.clip(step, -explore.clip_noise, explore.clip_noise)
     return clip_weights(base + step, config.improvement.weight_clip if explore.clip_weights else None)
@@ -67,4 +72,5 @@ def propose(config: OnlineConfig, spec: PolicySpec, state: State) -> Proposal:
     params, origin = (jax.vmap(lambda row: fold(spec, state.normaliser, row))(rows) for rows in (theta, state.theta))
     resets = jax.random.fold_in(typed_key(key), STREAMS["reset"])
     seeds = raw_key(jax.random.split(resets, config.envs))
-    return Proposal(theta, state.theta, origin, params, seeds, keys, sign)
+    scale = jnp.full(config.envs, config.exploration.scale)
+    return Proposal(theta, state.theta, origin, params, seeds, keys, sign, scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,18 +55,7 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
     algorithm = make_algorithm(config, env, spec)
 
     def init(seed: Int[Array, ""]) -> State:
-        keys = jax.random.split(stream(seed, "init"), config.exploration.policies)
-        theta = jax.vmap(lambda key: mlp.init(key, spec, config.init_scale))(keys)
-        theta = clip_weights(theta, config.improvement.weight_clip)
-        return State(
-            theta=theta,
-            improver=jax.vmap(improver_of(config).init)(theta),
-            inner=algorithm.init(stream(seed, "critic")),
-            normaliser=make_normaliser(spec.observation_size) if config.normalise_observations else None,
-            key=raw_key(stream(seed, "perturb")),
-            iteration=jnp.zeros((), jnp.int32),
-            fraction=jnp.zeros(()),
-        )
+        return initial(config, spec, algorithm.init(stream(seed, "critic")), seed)
 
     def fit(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:
         if state.normaliser is not None and result.observations is not None:
@@ -78,11 +67,7 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
         state, metrics = algorithm.improve(state, proposal, result)
         if state.normaliser is not None and result.observations is not None:
             state = state._replace(normaliser=observe(state.normaliser, result.observations))
-        spent = [
-            state.fraction + result.lengths.sum() / config.env_steps if config.env_steps else jnp.zeros(()),
-            (state.iteration + 1) / config.iterations if config.iterations else jnp.zeros(()),
-        ]
-        state = state._replace(iteration=state.iteration + 1, fraction=jnp.maximum(spent[0], spent[1]))
+        state = after_iteration(config, state, result.lengths.sum())
         metrics["return_perturbed"], metrics["return_max"] = result.returns.mean(), result.returns.max()
         metrics["episode_length"] = result.lengths.mean() / config.episodes
         metrics["not_finite"] = jnp.sum(~result.finite).astype(jnp.float32)
@@ -99,6 +84,31 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
         candidates=_over_seeds(candidates),
         observations=algorithm.observations or config.normalise_observations,
     )
+
+
+def initial(config: OnlineConfig, spec: PolicySpec, inner: Any, seed: Int[Array, ""]) -> State:
+    """The state before the first iteration of a seed, with fresh θ and what the algorithm keeps."""
+    keys = jax.random.split(stream(seed, "init"), config.exploration.policies)
+    theta = jax.vmap(lambda key: mlp.init(key, spec, config.init_scale))(keys)
+    theta = clip_weights(theta, config.improvement.weight_clip)
+    return State(
+        theta=theta,
+        improver=jax.vmap(improver_of(config).init)(theta),
+        inner=inner,
+        normaliser=make_normaliser(spec.observation_size) if config.normalise_observations else None,
+        key=raw_key(stream(seed, "perturb")),
+        iteration=jnp.zeros((), jnp.int32),
+        fraction=jnp.zeros(()),
+    )
+
+
+def after_iteration(config: OnlineConfig, state: State, steps: Int[Array, ""] | int) -> State:
+    """The state with one more iteration of so many control steps counted."""
+    spent = [
+        state.fraction + steps / config.env_steps if config.env_steps else jnp.zeros(()),
+        (state.iteration + 1) / config.iterations if config.iterations else jnp.zeros(()),
+    ]
+    return state._replace(iteration=state.iteration + 1, fraction=jnp.maximum(spent[0], spent[1]))
 
 
 def _over_seeds(function: Callable) -> Callable:

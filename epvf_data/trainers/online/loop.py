@@ -108,7 +108,7 @@ def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) ->
 
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
-        first, length = iteration_of(state), _length(config, state)
+        first, length = iteration_of(state), length_of(config, state)
         if on_host:
             parts = {name: partial(timed, seconds, PARTS[name], function) for name, function in compiled.items()}
             roll = partial(_host_roll, env, spec, backend, seconds)
@@ -213,7 +213,7 @@ def iteration_of(state: State) -> int:
     return int(np.asarray(state.iteration).max())
 
 
-def _length(config: OnlineConfig, state: State) -> int:
+def length_of(config: OnlineConfig, state: State) -> int:
     """Iterations of the next chunk."""
     if config.iterations is None:
         return config.log_every

@@ -26,7 +26,7 @@ from epvf_data.trainers.online.settings import OnlineConfig
 
 PROBES = 64  # probing states, as `collect` has them
 ROWS = 4096  # least number of rows of a commit
-SOURCES = {"epvf": "epvf", "es": "evolution-strategy", "random": "random-search"}
+SOURCES = {"epvf": "epvf", "pavf": "pavf", "psvf": "psvf", "es": "evolution-strategy", "random": "random-search"}
 
 
 class Recorder:
@@ -99,7 +99,7 @@ class Recorder:
             base=[name for seed in bases for name in seed * each],
             run=[f"{self.run}/{seed}" for seed in seeds_of(self.config)[item.seeds] for _ in range(self.config.envs)],
             law=law,
-            scale=explore.scale,
+            scale=flat(proposal.scale),
             sign=flat(proposal.sign).astype(np.int8),
             noise_seed=flat(proposal.noise),
             iteration=item.iteration,

@@ -26,8 +26,9 @@ from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.journal import Journal
 from epvf_data.trainers.online.loop import Chunk, make_loop
 from epvf_data.trainers.online.record import Recorder
-from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.settings import TEMPORAL, OnlineConfig
 from epvf_data.trainers.online.standing import Standing, account, active, begin, restored
+from epvf_data.trainers.online.step_loop import make_step_loop
 from epvf_data.trainers.online.top import BestPerturbed
 from epvf_data.trainers.online.warm import warm_up
 from epvf_data.untrusted import printable
@@ -84,7 +85,7 @@ def train_online(
         settings["run"] = _check_same(directory, settings)
     else:
         rundir.check_free(directory)
-    loop = make_loop(config, env, spec, backend)
+    loop = (make_step_loop if config.algorithm in TEMPORAL else make_loop)(config, env, spec, backend)
     standing = begin(loop.init(), config, spec)
     if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
         standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.tree()))

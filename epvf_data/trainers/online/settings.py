@@ -26,8 +26,10 @@ from epvf_data.critics.settings import CriticSettings
 from epvf_data.envs import check_name
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import LAWS, PolicyConfig
+from epvf_data.trainers.online.time_settings import TimeConfig
 
-ALGORITHMS = ("epvf", "es", "random")
+TEMPORAL = ("pavf", "psvf")  # learn from single steps
+ALGORITHMS = ("epvf", "es", "random", *TEMPORAL)
 OPTIMISERS = ("adam", "momentum")  # of improve.make_improver
 CLOSED = "probing-ridge"  # solved anew in every iteration
 LEARNERS = (*(name for name, family in CRITICS.items() if family.online), CLOSED)
@@ -127,7 +129,7 @@ class OnlineConfig:
     """Everything that decides what a run computes. Raises ConfigError for values that make no sense."""
 
     env: str = "ant"
-    algorithm: str = "epvf"  # "es": OpenAI-ES; "random": random search; on the same rollouts
+    algorithm: str = "epvf"  # "es": OpenAI-ES; "random": random search; on the same rollouts. "pavf", "psvf": use time
     envs: int = 4096  # M, perturbed policies an iteration
     episodes: int = 1  # a policy, in each iteration
     horizon: int | None = None  # control steps; None: the environment's
@@ -148,6 +150,7 @@ class OnlineConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     improvement: ImprovementConfig = field(default_factory=ImprovementConfig)
+    time: TimeConfig = field(default_factory=TimeConfig)  # of pavf and psvf
 
     def __post_init__(self) -> None:
         check_name(self.env)
@@ -169,6 +172,13 @@ class OnlineConfig:
         explore, replay, count = self.exploration, self.replay, self.envs
         if self.iterations is None and self.env_steps is None:
             raise ConfigError("neither iterations nor env_steps is set; a run needs an end.")
+        if self.normalise_observations and not self.policy.bias:
+            raise ConfigError("normalise_observations folds the mean into the first bias; set policy.bias=true.")
+        if explore.clip_weights and self.improvement.weight_clip is None:
+            raise ConfigError("exploration.clip_weights needs improvement.weight_clip.")
+        if self.algorithm in TEMPORAL:
+            check_temporal(self)
+            return
         if count % (explore.policies * (2 if explore.antithetic else 1)):
             pairs = " in antithetic pairs" if explore.antithetic else ""
             raise ConfigError(f"envs is {count}; it must be a multiple of the {explore.policies} policies{pairs}.")
@@ -180,10 +190,6 @@ class OnlineConfig:
             raise ConfigError(
                 f"replay.batch_size is {self.batch_size}; the buffer of {self.capacity} rows cannot fill it."
             )
-        if self.normalise_observations and not self.policy.bias:
-            raise ConfigError("normalise_observations folds the mean into the first bias; set policy.bias=true.")
-        if explore.clip_weights and self.improvement.weight_clip is None:
-            raise ConfigError("exploration.clip_weights needs improvement.weight_clip.")
         if self.algorithm == "es" and explore.law != "gaussian":
             raise ConfigError(f"evolution strategies draw Gaussian noise; got exploration.law={explore.law}.")
         if self.algorithm != "epvf" and explore.policies > 1:
@@ -200,6 +206,30 @@ class OnlineConfig:
     def batch_size(self) -> int:
         """Rows of a critic step."""
         return self.replay.batch_size or self.envs
+
+
+def check_temporal(config: OnlineConfig) -> None:
+    """Raises ConfigError for settings that contradict each other where a critic uses time."""
+    name, time, batch, rows = config.algorithm, config.time, config.batch_size, config.envs * config.time.segment
+    if config.exploration.antithetic or config.exploration.policies > 1:
+        raise ConfigError(f"{name} draws each perturbation of one θ by itself; leave antithetic and policies out.")
+    if config.policy.gaussian is not None or config.policy.output == "identity":
+        raise ConfigError(f"{name} adds noise to actions in ±1 itself; leave policy.gaussian and policy.output out.")
+    if config.critic.loss == "rank" or (config.critic.loss == "hl-gauss" and time.reward_range is None):
+        raise ConfigError(f"{name} learns values: critic.loss is mse, or hl-gauss with a time.reward_range.")
+    if config.capacity < max(batch, rows):
+        raise ConfigError(
+            f"replay.capacity is {config.capacity:,} transitions; it must hold an iteration of {config.envs:,} worlds "
+            f"times {time.segment} steps, and a batch of {batch:,}."
+        )
+    if config.critic.steps % time.delay:
+        raise ConfigError(f"critic.steps is {config.critic.steps}; it must be a multiple of time.delay ({time.delay}).")
+    if config.horizon is not None and config.horizon < time.segment:
+        raise ConfigError(
+            f"horizon is {config.horizon}; a segment of {time.segment} control steps is longer, set time.segment."
+        )
+    if name == "psvf" and (time.representation == "none" or not time.z_gradient or time.own < 1):
+        raise ConfigError("psvf knows θ through z alone: time.own is 1, and it needs a representation and z_gradient.")
 
 
 def presets() -> dict[str, str]:

@@ -44,6 +44,7 @@ class Proposal(NamedTuple):
     seeds: UInt32[Array, "M 2"]  # raw key data of the resets
     noise: UInt32[Array, "M 2"]  # raw key data of the perturbation of each row
     sign: Float[Array, "M"]  # −1 for the second half of antithetic pairs
+    scale: Float[Array, "M"]  # of the perturbation law
 
 
 class Result(NamedTuple):

@@ -15,7 +15,7 @@ from epvf_data.recording.task import check_target
 from epvf_data.store import reader
 from epvf_data.trainers.online.exploration import noise_scale
 from epvf_data.trainers.online.learners import Context, Rows, make_learner, shape_targets
-from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.settings import TEMPORAL, OnlineConfig
 from epvf_data.trainers.online.state import State, typed_key
 
 MAX_BYTES = 1 << 30  # of parameters; of larger data sets as many rows as fit are drawn
@@ -31,6 +31,10 @@ def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path
     from epvf_data.trainers.offline.source import open_source  # it brings SciPy's statistics along
 
     if config.algorithm != "epvf" or config.critic.name == "probing-ridge":
+        if config.algorithm in TEMPORAL:
+            raise ConfigError(
+                f"{config.algorithm} learns from single steps, of which no row tells; leave --warm-start out."
+            )
         name = config.algorithm if config.algorithm != "epvf" else f"critic {config.critic.name}"
         raise ConfigError(f"{name} keeps nothing from one iteration to the next; leave --warm-start out.")
     dataset = reader.open(path)

@@ -1,0 +1,117 @@
+"""The loop of the algorithms that learn from single steps. A chunk of iterations is one compiled function; at its end θ
+is judged through the door that everybody takes, exactly and under tiny disturbances, and so are perturbations of θ.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from epvf_data.envs import Env
+from epvf_data.errors import ConfigError
+from epvf_data.physics.play import stepper_of
+from epvf_data.policies.spec import PolicySpec
+from epvf_data.trainers.online.iteration import seeds_of
+from epvf_data.trainers.online.loop import Chunk, Loop, Rollouts, iteration_of, length_of, timed
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.state import Metrics, State
+from epvf_data.trainers.online.step_iteration import Method, make_method, steps_of
+from epvf_data.trainers.online.step_judge import make_judge
+
+_MOST, _LEAST = ("return_max", "reward_max"), ("reward_min",)
+
+
+def make_step_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
+    """The loop of a run on this backend. Raises BackendError where the backend cannot run the environment."""
+    check_env(config, env)
+    on_cpu = backend == "native" or jax.default_backend() == "cpu"
+    method = make_method(config, env, spec, stepper_of(env, backend), on_cpu)
+    # Not donated: Ctrl-C in a chunk saves the state before it.
+    chunk = jax.jit(_over_seeds(partial(_chunk, method)))
+    begin = jax.jit(_over_seeds(lambda seed, _: method.init(seed)))
+    judge = make_judge(config, env, spec, backend, method, _over_seeds)
+
+    def advance(state: State, active: Bool[np.ndarray, "S"], keep: bool) -> Chunk:
+        seconds: dict[str, float] = {}
+        length = length_of(config, state)
+        last, every = iteration_of(state) + length, config.time.record_every
+        state, metrics = timed(seconds, "training", chunk, state, np.int32(length))
+        metrics = {name: np.asarray(leaf) for name, leaf in metrics.items()}
+        _check_rewards(config, metrics)
+        due = keep and last // every > (last - length) // every
+        judged = timed(seconds, "evaluation", judge, state, due)
+        steps = np.full(config.seeds, length * steps_of(config), np.int64) * active
+        rollouts = [Rollouts(last, np.arange(config.seeds), *judged.recorded)] if judged.recorded else []
+        metrics |= judged.metrics
+        return Chunk(state, metrics, steps, judged.returns, judged.params, seconds, rollouts, active, judged.top)
+
+    return Loop(lambda: begin(seeds_of(config), np.int32(0)), advance)
+
+
+def check_env(config: OnlineConfig, env: Env) -> None:
+    """Raises ConfigError for a task that the algorithm cannot learn."""
+    name, segment = config.algorithm, config.time.segment
+    if not np.any(jax.jacobian(env.control)(jnp.full(env.action_size, 0.1))):  # the same whatever the action's size
+        raise ConfigError(
+            f"environment {env.name} takes discrete actions; {name} needs actions that change smoothly, so use "
+            "algorithm epvf, or another environment."
+        )
+    if env.horizon < segment:
+        raise ConfigError(
+            f"environment {env.name} ends after {env.horizon} control steps; a segment of {segment} is longer, set "
+            "time.segment."
+        )
+
+
+def _check_rewards(config: OnlineConfig, metrics: dict[str, np.ndarray]) -> None:
+    """Raises ConfigError where rewards leave the range that bounds the targets, as with a preset of another body."""
+    allowed = config.time.reward_range
+    least, most = metrics["reward_min"].min(), metrics["reward_max"].max()
+    if allowed is not None and (least < allowed[0] - 1e-3 or most > allowed[1] + 1e-3):
+        raise ConfigError(
+            f"rewards of environment {config.env} went from {least:.3g} to {most:.3g}, and time.reward_range is "
+            f"{list(allowed)}; widen it, or leave it out: the preset may be of another body."
+        )
+
+
+def _over_seeds(function: Any) -> Any:
+    """Over seeds, one after the other: what is not due costs nothing. The last argument is for all of them."""
+
+    def run(state: Any, rest: Any) -> Any:
+        # TF32 would make Q another function; shapes broadcast as in NumPy, whatever the caller's setting.
+        with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
+            leaves = jax.tree.leaves(state)
+            if len(leaves[0]) > 1:
+                return jax.lax.map(lambda one: function(one, rest), state)
+            one = function(jax.tree.map(lambda leaf: leaf[0], state), rest)
+            return jax.tree.map(lambda leaf: leaf[None], one)
+
+    return run
+
+
+def _chunk(method: Method, state: State, length: Int[Array, ""]) -> tuple[State, Metrics]:
+    """So many iterations of one seed, and the means of what they found."""
+    shapes = jax.eval_shape(method.iteration, state)[1]
+    start = {name: jnp.full((), _neutral(name)) for name in shapes}
+
+    def body(_: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+        state, found = method.iteration(carry[0])
+        return state, {name: _joined(name, carry[1][name], found[name]) for name in found}
+
+    state, found = jax.lax.fori_loop(0, length, body, (state, start))
+    metrics = {name: leaf if name in (*_MOST, *_LEAST) else leaf / length for name, leaf in found.items()}
+    metrics["return_max"] = jnp.where(jnp.isfinite(metrics["return_max"]), metrics["return_max"], jnp.nan)
+    return state, metrics | {"return_perturbed": state.inner.performance}
+
+
+def _neutral(name: str) -> float:
+    return -jnp.inf if name in _MOST else jnp.inf if name in _LEAST else 0.0
+
+
+def _joined(name: str, old: Array, new: Array) -> Array:
+    return jnp.maximum(old, new) if name in _MOST else jnp.minimum(old, new) if name in _LEAST else old + new

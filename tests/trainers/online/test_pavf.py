@@ -1,0 +1,409 @@
+"""Critics that use time: segments, rows, stored policies, targets and gradients, and whole runs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import epvf_data
+from epvf_data.collectors.resimulate import resimulate
+from epvf_data.errors import ConfigError
+from epvf_data.physics.play import stepper_of
+from epvf_data.policies import mlp
+from epvf_data.policies.probe import probe
+from epvf_data.store.validate import validate
+from epvf_data.trainers import checkpoint
+from epvf_data.trainers.online import pavf, step_iteration
+from epvf_data.trainers.online.representation import represent
+from epvf_data.trainers.online.run import resolve, train_online
+from epvf_data.trainers.online.segments import begin_worlds, make_segment, world_keys
+from epvf_data.trainers.online.settings import online_config
+from epvf_data.trainers.online.state import fold
+from epvf_data.trainers.online.step_loop import make_step_loop
+from epvf_data.trainers.online.transitions import Rows, folded, n_step, policy, push
+
+SLIDE = f"{Path(__file__).with_name('slide.py')}:make"
+TINY = {
+    "env": SLIDE,
+    "envs": 8,
+    "iterations": 6,
+    "env_steps": None,
+    "log_every": 4,  # the second chunk is shorter
+    "checkpoint_seconds": 0.0,
+    "policy.hidden": [8],
+    "critic.widths": [16, 16],
+    "critic.steps": 4,
+    "replay.capacity": 256,
+    "replay.batch_size": 16,
+    "time.segment": 8,
+    "time.hold": 2,
+    "time.n_step": 3,
+    "time.warmup": 64,
+    "time.critic_first": 0,
+    "time.probes": 4,
+    "time.projection": 6,
+    "time.record_every": 3,
+    "time.anneal_at": None,
+}
+
+
+def tiny(**changes):
+    return online_config("ant-pavf", **{**TINY, **changes})
+
+
+@functools.cache  # most of a test's time is compiling its loop
+def loop_of(config):
+    return make_step_loop(config, *resolve(config))
+
+
+@functools.cache
+def method_of(config):
+    env, spec, backend = resolve(config)
+    return step_iteration.make_method(config, env, spec, stepper_of(env, backend), True)
+
+
+def run(config, chunks, keep=False):
+    loop, found = loop_of(config), []
+    state = loop.init()
+    for _ in range(chunks):
+        found.append(loop.advance(state, np.ones(config.seeds, bool), keep))
+        state = found[-1].state
+    return found
+
+
+def first_seed(state):
+    return jax.tree.map(lambda leaf: leaf[0], state)
+
+
+def anyhow(function):
+    """As the loop calls its functions: shapes broadcast as in NumPy."""
+
+    def call(*arguments):
+        with jax.numpy_rank_promotion("allow"):
+            return jax.jit(function)(*arguments)
+
+    return call
+
+
+@given(st.data())
+def test_n_step_sums_are_those_of_a_plain_loop(data):
+    length, steps = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 6))
+    flags = st.lists(st.booleans(), min_size=length, max_size=length)
+    terminated = np.array(data.draw(flags))
+    done = terminated | np.array(data.draw(flags))
+    reward = np.array(data.draw(st.lists(st.floats(-2, 2, width=32), min_size=length, max_size=length)), np.float32)
+    padded = [np.pad(leaf, (0, 9 - length)) for leaf in (reward, terminated, done)]
+    padded[2][length:] = True  # one shape for all: what comes behind is another episode
+    padded[2][length - 1] = True
+    sums, factors, lasts = _n_step(steps)(*padded)
+    done[-1] = True
+    for start in range(length):
+        total, factor, at = 0.0, 1.0, start
+        for at in range(start, min(start + steps, length)):
+            total += factor * reward[at]
+            factor = 0.0 if terminated[at] else factor * 0.9
+            if done[at]:
+                break
+        np.testing.assert_allclose(sums[start], total, atol=1e-5)
+        np.testing.assert_allclose(factors[start], factor, atol=1e-6)
+        assert lasts[start] == at
+
+
+@functools.cache
+def _n_step(steps):
+    return jax.jit(functools.partial(n_step, steps=steps, discount=0.9))
+
+
+def test_sums_end_with_the_segment():
+    nothing = jnp.zeros(4, bool)
+    sums, factors, lasts = n_step(jnp.ones(4), nothing, nothing, 3, 0.5)
+    assert sums.tolist() == [1.75, 1.75, 1.5, 1.0]
+    assert factors.tolist() == [0.125, 0.125, 0.25, 0.5]  # the value of the state there counts
+    assert lasts.tolist() == [2, 3, 3, 3]
+
+
+def test_the_replay_is_a_list_of_the_newest_rows():
+    one, two = jnp.zeros(6), jnp.zeros((6, 2))
+    blank = Rows(two, two, one, one, two, two, jnp.zeros(6, jnp.int32))
+    expected: list[float] = []
+    for iteration in range(7):
+        block = jax.tree.map(lambda leaf, i=iteration: jnp.full_like(leaf[:2], 10 * i), blank)
+        block = block._replace(reward=block.reward + jnp.arange(2))
+        blank = push(blank, block, jnp.int32(iteration))
+        expected = [*expected, 10.0 * iteration, 10.0 * iteration + 1][-6:]
+        filled = min(2 * (iteration + 1), 6)
+        assert sorted(blank.reward[:filled].tolist()) == sorted(expected)
+        np.testing.assert_array_equal(blank.policy[:filled] // 10, blank.reward[:filled] // 10)
+
+
+def test_worlds_start_again_and_keep_going():
+    config = tiny()
+    env, spec, backend = resolve(config)
+    stepper = stepper_of(env, backend)
+    worlds = begin_worlds(env, stepper, jax.random.key(0), 8)
+    assert len(np.unique(worlds.episode.length)) > 3  # their clocks are spread
+    params = jax.vmap(lambda key: mlp.init(key, spec, 8.0))(jax.random.split(jax.random.key(1), 8))
+    segment_of = anyhow(make_segment(env, spec, stepper, 48, True))
+    found = segment_of(params, worlds, jnp.zeros(8), world_keys(jax.random.key(2), 8))
+    (ended, segment), worlds = jax.tree.map(np.asarray, (found, worlds))
+    terminated, done = segment.terminated, segment.done
+    assert terminated.any()
+    assert (done & ~terminated).any()
+    assert ended.episode.running.all()
+    acted = jax.vmap(lambda own, seen: probe(spec, own, seen), in_axes=(0, 1), out_axes=1)
+    np.testing.assert_allclose(acted(params, segment.observation), segment.action, atol=1e-5)
+    for world in range(8):
+        age, total = int(worlds.episode.length[world]), 0.0
+        for time in range(48):
+            age, total = age + 1, total + segment.reward[time, world]
+            np.testing.assert_allclose(segment.returns[time, world], total, rtol=1e-4, atol=1e-5)
+            beyond = abs(segment.after[time, world, 0]) > 2.0
+            assert (bool(terminated[time, world]), bool(done[time, world])) == (beyond, beyond or age == env.horizon)
+            if time < 47 and not done[time, world]:
+                np.testing.assert_array_equal(segment.after[time, world], segment.observation[time + 1, world])
+            elif time < 47:  # a fresh start: in the middle of the track and at rest
+                assert abs(segment.observation[time + 1, world, 0]) <= 1.5
+                assert segment.observation[time + 1, world, 1] == 0.0
+            if done[time, world]:
+                age, total = 0, 0.0
+
+
+@pytest.mark.parametrize("redraw", [2, pytest.param(None, marks=pytest.mark.soak)])
+def test_stored_policies_are_given_again_by_their_keys(redraw):
+    """What a row says its policy does, and that policy's z, are those of the policy made from its number."""
+    config = tiny(**{"time.redraw": redraw})
+    _, spec, _ = resolve(config)
+    state = first_seed(run(config, 2)[-1].state)
+    inner, total = state.inner, 6 * step_iteration.steps_of(config)
+    assert len(inner.replay.reward) == 256
+    rows = np.random.default_rng(0).choice(256, 24, replace=False)
+    assert total > 256  # the ring has gone round
+
+    def again(row):
+        number = inner.replay.policy[row]
+        params = folded(config, spec, inner.policies, number)
+        action = mlp.apply(spec, mlp.unflatten(spec, params), inner.replay.after[row])
+        z = represent(config, spec, inner.representation, *policy(config, inner.policies, number))
+        return action, z, inner.policies.z[number // config.envs, number % config.envs]
+
+    action, z, stored = anyhow(jax.vmap(again))(rows)
+    np.testing.assert_allclose(action, inner.replay.next_action[rows], atol=1e-5)
+    np.testing.assert_allclose(z, stored, atol=1e-5)
+    assert np.std(stored) > 0.01
+
+
+def test_perturbations_last_as_long_as_they_shall():
+    config, state = tiny(**{"time.hold": 3}), None
+    method = method_of(config)
+    state, seen = anyhow(method.init)(jnp.int32(0)), []
+    step = anyhow(lambda state: method.iteration(state)[0])
+    for _ in range(6):
+        state = step(state)
+        inner = state.inner
+        seen.append([np.asarray(leaf) for leaf in (inner.policy, inner.left, inner.worlds.episode.length)])
+    for before, after in itertools.pairwise(seen):
+        ended = before[1] <= 0
+        np.testing.assert_array_equal(before[0] != after[0], ended)
+        assert (after[2][~ended & (after[1] > 0)] > 0).all()  # worlds run on
+    assert any((before[0] == after[0]).any() for before, after in itertools.pairwise(seen))
+
+
+def numpy_critic(params, x):
+    tree = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), params)["params"]
+    for layer in range(2):
+        x = x @ tree[f"Dense_{layer}"]["kernel"] + tree[f"Dense_{layer}"]["bias"]
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        x = np.maximum(x * tree[f"LayerNorm_{layer}"]["scale"] + tree[f"LayerNorm_{layer}"]["bias"], 0)
+    return (x @ tree["Dense_2"]["kernel"] + tree["Dense_2"]["bias"])[:, 0]
+
+
+def numpy_policy(spec, params, x):
+    tensors = {name: np.asarray(leaf) for name, leaf in mlp.unflatten(spec, params).items()}
+    for layer in range(2):
+        x = np.tanh(x @ tensors[f"layer_{layer}/kernel"] + tensors[f"layer_{layer}/bias"])
+    return x
+
+
+def known_of(config, state):
+    inner = state.inner
+    return pavf.Known(
+        *(inner.replay, inner.policies, inner.representation, state.normaliser, jnp.int32(256), jnp.int32(32)),
+        *(jnp.float32(1.0), jnp.float32(1e-3)),
+    )
+
+
+def test_targets_are_what_numpy_computes():
+    config = tiny(**{"time.smoothing": 0.0, "time.own": 0.5, "time.cross": 0.25, "time.reward_range": [0.0, 0.1]})
+    _, spec, _ = resolve(config)
+    state = first_seed(run(tiny(), 2)[-1].state)
+    known, learner = known_of(config, state), pavf.make_learner(config, spec)
+    learned = pavf.init(learner, jax.random.key(3), state.theta[0], 6)
+    target = jax.tree.map(lambda leaf: leaf + 0.1, learned.target)
+    learned = learned._replace(target=target)
+    rows = jax.tree.map(lambda leaf: leaf[:16], known.replay)
+    key = jax.random.key(5)
+    found, z = anyhow(lambda learned, known: pavf.targets(learner, known, learned, rows, key))(learned, known)
+
+    other = int(jax.random.randint(jax.random.split(key)[0], (), 0, known.stored))
+    stored = np.asarray(known.policies.z).reshape(-1, 6)
+    now = np.asarray(represent(config, spec, known.representation, state.theta[0], state.normaliser))
+    expected_z = np.stack([*stored[np.asarray(rows.policy[:8])], *[stored[other]] * 4, *[now] * 4])
+    np.testing.assert_allclose(z, expected_z, atol=1e-6)
+    acts = [folded(config, spec, known.policies, jnp.int32(other)), fold(spec, state.normaliser, state.theta[0])]
+    after = np.asarray(rows.after)
+    acted = [numpy_policy(spec, acts[0], after[8:12]), numpy_policy(spec, acts[1], after[12:])]
+    action = np.concatenate([np.asarray(rows.next_action[:8]), *acted])
+    mean, variance = np.asarray(state.normaliser.mean), np.asarray(state.normaliser.squares / state.normaliser.count)
+    std = np.sqrt(variance)
+    seen = np.clip((after - mean) / np.maximum(std, 1e-2), -5, 5)
+    value = numpy_critic(target, np.concatenate([seen, action, expected_z], axis=1))
+    bound = 0.1 * 0.1 / (1 - 0.99)
+    expected = np.clip(0.1 * np.asarray(rows.reward) + np.asarray(rows.discount) * value, 0.0, bound)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert 0 < np.mean((expected > 0) & (expected < bound)) < 1  # some are clipped, some are not
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_theta_climbs_through_actions_and_through_z(weight):
+    config = tiny(**{"time.z_gradient": weight})
+    _, spec, _ = resolve(config)
+    state = first_seed(run(tiny(), 2)[-1].state)
+    known, learner = known_of(config, state), pavf.make_learner(config, spec)
+    states, critic = known.replay.observation[:16], state.inner.critic
+
+    def plain(theta, other):
+        params = fold(spec, state.normaliser, theta)
+        action, sums = pavf.acts(spec, params, states)
+        z = represent(config, spec, known.representation, other, state.normaliser)
+        q = pavf.value(learner, critic, pavf.seen(state.normaliser, states), action, z)
+        return q.mean() - config.time.action_penalty * jnp.square(sums).mean()
+
+    found, metrics = anyhow(lambda theta: pavf.policy_gradient(learner, known, critic, theta, states))(state.theta[0])
+    first, second = anyhow(jax.grad(plain, argnums=(0, 1)))(state.theta[0], state.theta[0])
+    np.testing.assert_allclose(found, first + weight * second, atol=1e-6)
+    np.testing.assert_allclose(metrics["gradient_z"], jnp.linalg.norm(second), rtol=1e-3)
+    assert np.linalg.norm(second) > 1e-5
+
+
+def test_nothing_is_compiled_after_the_first_chunk():
+    config = tiny()
+    loop, counted = make_step_loop(config, *resolve(config)), []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: counted.append(event) if "backend_compile" in event else None
+    )
+    try:
+        chunk = loop.advance(loop.init(), np.array([True]), False)
+        assert counted
+        counted.clear()
+        chunk = loop.advance(chunk.state, np.array([True]), False)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert counted == []
+    assert int(chunk.state.iteration[0]) == 6
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.param(Stop, marks=pytest.mark.soak)])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, error):
+    config, files = tiny(seeds=2), [tmp_path / name for name in ("whole", "stopped")]
+
+    def stop(event):
+        if event["iteration"] == 4:
+            raise error
+
+    train_online(config, files[0], record=tmp_path / "whole.zarr")
+    with pytest.raises(error):
+        train_online(config, files[1], record=tmp_path / "stopped.zarr", progress=stop)
+    train_online(config, files[1], record=tmp_path / "stopped.zarr", resume=True)
+    first, second = (checkpoint.restore(run / "checkpoints") for run in files)
+    first.pop("seconds"), second.pop("seconds")
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), first, second))
+    clock = lambda line: {key: value for key, value in json.loads(line).items() if "seconds" not in key}  # noqa: E731
+    told = [[clock(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in files]
+    assert told[0] == told[1]
+    for name in ("whole", "stopped"):
+        dataset = epvf_data.open(tmp_path / f"{name}.zarr")
+        assert dataset.rows == 2 * 2 * config.envs  # two chunks
+        assert validate(tmp_path / f"{name}.zarr", deep=True) == []
+    assert resimulate(dataset, 10, env=resolve(config)[0]).max_error == 0
+    scale = np.asarray(dataset.table().column("scale"))
+    assert (scale >= 0.01 - 1e-6).all()
+    assert len(np.unique(scale)) > 8
+
+
+def test_seeds_are_the_runs_by_themselves():
+    both, alone = run(tiny(seeds=2), 2)[-1], run(tiny(seed=1), 2)[-1]
+    np.testing.assert_allclose(both.candidates[1], alone.candidates[0], rtol=1e-3, atol=1e-4)
+    assert not np.allclose(both.candidates[0], both.candidates[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"env": "cartpole"}, "discrete actions"),
+        ({"horizon": 4}, "segment of 8 control steps is longer"),
+        ({"time.segment": 64, "replay.capacity": 4096}, "ends after 40 control steps"),
+        ({"replay.batch_size": 512}, "a batch of 512"),
+        ({"replay.capacity": 32}, "an iteration of 8 worlds"),
+        ({"critic.steps": 3}, "multiple of time.delay"),
+        ({"time.own": 0.8, "time.cross": 0.4}, "shares of a batch"),
+        ({"time.n_step": 9}, "sums end with the segment"),
+        ({"time.sigma": [0.1, 0.01]}, "the smaller one first"),
+        ({"time.discount": 1.0}, "bootstraps without end"),
+        ({"time.representation": "probbing"}, "did you mean probing"),
+        ({"critic.loss": "rank"}, "learns values"),
+        ({"critic.loss": "hl-gauss", "time.reward_range": None}, "learns values"),
+        ({"exploration.antithetic": True}, "by itself"),
+        ({"policy.gaussian": "sampled"}, "adds noise to actions"),
+        ({"algorithm": "psvf"}, "through z alone"),
+    ],
+)
+def test_what_makes_no_sense_gets_one_sentence(changes, sentence):
+    def attempt():
+        config = tiny(**changes)
+        make_step_loop(config, *resolve(config))
+
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        attempt()
+    assert "\n" not in str(caught.value)
+
+
+def test_rewards_beyond_the_range_end_the_run(tmp_path):
+    with pytest.raises(ConfigError, match="widen it"):
+        train_online(tiny(**{"time.reward_range": [0.0, 0.1]}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"critic.loss": "hl-gauss", "critic.bins": 11, "critic.ensemble": 2, "critic.bound": "min"},
+        pytest.param({"time.representation": "raw", "time.cross": 0.25}, marks=pytest.mark.soak),
+        pytest.param({"time.representation": "none", "normalise_observations": False}, marks=pytest.mark.soak),
+        pytest.param({"algorithm": "psvf", "time.own": 1.0}, marks=pytest.mark.soak),
+    ],
+    ids=str,
+)
+def test_every_kind_of_critic_takes_its_steps(changes):
+    found = run(tiny(**changes), 1)[-1]
+    assert np.isfinite(found.metrics["critic_loss"]).all()
+    assert found.metrics["policy_step"] > 0
+    assert np.isfinite(found.candidates).all()
+
+
+def test_it_learns():
+    config = tiny(**{"critic.steps": 64, "envs": 16, "time.segment": 16, "time.warmup": 512, "replay.capacity": 8192,
+                     "replay.batch_size": 64, "log_every": 10, "iterations": 40, "time.own": 0.5})  # fmt: skip
+    found = run(config, 4)
+    assert found[0].unperturbed[0, 0] < 15 < 25 < found[-1].unperturbed[0, 0]
