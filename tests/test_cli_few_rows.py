@@ -102,4 +102,4 @@ def test_every_split_has_an_answer(answers, name):
     for run in ("all", "iid", "lineage", "source"):
         assert Path(run, "report.json").exists()
     answers("evaluate all --no-rollouts --quiet")
-    answers("compare all iid --out c.png")
+    answers("compare all iid --plot c.png")

@@ -78,13 +78,11 @@ def reproduce(
     there is nothing to draw, and DatasetError where others made files of the results' names.
     """
     about, only = check(figure, scale, settings), tuple(only)
-    every = variants(figure, scale, settings)
-    chosen = variants(figure, scale, settings, only)
+    every, chosen = (variants(figure, scale, settings, some) for some in ((), only))
     folder = Path(f"{figure}-{scale}" if out is None else out)
     stored = _stored_plan(folder, figure, scale)
     rundir.check_folder(folder / "runs")
-    failed: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+    failed, left_out = {}, {}
     if not redraw:
         jobs, left_out = configure(figure, scale, chosen, references(every), overrides or {}, seeds)
         if runs.check_all(jobs, folder / "runs") or not stored:

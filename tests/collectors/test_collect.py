@@ -21,7 +21,13 @@ from epvf_data.collectors.lot import lot_of
 from epvf_data.collectors.resimulate import resimulate
 from epvf_data.collectors.setting import collect_config
 from epvf_data.envs import template
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, StorageError
+from epvf_data.errors import (
+    ArchitectureMismatchError,
+    ConfigError,
+    DatasetError,
+    EnvironmentMismatchError,
+    StorageError,
+)
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
@@ -220,9 +226,9 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(in_tmp):
     before = content_hash(epvf_data.open("ant.zarr"))
     with pytest.raises(DatasetError, match="already holds 32 rows of exactly this collection"):
         collect(config(), "ant.zarr")
-    with pytest.raises(DatasetError, match="rows of ant .* this collection is of cartpole"):
+    with pytest.raises(EnvironmentMismatchError, match="rows of ant, this collection is of cartpole"):
         collect(config("cartpole"), "ant.zarr")
-    with pytest.raises(DatasetError, match="digest"):
+    with pytest.raises(EnvironmentMismatchError, match="digest"):
         collect(config(horizon=21), "ant.zarr")
     with pytest.raises(ArchitectureMismatchError, match="34-8-8 .* makes 34-9-8"):
         collect(config(**{"policy.hidden": [9]}), "ant.zarr")

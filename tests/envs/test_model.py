@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import epvf_data
-from epvf_data.collectors.setting import lot_of
+from epvf_data.collectors.lot import lot_of
 from epvf_data.conformance import check_env
 from epvf_data.envs import template
 from epvf_data.envs.model import compile_model

@@ -137,9 +137,8 @@ def test_another_reward_does_not_mix_silently(in_tmp):
 def test_what_cannot_be_compared_is_said_once(in_tmp, monkeypatch):
     where = write(in_tmp / "mine.py")
     made(where, "a.zarr")
-    real = envs.functions
     with monkeypatch.context() as patch:
-        patch.setattr(envs, "functions", lambda env: {**real(env), "jax": "99.0"})
+        patch.setattr("epvf_data.envs.functions.functions", lambda env: {**functions(env), "jax": "99.0"})
         with pytest.warns(EpvfWarning, match="my-pendulum computes what it did .* another version of JAX made"):
             made(where, "a.zarr", seed=1)
         made(where, "a.zarr", seed=2)

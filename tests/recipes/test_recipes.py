@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data import envs
-from epvf_data.errors import ArchitectureMismatchError, ConfigError, DatasetError, RunError, StorageError
+from epvf_data.errors import (
+    ArchitectureMismatchError,
+    ConfigError,
+    DatasetError,
+    EnvironmentMismatchError,
+    RunError,
+    StorageError,
+)
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.initial import INITS, draw
@@ -324,7 +331,7 @@ def test_a_mistaken_teacher_gets_one_sentence_before_anything_is_written(tmp_pat
 
 
 def test_what_cannot_be_collected_is_told_before_anything_is_trained(made, tmp_path, monkeypatch):
-    with pytest.raises(DatasetError, match="holds rows of ant .* give another --out"):
+    with pytest.raises(EnvironmentMismatchError, match="holds rows of ant, .* give another --out"):
         collect_recipe(build(changed(horizon=20)), made / "ant.zarr", resume=True)
     with pytest.raises(DatasetError, match="to resume; leave --resume out"):
         collect_recipe(build(RECIPE), tmp_path / "ant.zarr", resume=True)

@@ -59,17 +59,12 @@ def evaluate(
     say = say or (lambda line: None)
     check_inputs(run_dir, dataset, config, trained_on)
     loaded = load_run(run_dir, trained_on)
-    bare = next((table for table in loaded.source.tables if "params" not in table.names), None)
-    if rollouts and bare is not None:
-        raise RunError(
-            f"the parameters of policies {bare.spec} were withheld, so that none can be rolled out; "
-            "judge the critic's predictions alone with --no-rollouts."
-        )
+    if rollouts:
+        _check_parameters(loaded)
     world = _world(loaded, config) if rollouts else None
     name, fitted = _chosen(loaded, config.split)
     report, earlier = report_of(loaded), _earlier(loaded)
-    test = fitted.ground.test
-    members = fitted.members(test).reshape(-1, len(test))
+    test, members = fitted.ground.test, fitted.members(fitted.ground.test).reshape(-1, len(fitted.ground.test))
     before = earlier.get(name, {})
     measured = {} if world is None else _roll_out(fitted, world, config, say)
     elsewhere = None if dataset is None else _elsewhere(dataset, fitted)
@@ -94,11 +89,25 @@ def evaluate(
     }
     rundir.write_json(loaded.directory / RESULT, result)
     true, spread, path = loaded.source.labels[test], members.std(0), loaded.directory / PICTURE.format(name)
-    figure = picture.draw(result, true, members.mean(0), spread)
+    _save(picture.draw(result, true, members.mean(0), spread), path, plot, force)
+    return result
+
+
+def _save(figure: Any, path: Path, plot: Path | None, force: bool) -> None:
+    """The picture in the run, and where the user wants it."""
     pictures.save(figure, path, force=True)
     if plot is not None:
         pictures.save(figure, plot, force=force)
-    return result
+
+
+def _check_parameters(loaded: LoadedRun) -> None:
+    """Raises RunError where policies cannot be rolled out, for want of their parameters."""
+    bare = next((table for table in loaded.source.tables if "params" not in table.names), None)
+    if bare is not None:
+        raise RunError(
+            f"the parameters of policies {bare.spec} were withheld, so that none can be rolled out; "
+            "judge the critic's predictions alone with --no-rollouts."
+        )
 
 
 def _roll_out(fitted: FittedSplit, world: World, config: EvaluationConfig, say: Say) -> dict[str, Any]:

@@ -81,10 +81,7 @@ def train_online(
     began, directory = time.perf_counter(), Path(run_dir)
     env, spec, backend = resolve(config)
     settings = _settings(config, env, backend, record, warm_start)
-    if resume:
-        settings["run"] = _check_same(directory, settings)
-    else:
-        rundir.check_free(directory)
+    settings["run"] = _check_same(directory, settings) if resume else rundir.check_free(directory) or settings["run"]
     loop = (make_step_loop if config.algorithm in TEMPORAL else make_loop)(config, env, spec, backend)
     standing = begin(loop.init(), config, spec)
     if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
