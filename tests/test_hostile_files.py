@@ -270,5 +270,5 @@ def test_every_setting_with_every_odd_value_gives_our_errors_only(name, some):
 
 def test_pickles_are_no_states(folder):
     (folder / "p.npy").write_bytes(pickle.dumps(np.zeros((3, 4), np.float32)))
-    with pytest.raises(EpvfError, match="expected a NumPy .npy file"):
+    with pytest.raises(EpvfError, match="expected real numbers in a NumPy .npy file"):
         shell("collect", "--env", "cartpole", "--set", "perturbed.bases=random", "--set", "probe_file=p.npy")(folder)
