@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -38,6 +39,10 @@ except ImportError:  # reading data and the tests of the store do without
 else:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+# A run in the background is started to ignore Ctrl-C, and so would be what its tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # JAX keeps millions of objects alive, which are not looked through again at every turn.
 gc.set_threshold(50_000, 50, 100)

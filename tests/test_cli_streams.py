@@ -84,6 +84,16 @@ def kill(number: int) -> None:
     time.sleep(0.1)  # the handler runs before it ends
 
 
+@pytest.fixture
+def heeded():
+    """Signals that end a process are not ignored, as they are under nohup."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, old in before.items():
+        signal.signal(number, old)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_waits_for_the_step_and_the_second_does_not(number, capsys):
     with Bar("train", "steps", patient=True) as bar:

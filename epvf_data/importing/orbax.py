@@ -54,7 +54,7 @@ def _only(folder: Path, files: list[Path]) -> Path:
         return folder
     if len(inside) != 1:
         hint = (
-            f"name one of the {len(inside)} inside, such as {printable(inside[0])}"
+            f"name one of the {len(inside)} inside, such as {printable(inside[0], 4096)}"
             if inside
             else f"{printable(found[0])} was not saved to the end; name a finished one"
             if found

@@ -56,6 +56,9 @@ def test_skewed_returns_are_drawn_on_logarithmic_axes_with_every_point_inside(tm
     assert axes.get_xlim()[0] < true[0] < true[-1] < axes.get_xlim()[1]
     assert axes.get_ylim()[0] < true[0] < true[-1] < axes.get_ylim()[1] < 2 * true[-1]
     save(figure, tmp_path / "skewed.png")
+    true[0] = 1e-6  # one policy that did nothing: its decades would take all of the axes
+    axes = draw([base._replace(true=true, predicted=true)], "toy").axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
 
 
 @pytest.mark.parametrize(("panels", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3))])

@@ -23,6 +23,7 @@ TITLES = {
 }
 COLUMNS = 3  # panels side by side: a page is no wider
 SKEWED = 8.0  # times the median: beyond that the best return squeezes the rest into a corner of linear axes
+SPAN = 1e4  # from the least return to the best: beyond that logarithmic axes show little but returns near 0
 MOST_SOURCES = 12  # in the legend; the rest is one group
 MANY = 3000  # points of one colour; beyond it single points hide how many there are
 
@@ -52,7 +53,8 @@ def draw(panels: list[Panel], heading: str) -> Figure:
         if panel is None:
             axes.axis("off")
             continue
-        logarithmic = panel.true.min() > 0 and panel.true.max() > SKEWED * np.median(panel.true)
+        least, best = panel.true.min(), panel.true.max()
+        logarithmic = 0 < best / SPAN < least and best > SKEWED * np.median(panel.true)
         shown = _frame(axes, panel, logarithmic)
         _points(figure, axes, panel._replace(predicted=np.clip(panel.predicted, *shown)))
         _mark_outliers(axes, panel, *shown)
