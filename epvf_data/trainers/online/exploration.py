@@ -14,6 +14,8 @@ from epvf_data.streams import STREAMS
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Proposal, State, fold, raw_key, typed_key
 
+CACHED = 64  # policies made at a time: their random bits stay in a processor's cache, which is four times as fast
+
 
 def spread(
     config: OnlineConfig,
@@ -53,7 +55,8 @@ def regenerate(
     config: OnlineConfig, bases: Float[Array, "M P"], keys: UInt32[Array, "M 2"], sign: Float[Array, "M"]
 ) -> Float[Array, "M P"]:
     """The perturbed θ of rows; row m of an iteration is made from θ number m mod T."""
-    return jax.vmap(partial(spread, config))(bases, keys, sign)
+    one = lambda row: spread(config, *row)  # noqa: E731
+    return jax.lax.map(one, (bases, keys, sign), batch_size=CACHED)
 
 
 def iteration_key(state: State) -> UInt32[Array, "2"]:

@@ -51,6 +51,7 @@ class Chunk(NamedTuple):
     steps: Int[np.ndarray, "S"]  # control steps of the perturbed policies
     unperturbed: Float[np.ndarray, "S C"]  # returns of the unperturbed θ at the end of the chunk
     candidates: Float[np.ndarray, "S C P"]
+    score: Float[np.ndarray, "S C"]  # what the best one is chosen by
     seconds: dict[str, float]
     rollouts: list[Rollouts]
     active: Bool[np.ndarray, "S"]  # seeds that took part; of the others only state, candidates and unperturbed count
@@ -119,7 +120,7 @@ def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) ->
         rollouts = [] if kept is None else _taken(kept, first, active, count)
         steps = steps.sum(axis=0, dtype=np.int64) * active
         top = top_over(tops)
-        return Chunk(state, average(metrics), steps, unperturbed, judged, seconds, rollouts, active, top)
+        return Chunk(state, average(metrics), steps, unperturbed, judged, unperturbed, seconds, rollouts, active, top)
 
     on_host = backend == "native" or jax.default_backend() == "cpu"
     # Not donated: Ctrl-C in a chunk saves the state before it. The one compiled function takes the state over.

@@ -256,7 +256,14 @@ def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
     file names among them."""
     stated = read_preset(preset) if preset else {}
     code.check_stated(stated, configuration.merge(*layers), str(preset))
-    return configuration.build(OnlineConfig, stated, *layers)
+    config = configuration.build(OnlineConfig, stated, *layers)
+    bounds, own = config.time.reward_range, configuration.merge(*layers).get("time", {})
+    if bounds is not None and "reward_range" not in own and config.env != stated.get("env", config.env):
+        raise ConfigError(
+            f"{preset} is for {stated['env']}: its time.reward_range {list(bounds)} says what a step can bring there, "
+            f"and env is {config.env}; take body-pavf, or set time.reward_range (none: not known)."
+        )
+    return config
 
 
 def online_config(preset: str, **changes: Any) -> OnlineConfig:

@@ -24,10 +24,10 @@ class Standing:
     state: State
     env_steps: Int64[np.ndarray, "S"]
     seconds: np.ndarray  # [], spent so far
-    best_return: Float[np.ndarray, "S"]
+    best_score: Float[np.ndarray, "S"]  # of `best`: its return, or the mean of its tiny disturbances
     best: Float32[np.ndarray, "S P"]
     last: Float32[np.ndarray, "S P"]
-    returns: Float[np.ndarray, "2 S"]  # last perturbed and unperturbed return
+    returns: Float[np.ndarray, "3 S"]  # last perturbed and unperturbed return, and the score
 
     def tree(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -57,10 +57,10 @@ def begin(state: State, config: OnlineConfig, spec: PolicySpec) -> Standing:
         state=state,
         env_steps=np.zeros(seeds, np.int64),
         seconds=np.zeros(()),
-        best_return=np.full(seeds, -np.inf, np.float32),
+        best_score=np.full(seeds, -np.inf, np.float32),
         best=zeros,
         last=zeros,
-        returns=np.zeros((2, seeds), np.float32),
+        returns=np.zeros((3, seeds), np.float32),
     )
 
 
@@ -88,12 +88,13 @@ def active(config: OnlineConfig, standing: Standing) -> Bool[np.ndarray, "S"]:
 def account(standing: Standing, chunk: Chunk) -> None:
     """Counters, and the best and last policy of each seed."""
     seeds = np.arange(len(chunk.steps))
-    top = np.where(np.isfinite(chunk.unperturbed), chunk.unperturbed, -np.inf).argmax(axis=1)
+    score = np.where(np.isfinite(chunk.score), chunk.score, -np.inf)
+    top = score.argmax(axis=1)
     standing.state = chunk.state
     standing.env_steps = standing.env_steps + chunk.steps
     standing.last = chunk.candidates[seeds, top]
-    better = chunk.unperturbed[seeds, top] > standing.best_return
-    standing.best_return = np.where(better, chunk.unperturbed[seeds, top], standing.best_return)
+    better = score[seeds, top] > standing.best_score
+    standing.best_score = np.where(better, score[seeds, top], standing.best_score)
     standing.best = np.where(better[:, None], standing.last, standing.best)
-    returns = np.stack([chunk.metrics["return_perturbed"], chunk.unperturbed.mean(axis=1)])
+    returns = np.stack([chunk.metrics["return_perturbed"], chunk.unperturbed.mean(axis=1), chunk.score.mean(axis=1)])
     standing.returns = np.where(chunk.active[None], returns, standing.returns)

@@ -47,6 +47,7 @@ class Inner(NamedTuple):
     critic: dict
     target: dict
     optimiser: tuple
+    average: Float[Array, "P"]  # of θ: its steps are noisy, and the middle of them is better than the last
     performance: Float[Array, ""]  # running mean return of the training episodes that ended
     annealed: Float[Array, ""]  # 0 … 1
 
@@ -108,7 +109,7 @@ def make_method(config: OnlineConfig, env: Env, spec: PolicySpec, stepper: Stepp
             inner=Inner(
                 begin_worlds(env, stepper, worlds, count),
                 *(nothing, nothing, make_replay(config, env), make_policies(config, spec, size), known),
-                *(learned.critic, learned.target, learned.optimiser, jnp.zeros(()), jnp.zeros(())),
+                *(learned.critic, learned.target, learned.optimiser, state.theta[0], jnp.zeros(()), jnp.zeros(())),
             )
         )
 
@@ -202,7 +203,8 @@ def _learn(config: OnlineConfig, spec: PolicySpec, learner: Learner, state: Stat
     work = lambda learned: update(learner, known, learned, key, on)  # noqa: E731
     rest = lambda learned: (learned, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(work, learned)[1]))  # noqa: E731
     learned, metrics = jax.lax.cond(since > 0, work, rest, learned)
-    inner = inner._replace(critic=learned.critic, target=learned.target, optimiser=learned.optimiser)
+    average = inner.average + (learned.theta - inner.average) / jnp.clip(since, 1, config.time.average)
+    inner = inner._replace(critic=learned.critic, target=learned.target, optimiser=learned.optimiser, average=average)
     metrics["policy_step"] = jnp.sqrt(jnp.mean(jnp.square(learned.theta - state.theta[0])))
     metrics["policy_size"] = jnp.mean(jnp.abs(learned.theta))
     improver = jax.tree.map(lambda leaf: leaf[None], learned.moments)

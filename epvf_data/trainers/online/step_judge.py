@@ -24,15 +24,15 @@ from epvf_data.trainers.online.state import Proposal, State, fold
 from epvf_data.trainers.online.step_iteration import Method
 from epvf_data.trainers.online.top import Top, top_of
 
-DISTURBED, DISTURBANCE = 16, 0.0025  # an exact return hangs on rounding: θ is judged by the mean of so many, too
+DISTURBED, DISTURBANCE = 16, 0.0025  # an exact return hangs on rounding: a mean of so many is what counts
 PERTURBED = 16  # perturbations of θ that are judged; all of an iteration's where they are recorded
 
 
 class Judged(NamedTuple):
     """What whole episodes told. S seeds."""
 
-    returns: Float[np.ndarray, "S 1"]  # of θ itself
-    params: Float[np.ndarray, "S 1 P"]  # θ, normaliser folded in
+    returns: Float[np.ndarray, "S 1"]  # of the average of θ
+    params: Float[np.ndarray, "S 1 P"]  # the same, normaliser folded in
     metrics: dict[str, Float[np.ndarray, "S"]]
     recorded: tuple[Proposal, Outcomes] | None  # the perturbed policies
     top: Top  # the best of them
@@ -54,7 +54,9 @@ def make_judge(
 
     def lots(state: State, _: Array) -> tuple[_Lot, Proposal]:
         noise = jax.random.normal(jax.random.key(0), (DISTURBED, spec.size))  # the same in every run
-        theta = jnp.concatenate([state.theta, state.theta + DISTURBANCE * noise])
+        around = lambda one: one + DISTURBANCE * noise  # noqa: E731
+        average = state.inner.average
+        theta = jnp.concatenate([average[None], around(average), around(state.theta[0])])
         params = jax.vmap(partial(fold, spec, state.normaliser))(theta)
         return _Lot(theta, params, jnp.asarray(evaluation_seeds(len(theta)))), method.propose(state)
 
@@ -71,7 +73,7 @@ def make_judge(
         count = config.envs if record else min(PERTURBED, config.envs)
         others = _Lot(*(leaf[:, :count] for leaf in (proposal.theta, proposal.params, proposal.seeds)))
         few = state._replace(inner=state.inner._replace(worlds=None, replay=None, policies=None))
-        some = [jnp.concatenate([mine[i], others[i][:, :PERTURBED]], axis=1) for i in (0, 2)]
+        some = [jnp.concatenate([mine[i][:, : 1 + DISTURBED], others[i][:, :PERTURBED]], axis=1) for i in (0, 2)]
         said = np.split(np.asarray(foresee((few, *some), np.int32(0))), [1 + DISTURBED], axis=1)
         kept, metrics = (roll(mine, episodes), roll(others, config.episodes)), {}
         for name, outcomes, expected in zip(("theta", "perturbed"), kept, said, strict=True):
@@ -79,7 +81,8 @@ def make_judge(
             metrics[f"q_bias_{name}"] = (expected - real).mean(axis=1)
             metrics[f"q_rank_{name}"] = np.array([_spearman(*pair) for pair in zip(expected, real, strict=True)])
         returns, perturbed = (outcomes.returns.mean(axis=1).reshape(seeds, -1) for outcomes in kept)
-        metrics["return_disturbed"] = returns[:, 1:].mean(axis=1)
+        metrics["return_disturbed"] = returns[:, 1 : 1 + DISTURBED].mean(axis=1)
+        metrics["return_latest"] = returns[:, 1 + DISTURBED :].mean(axis=1)
         metrics["return_perturbed_whole"] = perturbed.mean(axis=1)
         recorded = (jax.tree.map(np.asarray, proposal), kept[1]) if record else None
         finite = kept[1].finite.all(axis=1).reshape(seeds, -1)

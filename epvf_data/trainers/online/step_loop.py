@@ -48,7 +48,8 @@ def make_step_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: st
         steps = np.full(config.seeds, length * steps_of(config), np.int64) * active
         rollouts = [Rollouts(last, np.arange(config.seeds), *judged.recorded)] if judged.recorded else []
         metrics |= judged.metrics
-        return Chunk(state, metrics, steps, judged.returns, judged.params, seconds, rollouts, active, judged.top)
+        shown = judged.returns, judged.params, judged.metrics["return_disturbed"][:, None]
+        return Chunk(state, metrics, steps, *shown, seconds, rollouts, active, judged.top)
 
     return Loop(lambda: begin(seeds_of(config), np.int32(0)), advance)
 

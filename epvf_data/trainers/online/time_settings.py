@@ -45,12 +45,13 @@ class TimeConfig:
     anneal_at: float | None = None  # mean reward a step of the perturbed policies from which on noise and rates fall
     anneal_to: float = 0.35  # times what they were,
     anneal_over: int = 250_000  # over so many control steps
+    average: int = 64  # iterations over which θ is averaged for the policy that the run hands out; 1: θ as it is
     record_every: int = 50  # iterations between two batches of whole episodes for `--record`
 
     def __post_init__(self) -> None:
         check_one_of("representation", self.representation, REPRESENTATIONS)
         check_range(self, "time.", 1, MAX_HORIZON, "segment", "n_step")
-        check_range(self, "time.", 1, MAX_COUNT, "hold", "delay", "redraw", "record_every")
+        check_range(self, "time.", 1, MAX_COUNT, "hold", "delay", "redraw", "average", "record_every")
         check_range(self, "time.", 1, 4096, "probes", "projection")
         check_range(self, "time.", 0, MAX_STEPS, "warmup", "critic_first")
         check_range(self, "time.", 1, MAX_STEPS, "anneal_over")

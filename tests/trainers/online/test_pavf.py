@@ -52,6 +52,7 @@ TINY = {
     "time.probes": 4,
     "time.projection": 6,
     "time.record_every": 3,
+    "time.reward_range": [0.0, 1.0],
     "time.anneal_at": None,
 }
 
@@ -215,6 +216,33 @@ def test_perturbations_last_as_long_as_they_shall():
         np.testing.assert_array_equal(before[0] != after[0], ended)
         assert (after[2][~ended & (after[1] > 0)] > 0).all()  # worlds run on
     assert any((before[0] == after[0]).any() for before, after in itertools.pairwise(seen))
+
+
+def test_the_average_of_theta_is_the_mean_first_and_then_an_exponential_one():
+    config = tiny(**{"time.average": 3})
+    method = method_of(config)
+    step, state = anyhow(lambda state: method.iteration(state)[0]), anyhow(method.init)(jnp.int32(0))
+    theta = expected = np.zeros(0)
+    since = -step_iteration.warm_iterations(config)
+    for _ in range(6):
+        state, since = step(state), since + 1
+        theta = np.asarray(state.theta[0], np.float64)
+        expected = theta if since <= 1 else expected + (theta - expected) / min(since, 3)
+        np.testing.assert_allclose(state.inner.average, expected, atol=1e-6)
+    assert since >= 3
+    assert np.abs(state.inner.average - theta).max() > 1e-5
+
+
+def test_best_is_chosen_by_the_mean_of_tiny_disturbances(tmp_path):
+    """An exact return hangs on rounding, so the highest of many is luck."""
+    report = train_online(tiny(log_every=1), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    means = [line["return_disturbed"] for line in lines]
+    assert report.return_best == pytest.approx(max(means))
+    assert report.return_disturbed == pytest.approx(means[-1])
+    assert report.return_best != max(line["return_unperturbed"] for line in lines)
+    kept = checkpoint.restore(tmp_path / "run" / "checkpoints")
+    assert kept["best_score"] == pytest.approx(max(means))
 
 
 def numpy_critic(params, x):

@@ -24,7 +24,7 @@ def tree(**changes):
     good = {"iteration": 3, "fraction": 0.5, "env_steps": 7, "seconds": 1.0}
     found = {name: np.array([value]) for name, value in (good | changes).items()}
     state = State(found.pop("iteration"), found.pop("fraction"))
-    zeros = dict.fromkeys(("best_return", "best", "last", "returns"), np.zeros(1))
+    zeros = dict.fromkeys(("best_score", "best", "last", "returns"), np.zeros(1))
     return {**zeros, "state": state, "env_steps": found["env_steps"], "seconds": found["seconds"][0]}
 
 
