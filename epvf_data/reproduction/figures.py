@@ -13,7 +13,8 @@ from epvf_data.config import check_one_of
 from epvf_data.errors import ConfigError
 
 SCALES = ("smoke", "cpu", "paper")
-SETTINGS = ("paper", "ours", "both")  # whose hyper-parameters; CartPole has the paper's only
+SETTINGS = ("paper", "ours", "both")  # whose hyper-parameters; some figures have only the ones or the others
+WHOSE = {"paper": "the paper's", "ours": "our own"}
 
 # (environment, scale, whose settings) → preset of `epvf_data.trainers.online`. Smoke runs are cut-down cpu runs.
 PRESETS = {
@@ -27,6 +28,8 @@ PRESETS = {
     ("ant", "paper", "ours"): "ant",
     ("ant", "paper", "es"): "ant-es",
     ("ant", "paper", "random"): "ant-random",
+    ("ant", "cpu", "time"): "ant-pavf",
+    ("ant", "paper", "time"): "ant-pavf",
 }
 BASELINES = {"ppo": "PPO", "sac": "SAC"}  # name → label; presets of `epvf_data.baselines` are ant-NAME-SCALE
 
@@ -34,6 +37,10 @@ BASELINES = {"ppo": "PPO", "sac": "SAC"}  # name → label; presets of `epvf_dat
 SMOKE = {
     "cartpole": {"iterations": 60, "log_every": 1},
     "ant": {"envs": 16, "horizon": 40, "env_steps": 4000, "critic.steps": 2, "improvement.steps": 1, "log_every": 1},
+}
+SMOKE_TIME = {
+    **{"envs": 16, "horizon": 40, "env_steps": 4096, "critic.steps": 4, "log_every": 1, "snapshots": 0},
+    **{"replay.capacity": 4096, "replay.batch_size": 64, "time.warmup": 512, "time.critic_first": 0},
 }
 SMOKE_BASELINES = {
     **{"envs": 16, "evaluations": 2, "ppo.unroll_length": 10, "ppo.batch_size": 16, "ppo.num_minibatches": 2},
@@ -66,6 +73,7 @@ class Variant:
     kind: str = "epvf"  # or "control", which shares budget, task and policy with the panel; or "baseline"
     panel: str = "paper"  # whose settings
     optional: bool = False  # left out with its reason where it cannot be configured
+    alone: bool = False  # a seed fills a processor core: each is a run by itself
 
     @property
     def folder(self) -> str:
@@ -74,8 +82,8 @@ class Variant:
 
     @property
     def apart(self) -> bool:
-        """Whether each seed is a run by itself: side by side, the large buffers would not fit into memory."""
-        return any(isinstance(value, Envs) and value.times > 1 for value in self.changes.values())
+        """Whether each seed is a run by itself: side by side, large buffers would not fit into memory."""
+        return self.alone or any(isinstance(value, Envs) and value.times > 1 for value in self.changes.values())
 
 
 @dataclass(frozen=True)
@@ -87,10 +95,13 @@ class Figure:
     title: str
     paper: str
     ordered: bool = False  # the variants are steps of one scale
+    panels: tuple[str, ...] = ("paper", "ours")  # whose settings it can have
 
 
 FIGURES = {
-    "fig1": Figure("fig1", "cartpole", "CartPole with different numbers of parallel environments", "Figure 1", True),
+    "fig1": Figure(
+        "fig1", "cartpole", "CartPole with different numbers of parallel environments", "Figure 1", True, ("paper",)
+    ),
     "fig2-scaling": Figure(
         "fig2-scaling", "ant", "Ant with environments = batch = buffer", "Figure 2, top left", ordered=True
     ),
@@ -98,6 +109,7 @@ FIGURES = {
         "fig2-ablations", "ant", "Ant, one change from the setup at a time", "Figure 2, top right"
     ),
     "fig2-architectures": Figure("fig2-architectures", "ant", "Ant, critics and controls", "Figure 2, bottom"),
+    "time": Figure("time", "ant", "Ant, critics that use time", "beyond the paper", panels=("ours",)),
 }
 
 # The paper's seven ablations; "clip perturbations" has two readings, because the literal one clips nothing.
@@ -152,6 +164,15 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("four-times-envs", "four times the environments", {"envs": Times(4)}),
     ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
 )
+# Q(s, a, θ), each of its parts taken away; then V(s, θ).
+TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("no-policy", "no policy input: TD3 with parameter noise", {"time.representation": "none"}),
+    ("z-data", "z without its gradient", {"time.z_gradient": 0.0}),
+    ("own-only", "own targets only", {"time.own": 1.0}),
+    ("mse", "squared error", {"critic.loss": "mse"}),
+    ("light-penalty", "action penalty 0.001", {"time.action_penalty": 1e-3}),
+    ("psvf", "V(s, θ)", {"algorithm": "psvf", "time.own": 1.0}),
+)
 REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with
 CRITICS = {  # known ones first; critics that are not named here follow under their own names
     "mlp": "MLP on raw parameters",
@@ -174,9 +195,10 @@ def check(figure: str, scale: str, settings: str = "paper") -> Figure:
         ("set of settings", settings, SETTINGS),
     ):
         check_one_of(what, got, known)
-    if FIGURES[figure].env == "cartpole" and settings != "paper":
-        raise ConfigError(f"{figure} has the paper's settings only; leave --settings out.")
-    return FIGURES[figure]
+    found = FIGURES[figure]
+    if len(found.panels) == 1 and settings not in ("paper", *found.panels):  # "paper" is what is left out
+        raise ConfigError(f"{figure} has {WHOSE[found.panels[0]]} settings only; leave --settings out.")
+    return found
 
 
 def variants(figure: str, scale: str, settings: str = "paper", only: Iterable[str] = ()) -> list[Variant]:
@@ -184,18 +206,19 @@ def variants(figure: str, scale: str, settings: str = "paper", only: Iterable[st
 
     Raises ConfigError for unknown names.
     """
-    env = check(figure, scale, settings).env
-    tier = "cpu" if scale == "smoke" else scale
-    panels = ("paper", "ours") if settings == "both" else (settings,)
+    about = check(figure, scale, settings)
+    env, tier = about.env, "cpu" if scale == "smoke" else scale
+    panels = about.panels if settings == "both" or len(about.panels) == 1 else (settings,)
     found: list[Variant] = []
     for panel in panels:
-        prefix = "ours-" if panel == "ours" else ""
-        preset = PRESETS[env, tier, panel]
+        prefix = "ours-" if panel == "ours" and len(about.panels) > 1 else ""
+        preset = PRESETS[env, tier, "time" if figure == "time" else panel]
+        how = {"panel": panel, "optional": figure == "fig2-architectures", "alone": figure == "time"}
         found += [
-            Variant(prefix + name, label, preset, changes, panel=panel, optional=figure == "fig2-architectures")
+            Variant(prefix + name, label, preset, changes, **how)
             for name, label, changes in _changes(figure, scale, panel)
         ]
-        if figure in ("fig2-ablations", "fig2-architectures"):
+        if figure not in ("fig1", "fig2-scaling"):
             found += _controls(figure, tier, panel, prefix)
     only = list(only)
     unknown = sorted({*only} - {variant.name for variant in found})
@@ -212,6 +235,8 @@ def _changes(figure: str, scale: str, panel: str) -> list[tuple[str, str, dict[s
     if figure == "fig2-scaling":
         fresh = {"replay.capacity": None, "replay.batch_size": None} if panel == "paper" else {}
         return [(f"envs-{envs}", _count(envs), {"envs": envs, **fresh}) for envs in ENVS[scale]]
+    if figure == "time":
+        return [("best", "Q(s, a, θ)", {}), *TIME_ABLATIONS]
     if figure == "fig2-ablations":
         best = {"paper": "the paper's setup", "ours": "our setup"}[panel]
         return [("best", best, {}), *(ABLATIONS if panel == "paper" else OUR_ABLATIONS)]
@@ -246,6 +271,9 @@ def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:
     if figure == "fig2-architectures":
         random = PRESETS["ant", tier, "random"]
         controls.append(Variant(f"{prefix}random", "random search", random, {}, "control", panel))
+    if figure == "time":
+        controls.append(Variant("epvf", "V(θ)", PRESETS["ant", "paper", "ours"], {}, "control", panel))
+    if figure in ("fig2-architectures", "time"):
         controls += [
             Variant(f"{prefix}{name}", label, f"ant-{name}-{tier}", {}, "baseline", panel, optional=True)
             for name, label in BASELINES.items()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from epvf_data.config import flatten, to_dict
 from epvf_data.errors import ConfigError
-from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, Envs, Times, Variant
+from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, SMOKE_TIME, Envs, Times, Variant
 
 # What a control takes over from the panel's reference: both spend the same on the same task. Its population is its own.
 SHARED = (
@@ -40,7 +40,8 @@ def configure(
     from epvf_data.trainers.online.settings import online_config
 
     env = FIGURES[figure].env
-    base = {"seeds": SEEDS[env][scale] if seeds is None else seeds, **(SMOKE[env] if scale == "smoke" else {})}
+    small = (SMOKE_TIME if figure == "time" else SMOKE[env]) if scale == "smoke" else {}
+    base = {"seeds": SEEDS[env][scale] if seeds is None else seeds, **small}
     base |= flatten(overrides)
     references = {panel: online_config(first.preset, **base) for panel, first in reference.items()}
     jobs: dict[str, list[Job]] = {}

@@ -133,7 +133,7 @@ def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
 
 def _shown(about: Figure, scale: str, every: list[Variant], folder: Path) -> list[Variant]:
     """The variants asked for, and those of other settings that were run before."""
-    table = variants(about.name, scale, "both" if about.env == "ant" else "paper")
+    table = variants(about.name, scale, "both" if len(about.panels) > 1 else "paper")
     there = [variant for variant in table if runs.parts(folder / variant.folder)]
     panels = {variant.panel for variant in (*every, *there) if variant in every or variant.kind == "epvf"}
     return [variant for variant in table if variant in every or (variant in there and variant.panel in panels)]

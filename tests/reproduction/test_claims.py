@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from epvf_data.config import flatten, to_dict
-from epvf_data.reproduction.claims import AGREES, CANNOT_TELL, DISAGREES, claims, judge
+from epvf_data.reproduction.claims import claims, judge
 from epvf_data.reproduction.curves import Curve
 from epvf_data.reproduction.figures import FIGURES, variants
 from epvf_data.reproduction.summary import Measured
+from epvf_data.reproduction.verdicts import AGREES, CANNOT_TELL, DISAGREES
 
 WORDS = {AGREES, DISAGREES, CANNOT_TELL}
 

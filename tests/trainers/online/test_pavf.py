@@ -41,6 +41,7 @@ TINY = {
     "checkpoint_seconds": 0.0,
     "policy.hidden": [8],
     "critic.widths": [16, 16],
+    "critic.loss": "mse",
     "critic.steps": 4,
     "replay.capacity": 256,
     "replay.batch_size": 16,
