@@ -167,6 +167,7 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 # Q(s, a, θ), each of its parts taken away; then V(s, θ).
 TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no-policy", "no policy input: TD3 with parameter noise", {"time.representation": "none"}),
+    ("shuffled", "another policy's z", {"time.shuffled": True}),
     ("z-data", "z without its gradient", {"time.z_gradient": 0.0}),
     ("own-only", "own targets only", {"time.own": 1.0}),
     ("mse", "squared error", {"critic.loss": "mse"}),

@@ -261,7 +261,7 @@ def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
     if bounds is not None and "reward_range" not in own and config.env != stated.get("env", config.env):
         raise ConfigError(
             f"{preset} is for {stated['env']}: its time.reward_range {list(bounds)} says what a step can bring there, "
-            f"and env is {config.env}; take body-pavf, or set time.reward_range (none: not known)."
+            f"and env is {config.env}; take body-pavf, or set time.reward_range to its own."
         )
     return config
 

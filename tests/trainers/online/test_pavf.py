@@ -179,10 +179,16 @@ def test_worlds_start_again_and_keep_going():
                 age, total = 0, 0.0
 
 
-@pytest.mark.parametrize("redraw", [2, pytest.param(None, marks=pytest.mark.soak)])
-def test_stored_policies_are_given_again_by_their_keys(redraw):
-    """What a row says its policy does, and that policy's z, are those of the policy made from its number."""
-    config = tiny(**{"time.redraw": redraw})
+@pytest.mark.parametrize(
+    ("redraw", "shuffled"),
+    [(2, False), *(pytest.param(*pair, marks=pytest.mark.soak) for pair in ((None, False), (3, True)))],
+)
+def test_stored_policies_are_given_again_by_their_keys(redraw, shuffled):
+    """What a row says its policy does, and that policy's z, are those of the policy made from its number.
+
+    Where z is shuffled as a control, it is the neighbour's.
+    """
+    config = tiny(**{"time.redraw": redraw, "time.shuffled": shuffled})
     _, spec, _ = resolve(config)
     state = first_seed(run(config, 2)[-1].state)
     inner, total = state.inner, 6 * step_iteration.steps_of(config)
@@ -194,7 +200,8 @@ def test_stored_policies_are_given_again_by_their_keys(redraw):
         number = inner.replay.policy[row]
         params = folded(config, spec, inner.policies, number)
         action = mlp.apply(spec, mlp.unflatten(spec, params), inner.replay.after[row])
-        z = represent(config, spec, inner.representation, *policy(config, inner.policies, number))
+        other = number // config.envs * config.envs + (number + shuffled) % config.envs
+        z = represent(config, spec, inner.representation, *policy(config, inner.policies, other))
         return action, z, inner.policies.z[number // config.envs, number % config.envs]
 
     action, z, stored = anyhow(jax.vmap(again))(rows)
@@ -433,6 +440,6 @@ def test_every_kind_of_critic_takes_its_steps(changes):
 
 def test_it_learns():
     config = tiny(**{"critic.steps": 64, "envs": 16, "time.segment": 16, "time.warmup": 512, "replay.capacity": 8192,
-                     "replay.batch_size": 64, "log_every": 10, "iterations": 40, "time.own": 0.5})  # fmt: skip
-    found = run(config, 4)
+                     "replay.batch_size": 64, "log_every": 10, "iterations": 60, "time.average": 4})  # fmt: skip
+    found = run(config, 6)
     assert found[0].unperturbed[0, 0] < 15 < 25 < found[-1].unperturbed[0, 0]
