@@ -185,7 +185,10 @@ def critic_step(learner: Learner, known: Known, learned: Learned, key: PRNGKeyAr
 def policy_gradient(
     learner: Learner, known: Known, critic: Any, theta: Float[Array, "P"], states: Float[Array, "B O"]
 ) -> tuple[Float[Array, "P"], Metrics]:
-    """The gradient of mean Q(s, π_θ(s), z(θ)), less the penalty: the part through a plus the weighted one through z."""
+    """The gradient of mean Q(s, π_θ(s), z(θ)), less the penalty: the part through a plus the weighted one through z.
+
+    The second is cut to the length of the first where it is longer.
+    """
     config, spec = learner.config, learner.spec
     shown = seen(known.normaliser, states)
     (action, sums), through_action = jax.vjp(lambda t: acts(spec, fold(spec, known.normaliser, t), states), theta)
@@ -201,7 +204,9 @@ def policy_gradient(
         "gradient_z": jnp.linalg.norm(second),
         "gradient_paths_cosine": cosine(first, second),
     }
-    return first + config.time.z_gradient * second, metrics
+    # Late in a run the part through z grows to ten times the other's length, and would drown it.
+    limit = jnp.minimum(1.0, metrics["gradient_action"] / jnp.maximum(metrics["gradient_z"], 1e-12))
+    return first + config.time.z_gradient * limit * second, metrics
 
 
 def update(learner: Learner, known: Known, learned: Learned, key: PRNGKeyArray, on: Array) -> tuple[Learned, Metrics]:
