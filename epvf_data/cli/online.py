@@ -136,11 +136,13 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
         f"({report.env_steps / max(report.seconds, 1e-9):,.0f} a second)"
     )
     where = "" if report.seeds == 1 else f" (means over {report.seeds} seeds)"
-    small, best = report.return_disturbed, f"{report.return_best:.2f} (best-SEED)"
-    disturbed = f"{small or 0:.2f} in the mean of 16 tiny disturbances of it, at best {best}"
+    theta = f"best unperturbed {report.return_best:.2f} (best-SEED)"
+    if report.return_disturbed is not None:
+        theta = f"{report.return_disturbed:.2f} in the mean of 16 tiny disturbances of it, at best "
+        theta += f"{report.return_best:.2f} (best-SEED)"
     say(
         f"return{where}: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of "
-        f"the unperturbed one, at the end; {f'best unperturbed {best}' if small is None else disturbed}"
+        f"the unperturbed one, at the end; {theta}"
     )
     if report.return_best_perturbed is not None:
         say(

@@ -125,7 +125,8 @@ def restore(directory: Path, template: Any = None, step: int | None = None) -> A
         paths, structure = jax.tree_util.tree_flatten_with_path(template)
         wanted = {tuple(map(_name, path)): leaf for path, leaf in paths}
         if misfit := _misfit(stored, wanted):
-            raise RunError(f"checkpoint {step} in {directory} is of another critic ({misfit}).")
+            what = "is of another critic, or from another version of epvf-data"
+            raise RunError(f"checkpoint {step} in {directory} {what} ({misfit}); start a new run.")
         return jax.tree.unflatten(structure, orbax_files.read([stored[place] for place in wanted], folder))
     except DatasetError as error:
         raise RunError(str(error)) from error

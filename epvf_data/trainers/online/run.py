@@ -41,11 +41,8 @@ _FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a r
 @dataclass(frozen=True)
 class OnlineReport:
     """How a run stands. Returns are means over seeds: of the last log entry, of the best unperturbed policy seen, and
-    of the best perturbed one in the few episodes that chose it, so that some of that is chance.
-
-    An algorithm that learns from single steps judges θ by the mean of sixteen tiny disturbances, since an exact return
-    hangs on rounding: that is its `return_disturbed`, and `return_best` is the best of these means.
-    """
+    of the best perturbed one in the few episodes that chose it, so that some of that is chance. Where θ learns from
+    single steps, `return_disturbed` is the mean of sixteen tiny disturbances, and `return_best` the best such mean."""
 
     run: str
     algorithm: str
@@ -86,7 +83,7 @@ def train_online(
     began, directory = time.perf_counter(), Path(run_dir)
     env, spec, backend = resolve(config)
     settings = _settings(config, env, backend, record, warm_start)
-    settings["run"] = _check_same(directory, settings) if resume else rundir.check_free(directory) or settings["run"]
+    settings["run"] = _identity(directory, settings, resume)
     loop = (make_step_loop if config.algorithm in TEMPORAL else make_loop)(config, env, spec, backend)
     standing = begin(loop.init(), config, spec)
     if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
@@ -173,8 +170,11 @@ def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_st
     }
 
 
-def _check_same(directory: Path, settings: dict[str, Any]) -> str:
-    """The identity that the run was given when it began. Raises RunError unless it is a run of these settings."""
+def _identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
+    """The run's identity, given when it began. Raises RunError for a directory that is taken, or of other settings."""
+    if not resume:
+        rundir.check_free(directory)
+        return settings["run"]
     stored = stored_run(directory)
     known, here = stored.get("functions"), settings.get("functions")
     if isinstance(known, dict) and here and (others := changed([known], here)):
