@@ -168,11 +168,11 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no-policy", "no policy input: TD3 with parameter noise", {"time.representation": "none"}),
     ("shuffled", "another policy's z", {"time.shuffled": True}),
-    ("z-data", "z without its gradient", {"time.z_gradient": 0.0}),
+    ("z-gradient", "the gradient through z, too", {"time.z_gradient": 1.0}),
     ("own-only", "own targets only", {"time.own": 1.0}),
     ("mse", "squared error", {"critic.loss": "mse"}),
     ("light-penalty", "action penalty 0.001", {"time.action_penalty": 1e-3}),
-    ("psvf", "V(s, θ)", {"algorithm": "psvf", "time.own": 1.0}),
+    ("psvf", "V(s, θ)", {"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0}),
 )
 REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with
 CRITICS = {  # known ones first; critics that are not named here follow under their own names

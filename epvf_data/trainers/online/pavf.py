@@ -187,7 +187,7 @@ def policy_gradient(
 ) -> tuple[Float[Array, "P"], Metrics]:
     """The gradient of mean Q(s, π_θ(s), z(θ)), less the penalty: the part through a plus the weighted one through z.
 
-    The second is cut to the length of the first where it is longer.
+    The second is cut to the length of the first where it is longer; in V(s, θ) it is all there is, and stays as it is.
     """
     config, spec = learner.config, learner.spec
     shown = seen(known.normaliser, states)
@@ -204,8 +204,9 @@ def policy_gradient(
         "gradient_z": jnp.linalg.norm(second),
         "gradient_paths_cosine": cosine(first, second),
     }
-    # Late in a run the part through z grows to ten times the other's length, and would drown it.
-    limit = jnp.minimum(1.0, metrics["gradient_action"] / jnp.maximum(metrics["gradient_z"], 1e-12))
+    limit = jnp.ones(())
+    if config.algorithm == "pavf":  # late in a run the part through z grows to ten times the other's length
+        limit = jnp.minimum(1.0, metrics["gradient_action"] / jnp.maximum(metrics["gradient_z"], 1e-12))
     return first + config.time.z_gradient * limit * second, metrics
 
 
