@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -73,15 +74,20 @@ def _load(path: Path) -> np.ndarray:
         ) from error
 
 
-def draw(env: Env, count: int, each: int = 8, seed: int = 0) -> Float[np.ndarray, "K O"]:
-    """States that random policies of scales 0.5 to 2 visit, up to `each` of one episode a policy, in any order."""
-    spec = PolicySpec(env.observation_size, env.action_size)
+def draw(
+    env: Env, count: int, each: int = 8, seed: int = 0, trained: Sequence[tuple[PolicySpec, np.ndarray]] = ()
+) -> Float[np.ndarray, "K O"]:
+    """States that policies visit, up to `each` of one episode a policy, in any order: random ones of scales 0.5 to 2,
+    and in turn with them the trained ones, if any."""
+    fresh = PolicySpec(env.observation_size, env.action_size)
     key, generator = stream(seed, "probe"), np.random.default_rng(seed)
     chosen: list[np.ndarray] = []
     number = 0
     while len(chosen) < count:
         own = jax.random.fold_in(key, number)
-        params = mlp.init(own, spec, 0.5 * 4.0 ** (number % 8 / 7))
+        spec, params = fresh, mlp.init(own, fresh, 0.5 * 4.0 ** (number % 8 / 7))
+        if trained and number % 2:
+            spec, params = trained[number // 2 % len(trained)]
         seen = trajectory(env, spec, np.asarray(params), np.asarray(jax.random.key_data(own))).observations
         seen = seen[np.isfinite(seen).all(axis=1)]
         chosen.extend(generator.choice(seen, size=min(each, len(seen)), replace=False))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from epvf_data import envs
-from epvf_data.config import build, to_dict
+from epvf_data.config import build
 from epvf_data.envs import Env
-from epvf_data.errors import EnvironmentMismatchError, RunError
+from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.recording.task import made_by
 from epvf_data.rollout import resolve_backend
-from epvf_data.store.identity import changed
 from epvf_data.trainers import checkpoint, rundir
+from epvf_data.trainers.online.identity import REPORT, extend, identity, settings_of, stored_run
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.journal import Journal
 from epvf_data.trainers.online.loop import Chunk, make_loop
@@ -34,8 +31,7 @@ from epvf_data.trainers.online.warm import warm_up
 from epvf_data.untrusted import printable
 
 Progress = Callable[[dict[str, Any]], None]
-CHECKPOINTS, POLICIES, REPORT = "checkpoints", "policies", "report.json"
-_FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a run goes on
+CHECKPOINTS, POLICIES = "checkpoints", "policies"
 
 
 @dataclass(frozen=True)
@@ -75,15 +71,16 @@ def train_online(
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K,
     best-K and best-perturbed-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A
-    killed or stopped run goes on with `resume`, to the bits of an uninterrupted one on the same machine. `record` names
-    a data set to commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries.
+    killed or stopped run goes on with `resume`, to the bits of an uninterrupted one on the same machine; so does a
+    finished one with a larger budget, unless its learning rate falls over the budget. `record` names a data set to
+    commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
     began, directory = time.perf_counter(), Path(run_dir)
     env, spec, backend = resolve(config)
-    settings = _settings(config, env, backend, record, warm_start)
-    settings["run"] = _identity(directory, settings, resume)
+    settings = settings_of(config, env, backend, record, warm_start)
+    settings["run"] = identity(directory, settings, resume)
     loop = (make_step_loop if config.algorithm in TEMPORAL else make_loop)(config, env, spec, backend)
     standing = begin(loop.init(), config, spec)
     if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
@@ -94,6 +91,9 @@ def train_online(
     if not resume:
         rundir.create_run(directory, settings)
     held = rundir.lock(directory)
+    if resume and extend(directory, config, standing):
+        held, earlier = rundir.lock(directory), held  # of the file as it is now
+        earlier.close()
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
@@ -142,55 +142,6 @@ def read_config(run_dir: str | Path, env: str | None = None) -> OnlineConfig:
             'one, as in env="my_env.py:make".'
         )
     return build(OnlineConfig, stored, {} if env is None else {"env": env})
-
-
-def stored_run(directory: Path) -> dict[str, Any]:
-    """What config.json holds. Raises RunError where it is of another kind of run, or none."""
-    found = rundir.read_run(directory)
-    shape = {"env_digest": str, "backend": str, "run": str, "record": (str, None), "warm_start": (str, None)}
-    if not rundir.fits(found, shape):
-        raise RunError(f"{directory} holds no run of online training; choose another directory.")
-    return {**found, "config": rundir.stored_settings(directory, OnlineConfig, found["config"])}
-
-
-def _settings(config: OnlineConfig, env: Env, backend: str, record: Any, warm_start: Any) -> dict[str, Any]:
-    """What config.json holds; `run` is equal for two runs that compute the same."""
-    settings = to_dict(config)
-    identity = {key: value for key, value in settings.items() if key not in (*_FREE, "backend")}
-    warm = None if warm_start is None else str(Path(warm_start).absolute())
-    text = json.dumps([identity, env.digest, backend, warm], sort_keys=True)
-    return {
-        "config": settings,
-        "env_digest": env.digest,
-        **made_by(env),
-        "backend": backend,
-        "run": hashlib.sha256(text.encode()).hexdigest(),
-        "record": None if record is None else str(Path(record).absolute()),
-        "warm_start": warm,
-    }
-
-
-def _identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
-    """The run's identity, given when it began. Raises RunError for a directory that is taken, or of other settings."""
-    if not resume:
-        rundir.check_free(directory)
-        return settings["run"]
-    stored = stored_run(directory)
-    known, here = stored.get("functions"), settings.get("functions")
-    if isinstance(known, dict) and here and (others := changed([known], here)):
-        raise RunError(
-            f"{directory} was started with another {', '.join(others)} of its environment; take the change back, or "
-            "start a new run."
-        )
-    names = ("env_digest", "backend", "record", "warm_start")
-    plain = lambda found: {  # noqa: E731
-        "config": {
-            **{key: value for key, value in found["config"].items() if key not in (*_FREE, "backend")},
-            **{name: found[name] for name in names},
-        }
-    }
-    rundir.check_same(directory, plain(stored), plain(settings))
-    return stored["run"]
 
 
 def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> list[dict[str, Any]]:

@@ -198,6 +198,34 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
         train_online(config, tmp_path / "other", resume=True)
 
 
+def test_a_finished_run_goes_on_with_a_larger_budget_to_the_bits_of_the_longer_run(tmp_path, cartpole):
+    one = {"iterations": None, "env_steps": 480}  # several seeds end apart, and go on from where each ended
+    short, long = cartpole(**{**one, "env_steps": 200}), cartpole(**one)
+    folders = whole, extended = tmp_path / "whole", tmp_path / "extended"
+    train_online(long, whole, record=tmp_path / "whole.zarr")
+    assert train_online(short, extended, record=tmp_path / "extended.zarr").finished
+    with pytest.raises(RunError, match=r"env_steps 200 \(now 100\)"):
+        train_online(cartpole(**{**one, "env_steps": 100}), extended, resume=True, record=tmp_path / "extended.zarr")
+    finished = []
+    see = lambda _: finished.append((extended / "report.json").exists())  # noqa: E731
+    report = train_online(long, extended, resume=True, record=tmp_path / "extended.zarr", progress=see)
+    assert report.finished
+    assert finished
+    assert not any(finished)
+    assert read_config(extended) == long
+    assert report.env_steps == json.loads((whole / "report.json").read_text())["env_steps"]
+    assert without_clock(lines(extended)) == without_clock(lines(whole))
+    first, second = (checkpoint.restore(run / "checkpoints") for run in folders)
+    assert first["state"]["fraction"] == pytest.approx(second["state"]["fraction"])
+    for tree in (first, second):
+        tree.pop("seconds"), tree["state"].pop("fraction")
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), first, second))
+    falling = {"improvement.final_learning_rate": 1e-4}
+    train_online(cartpole(**{**one, "env_steps": 200}, **falling), tmp_path / "falling")
+    with pytest.raises(RunError, match="over which its learning rate falls"):
+        train_online(cartpole(**one, **falling), tmp_path / "falling", resume=True)
+
+
 def test_a_warm_critic_knows_the_rows_it_was_fitted_on(tmp_path, ant):
     wide = {"critic.name": "mlp", "critic.target": "standardised", "critic.widths": [32], "envs": 64, "seeds": 2}
     config = ant(**wide, **{"critic.warm_steps": 300, "critic.learning_rate": 3e-3})

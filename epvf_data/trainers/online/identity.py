@@ -1,0 +1,100 @@
+"""Which run a directory holds: what config.json says, and what may differ when the run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from epvf_data.config import to_dict
+from epvf_data.envs import Env
+from epvf_data.errors import RunError
+from epvf_data.recording.task import made_by
+from epvf_data.store.identity import changed
+from epvf_data.trainers import rundir
+from epvf_data.trainers.online.settings import OnlineConfig
+from epvf_data.trainers.online.standing import Standing
+
+REPORT = "report.json"
+_FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a run goes on
+_BUDGETS = ("iterations", "env_steps")  # and may grow, where nothing is paced by them
+
+
+def stored_run(directory: Path) -> dict[str, Any]:
+    """What config.json holds. Raises RunError where it is of another kind of run, or none."""
+    found = rundir.read_run(directory)
+    shape = {"env_digest": str, "backend": str, "run": str, "record": (str, None), "warm_start": (str, None)}
+    if not rundir.fits(found, shape):
+        raise RunError(f"{directory} holds no run of online training; choose another directory.")
+    return {**found, "config": rundir.stored_settings(directory, OnlineConfig, found["config"])}
+
+
+def settings_of(config: OnlineConfig, env: Env, backend: str, record: Any, warm_start: Any) -> dict[str, Any]:
+    """What config.json holds; `run` is equal for two runs that compute the same."""
+    settings = to_dict(config)
+    computed = {key: value for key, value in settings.items() if key not in (*_FREE, "backend")}
+    warm = None if warm_start is None else str(Path(warm_start).absolute())
+    text = json.dumps([computed, env.digest, backend, warm], sort_keys=True)
+    return {
+        "config": settings,
+        "env_digest": env.digest,
+        **made_by(env),
+        "backend": backend,
+        "run": hashlib.sha256(text.encode()).hexdigest(),
+        "record": None if record is None else str(Path(record).absolute()),
+        "warm_start": warm,
+    }
+
+
+def identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
+    """The run's identity, given when it began. Raises RunError for a directory that is taken, or of other settings."""
+    if not resume:
+        rundir.check_free(directory)
+        return settings["run"]
+    stored = stored_run(directory)
+    known, here = stored.get("functions"), settings.get("functions")
+    if isinstance(known, dict) and here and (others := changed([known], here)):
+        raise RunError(
+            f"{directory} was started with another {', '.join(others)} of its environment; take the change back, or "
+            "start a new run."
+        )
+    names = ("env_digest", "backend", "record", "warm_start")
+    longer = _longer(directory, stored["config"], settings["config"])
+    plain = lambda found: {  # noqa: E731
+        "config": {
+            **{key: value for key, value in found["config"].items() if key not in (*_FREE, *longer, "backend")},
+            **{name: found[name] for name in names},
+        }
+    }
+    rundir.check_same(directory, plain(stored), plain(settings))
+    return stored["run"]
+
+
+def _longer(directory: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The budgets that are larger than they were. Raises RunError where they pace the run."""
+    grown = [name for name in _BUDGETS if before[name] is not None and (now[name] or 0) > before[name]]
+    if grown and before["improvement"]["final_learning_rate"] is not None:
+        raise RunError(
+            f"{directory} was started with {grown[0]} {before[grown[0]]}, over which its learning rate falls; more of "
+            "it would be another run: start a new one, from this one's policy with --set start=FILE."
+        )
+    return grown
+
+
+def extend(directory: Path, config: OnlineConfig, standing: Standing) -> bool:
+    """Writes down the budget with which a run goes on, and gives whether it has grown; it is unfinished again then."""
+    found = rundir.read(directory / rundir.CONFIG)
+    budget = {name: getattr(config, name) for name in _BUDGETS}
+    if all(found["config"].get(name) == value for name, value in budget.items()):
+        return False
+    rundir.write_json(directory / rundir.CONFIG, {**found, "config": {**found["config"], **budget}})
+    (directory / REPORT).unlink(missing_ok=True)
+    spent = np.asarray(standing.env_steps / config.env_steps if config.env_steps else 0.0)
+    spent = np.maximum(spent, standing.iteration / config.iterations if config.iterations else 0.0)
+    fraction = np.broadcast_to(spent, standing.state.fraction.shape).astype(np.float32)
+    standing.state = standing.state._replace(fraction=jax.numpy.asarray(fraction))
+    return True
