@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from epvf_data import envs, load_policy, rollout
+from epvf_data import envs, load_policy
 from epvf_data.policies.files import save_policy
+from epvf_data.rollout import rollout
 
 
 def main() -> None:
