@@ -28,6 +28,7 @@ MAX_JSON_ITEMS = 600_000
 MAX_JSON_DIGITS = 40  # of a whole number: 128 bits, as random seeds have
 MAX_TOML_BYTES = 1 << 20
 MAX_TOML_DOTS = 10_000  # on a line, numbers aside: the parser takes their square in time for a dotted key
+WHOLE = 4096  # characters of a path or a name that is to be typed: cut, it would be another one
 MAX_NAME = 256  # characters of a relative path
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _FLOAT = re.compile(rb"(?<=[\s\[,=+-])[\d_]++\.[\d_]++(?=[\s,\]}eE#]|$)")

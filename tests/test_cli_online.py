@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from epvf_data.trainers import checkpoint
+from epvf_data.trainers.online.journal import Journal
+
 WORDS = [
     "train-online",
     *("--env", "cartpole", "--envs", "4", "--horizon", "20", "--out", "run"),
@@ -65,3 +68,37 @@ def test_other_bodies_have_a_preset_too(in_tmp, shell):
     assert "swimmer-run: 3 iterations, 240 env steps" in shell("train-online", *words, "--quiet").stdout
     config = json.loads((in_tmp / "swimmer-run" / "config.json").read_text())["config"]
     assert (config["env"], config["critic"]["name"]) == ("swimmer", "probing-ridge")
+
+
+@pytest.mark.parametrize(("seconds", "done", "told"), [(0, 1, "from the last checkpoint"), (60, 0, "before the first")])
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(
+    in_tmp, shell, monkeypatch, seconds, done, told
+):
+    """The first one comes while the second iteration is logged, the second one between two files of its checkpoint."""
+    flush, write, seen = checkpoint.flush, Journal.write, []
+
+    def interrupted_write(journal, lines):
+        write(journal, lines)
+        seen.append(lines)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupted_flush(path):
+        flush(path)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    words = [*WORDS, *LONG, "--set", f"checkpoint_seconds={seconds}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", interrupted_write)
+        patch.setattr(checkpoint, "flush", interrupted_flush)
+        stopped = shell(*words, code=1)
+    assert told in stopped.stderr.splitlines()[-1]
+    assert stopped.stderr.count("\n") <= 3, stopped.stderr  # compiling, stopping, interrupted
+    kept = in_tmp / "run" / "checkpoints"
+    assert (checkpoint.latest(kept) or 0) == done
+    assert list(kept.glob(".unfinished-2-*"))
+    again = shlex.split(stopped.stderr.split("with: ")[1])[1:]
+    report = json.loads(shell(*again, "--max-minutes", "0", "--json", "--quiet").stdout)
+    assert (report["iterations"], report["finished"]) == (done + 1, False)
+    assert not list(kept.glob(".unfinished*"))

@@ -216,6 +216,8 @@ def _ignore_settings_of_matplotlib() -> None:
 
 def _cure(error: Exception) -> str | None:
     """A sentence about an error that is nobody's fault here, or None."""
+    from epvf_data.untrusted import WHOLE
+
     text = " ".join(str(error).split())[:1000]
     for name in sorted(os.environ):
         if name.startswith(("JAX_", "XLA_", "MUJOCO_")) and name in text:
@@ -224,7 +226,7 @@ def _cure(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in told or "OUT_OF_MEMORY" in told:
         return "this needs more memory than is free; close other programs or ask for less at once."
     if isinstance(error, OSError) and error.strerror:  # a folder that is gone, a name that is too long, a full pipe
-        where = "" if error.filename is None else f" at {visible(error.filename)}"
+        where = "" if error.filename is None else f" at {visible(error.filename, WHOLE)}"
         return f"the system refuses{where}: {error.strerror}."
     wanted = os.environ.get("MUJOCO_GL", "")
     files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
@@ -289,7 +291,7 @@ def main() -> None:
         told = str(error) if isinstance(error, EpvfError) else _cure(error)
         if "--debug" in sys.argv or told is None:
             raise
-        say(f"error: {visible(told, 5000)}", error=True)
+        say(f"error: {told}", error=True)
         sys.exit(error.exit_code if isinstance(error, EpvfError) else 1)
     finally:
         warnings.showwarning = others

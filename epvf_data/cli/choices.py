@@ -61,7 +61,9 @@ def _check_env(name: str) -> None:
         raise FileError(f"{name} gives no environment: there is no such file.")
 
 
-Backend = Annotated[str | None, typer.Option(**choice("backend", BACKENDS, "What steps the physics.  [default: auto]"))]
+Backend = Annotated[
+    str | None, typer.Option(**choice("backend", BACKENDS, "What steps: MuJoCo C, or JAX (mjx).  [default: auto]"))
+]
 OwnEnv = Annotated[
     str | None,
     typer.Option(

@@ -131,16 +131,18 @@ def evaluate(
     flags = {"split": split, "seed": seed, "backend": backend, "env": env}
     changes = configuration.parse_overrides(set_ or [])
     settings = configuration.build(EvaluationConfig, changes, {k: v for k, v in flags.items() if v is not None})
-    told = (lambda line: None) if quiet or json else (lambda line: say(line, error=True))
     check_plot(plot, force)
     check_inputs(run, dataset, settings, trained_on)  # before anything heavy is imported
 
+    from epvf_data.progress import COMPILING, Bar
     from epvf_data.runtime import prepare
     from epvf_data.trainers.evaluation.evaluate import evaluate as judge
 
     prepare()
     try:
-        found = judge(run, dataset, settings, trained_on, rollouts, told, plot=plot, force=force)
+        with Bar("evaluate", "episodes", quiet, waiting=COMPILING if rollouts else "starting") as bar:
+            progress = lambda done, total, steps: bar.update(done, total, steps, "env steps")  # noqa: E731
+            found = judge(run, dataset, settings, trained_on, rollouts, progress, plot=plot, force=force)
     except KeyboardInterrupt:
         raise RunError("interrupted; the run is as it was.") from None
     if json:

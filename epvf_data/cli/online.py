@@ -123,7 +123,19 @@ def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool)
         with Bar("train", "env steps", quiet, patient=True, waiting=COMPILING) as bar:
             return run(settings, target, progress=bar.run, **how)
     except KeyboardInterrupt:
-        raise RunError(f"interrupted; continue from the last checkpoint with: {resume_command()}") from None
+        raise RunError(_interrupted(target)) from None
+
+
+def _interrupted(target: Path) -> str:
+    """What is left of a run that was stopped, and how it goes on."""
+    from epvf_data.trainers import checkpoint
+    from epvf_data.trainers.online.run import CHECKPOINTS
+
+    if checkpoint.latest(target / CHECKPOINTS) is not None:
+        return f"interrupted; continue from the last checkpoint with: {resume_command()}"
+    if (target / "config.json").exists():
+        return f"interrupted before the first checkpoint; begin the run anew with: {resume_command()}"
+    return "interrupted before the run began; the same command begins it anew."
 
 
 def _tell(report: OnlineReport, target: Path, json: bool) -> None:

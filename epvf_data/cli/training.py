@@ -60,7 +60,7 @@ def train_offline(
         int | None,
         typer.Option(help="At most; early stopping ends sooner.  [default: 300 batches, at least 10 epochs]"),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: one seed, 100 batches, 100 resamples.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: one seed, 100 batches or 10 epochs.")] = False,
     out: Annotated[Path | None, typer.Option(help="The run directory.  [default: DATASET-CRITIC]")] = None,
     architecture: Annotated[str | None, typer.Option(help="Id of the policies, where there are several.")] = None,
     seed: Seed = None,
@@ -102,7 +102,7 @@ def train_offline(
     try:
         quiet_bar = quiet or settings.critic == "ridge"
         with Bar("train", "epochs", quiet_bar, patient=True, waiting=COMPILING) as bar:
-            progress = bar.epoch if quiet else _follow(bar, _cost(settings))
+            progress = bar.epoch if quiet else _follow(bar, settings)
             report = run(
                 source, settings, target, resume, progress, None if json else _teller(bar), plot=plot, force=force
             )
@@ -116,23 +116,24 @@ def train_offline(
     say(f"picture: {plot or target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
 
 
-def _cost(settings: OfflineConfig) -> str:
-    """What is fitted, and how to ask for less."""
+def _cost(settings: OfflineConfig, epochs: int) -> str:
+    """What is fitted in so many epochs, and how to ask for less."""
     size = f" of {settings.ensemble} critics" if settings.ensemble > 1 else ""
     splits = len(settings.splits)
     asked = f"{settings.critic}: {plural(splits, 'split')}{', one after the other' if splits > 1 else ''}, "
     asked += f"{plural(settings.seeds, 'seed')}{size}{' each' if splits > 1 else ''}"
-    return asked + ("; --quick takes about a tenth of the time" if settings.seeds == 5 else "")
+    times = settings.quicker(epochs)
+    return asked + (f"; --quick fits {times} times fewer batches" if times > 1 else "")
 
 
-def _follow(bar: Bar, cost: str) -> Callable[[dict[str, Any]], None]:
+def _follow(bar: Bar, settings: OfflineConfig) -> Callable[[dict[str, Any]], None]:
     """Shows each epoch, and before the first one the cost: by then nothing was wrong with what was asked for."""
-    waiting = [cost]
+    waiting = [settings]
 
     def epoch(event: dict[str, Any]) -> None:
         if waiting:
             bar.pause()
-            say(waiting.pop(), error=True)
+            say(_cost(waiting.pop(), event["epochs"]), error=True)
         bar.epoch(event)
 
     return epoch

@@ -12,7 +12,7 @@ from epvf_data.errors import ConfigError
 from epvf_data.importing.layouts import BESIDE, words
 from epvf_data.importing.limits import Tensors, listing
 from epvf_data.importing.settings import ImportSettings, NormaliserSettings, Place
-from epvf_data.untrusted import printable, shown
+from epvf_data.untrusted import WHOLE, printable, shown
 
 _STATISTIC = re.compile(r"(?<![a-z])(?:running_)?(mean|variance|var|std)(?![a-z])")
 _PARAMETER = re.compile(r".*[./](?:weight|bias|kernel)")
@@ -72,8 +72,8 @@ def complete(
         near = [name for name in names if name != mean]
         raise ConfigError(
             f"{listing(names)} look like normalisers of the observations; name the policy's numbers under [tensors] in "
-            f'--spec ("normaliser/mean" = "{printable(mean, 80)}"'
-            + (f', "normaliser/{_kind(near[0])}" = "{printable(near[0], 80)}"' if near and not found else "")
+            f'--spec ("normaliser/mean" = "{printable(mean, WHOLE)}"'
+            + (f', "normaliser/{_kind(near[0])}" = "{printable(near[0], WHOLE)}"' if near and not found else "")
             + "), with its epsilon and clip under [normaliser], or --set normaliser=none if it was trained without."
         )
     (known, module), stated = found[0], chosen.normaliser or NormaliserSettings()

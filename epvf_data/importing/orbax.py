@@ -17,7 +17,7 @@ from epvf_data.importing import orbax_child
 from epvf_data.importing.limits import MAX_BYTES, MAX_DEPTH, MAX_TENSORS, Tensors
 from epvf_data.orbax_files import TREE
 from epvf_data.trees import walk
-from epvf_data.untrusted import parse_json, printable, read_bytes, shown
+from epvf_data.untrusted import WHOLE, parse_json, printable, read_bytes, shown
 
 _PATIENCE = 300  # seconds
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that become checkpoints when they are whole
@@ -54,7 +54,7 @@ def _only(folder: Path, files: list[Path]) -> Path:
         return folder
     if len(inside) != 1:
         hint = (
-            f"name one of the {len(inside)} inside, such as {printable(inside[0], 4096)}"
+            f"name one of the {len(inside)} inside, such as {printable(inside[0], WHOLE)}"
             if inside
             else f"{printable(found[0])} was not saved to the end; name a finished one"
             if found

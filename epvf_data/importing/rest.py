@@ -14,7 +14,7 @@ from epvf_data.importing.layers import Layers
 from epvf_data.importing.layouts import WIDTHS, Layout, beside, chains, module_of, words
 from epvf_data.importing.limits import Tensors, is_weight, listing
 from epvf_data.importing.settings import ImportSettings, Place
-from epvf_data.untrusted import printable, shown
+from epvf_data.untrusted import WHOLE, printable, shown
 
 _NUMBERED = re.compile(r"(.*\D|)(\d{1,6})[./]\w+")
 _NAME_LAYERS = 'name the policy\'s layers themselves under [tensors] in --spec ("layer_0/kernel" = "…")'
@@ -118,7 +118,7 @@ def _lost(extras: Tensors, layers: Layers, chosen: ImportSettings, named: bool) 
     """The error for tensors that nobody spoke of."""
     told = f"{listing(extras)} would be lost"
     if named:
-        patterns = ", ".join(f'"{printable(name, 60)}"' for name in sorted(extras)[:4])
+        patterns = ", ".join(f'"{printable(name, WHOLE)}"' for name in sorted(extras)[:4])
         return ConfigError(f"{told}; if the named layers act without, say so: --set 'ignore=[{patterns}]'.")
     heads = [
         re.sub(r"[./][^./]+$", "", name)
@@ -126,7 +126,7 @@ def _lost(extras: Tensors, layers: Layers, chosen: ImportSettings, named: bool) 
         if tensor.ndim == 2 and oriented(name, tensor, chosen.transpose).shape[0] == layers.sizes[-1]
     ]
     if heads:
-        choice = " or ".join(f"head={shown(head)}" for head in sorted(heads)[:4])
+        choice = " or ".join(f"head={shown(head, WHOLE)}" for head in sorted(heads)[:4])
         return ConfigError(f"{told}: take the policy's last layer along with --set {choice}.")
     return ConfigError(
         f"{told}: a policy here is fully connected layers alone, without normalisation, convolution or memory; if it "

@@ -16,7 +16,7 @@ from epvf_data.errors import ConfigError
 from epvf_data.recipes.settings import KINDS, ArchitectureConfig, RecipeConfig, Source, check_names
 from epvf_data.store import reader
 from epvf_data.trainers.online.settings import presets
-from epvf_data.untrusted import printable, shown
+from epvf_data.untrusted import WHOLE, printable, shown
 
 NONE = [None, "none"]  # as settings say it
 BUNDLED = Path(__file__).parent / "bundled"
@@ -107,5 +107,5 @@ def _check_files(stated: Mapping[str, Any], typed: Mapping[str, Any], where: str
         if ours is not None and any(one not in ours for one in values):
             raise ConfigError(
                 f"the recipe in {where} says {printable(name)} = {shown(value)}, and a data set may name no file of "
-                f"yours; state it anew with --set {printable(name)}=…."
+                f"yours; state it anew with --set {printable(name, WHOLE)}=…."
             )

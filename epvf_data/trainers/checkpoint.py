@@ -39,7 +39,7 @@ def save(directory: Path, step: int, tree: Any, keep: int = 2) -> None:
     Raises StorageError when the disk refuses.
     """
     directory = directory.absolute()
-    staging = directory / f".unfinished-{step}-{secrets.token_hex(8)}"
+    staging = _staging(directory, step)
     tree = jax.tree.map(np.asarray, tree)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -68,9 +68,14 @@ def _remove_unfinished(directory: Path) -> None:
 
 
 def _remove(step: Path) -> None:
-    """Removes a checkpoint, where there is one."""
+    """Removes a checkpoint, where there is one: first its name, so that none is ever seen half removed."""
     if _STEP.fullmatch(step.name) and (step / orbax_files.TREE).is_file():
-        shutil.rmtree(step)
+        shutil.rmtree(step.rename(_staging(step.parent, int(step.name))))
+
+
+def _staging(directory: Path, step: int) -> Path:
+    """A new name in the directory that no reader looks at."""
+    return directory / f".unfinished-{step}-{secrets.token_hex(8)}"
 
 
 def _check_space(directory: Path, step: int, tree: Any) -> None:

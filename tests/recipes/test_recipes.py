@@ -400,6 +400,8 @@ def test_each_architecture_is_compiled_once_however_many_commits(made, tmp_path)
     shutil.copytree(made / "ant.runs", tmp_path / "ant.runs")
     counted = []
     collect_recipe(build(changed(policies=120, envs=16)), tmp_path / "ant.zarr")
+    names = [one.provenance["config"]["architecture"] for one in epvf_data.open(tmp_path / "ant.zarr").commits]
+    assert len(set(names[: len(set(names))])) == len(set(names)) > 1  # a batch of each in turn: half of it is of use
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, duration_secs, **_: counted.append(event) if "backend_compile" in event else None
     )

@@ -105,12 +105,15 @@ SMALL = EvaluationConfig(policies=2, pairs=4, starts=5, steps=(1, 2), episodes=2
 
 @pytest.mark.parametrize("name", ["mlp", pytest.param("stored-probing", marks=pytest.mark.soak)])
 def test_a_run_is_judged_from_end_to_end(poles, name):
-    said = []
+    told = []
     small = dataclasses.replace(SMALL, split="iid")
-    found = evaluate(poles / name, poles / "poles.zarr", small, say=said.append)
+    found = evaluate(poles / name, poles / "poles.zarr", small, progress=lambda *numbers: told.append(numbers))
     assert json.loads((poles / name / "evaluation.json").read_text()) == found
     assert (poles / name / "evaluation-iid.png").read_bytes().startswith(b"\x89PNG")
-    assert len(said) == 2
+    assert told == sorted(told)
+    # 2 · 2 · 4 policies for the gradient; 5 starts, after each of 2 numbers of steps by 2 seeds and at random; 1 mean.
+    assert {total for _, total, _ in told} == {told[-1][0]} == {2 * (16 + 5 * (1 + 2 * (2 + 1)) + 1)}
+    assert told[-1][2] > told[-1][0]
     assert found["splits"]["iid"]["available"]
     assert found["calibration"]["members"] == 2
     assert len(found["gradient"]["per_policy"]) == 2

@@ -262,3 +262,13 @@ def test_directories_and_other_settings_or_rows_are_refused(finished, toy, datas
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         OfflineConfig(**changes)
+
+
+@pytest.mark.parametrize("rows", [100, 2_000, 4_000, 20_000, 1_000_000])
+def test_a_first_look_fits_as_many_times_fewer_batches_as_it_is_said(rows):
+    batches = -(-rows // OfflineConfig.batch_size)
+    config, quick = OfflineConfig(), OfflineConfig(**QUICK)
+    fitted = config.plan(batches)[0] * config.seeds, quick.plan(batches)[0] * quick.seeds
+    assert config.quicker(config.plan(batches)[0]) == pytest.approx(fitted[0] / fitted[1], abs=1)
+    assert quick.quicker(quick.plan(batches)[0]) == 1  # and so nothing is said
+    assert OfflineConfig(epochs=40).quicker(40) == config.seeds  # --quick leaves stated epochs alone

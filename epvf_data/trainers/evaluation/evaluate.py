@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from epvf_data.trainers.offline.run import LoadedRun, load_run, report_of
 from epvf_data.trainers.offline.settings import headline
 from epvf_data.trainers.offline.source import open_source
 
-Say = Callable[[str], None]
+Progress = Callable[[int, int, int], None]  # (episodes finished, episodes in all, control steps), cumulative
 
 
 def evaluate(
@@ -37,7 +38,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     trained_on: str | Path | None = None,
     rollouts: bool = True,
-    say: Say | None = None,
+    progress: Progress | None = None,
     *,
     plot: Path | None = None,
     force: bool = False,
@@ -47,7 +48,7 @@ def evaluate(
     Prediction on held-out rows of every split; for one split calibration, the direction of ∇V against evolution
     strategies, and gradient ascent on V from the best training rows with real rollouts (both left out without
     `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw if it is another one.
-    `trained_on` is the run's own data set, if it has moved. `say` gets a line for each part that takes a while. `plot`
+    `trained_on` is the run's own data set, if it has moved. `progress` is called while policies are rolled out. `plot`
     gets the picture too, as PNG, PDF or SVG.
 
     `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
@@ -56,7 +57,6 @@ def evaluate(
     Raises RunError where there is nothing to judge, EnvironmentMismatchError for a task that is not here.
     """
     config = EvaluationConfig() if config is None else config
-    say = say or (lambda line: None)
     check_inputs(run_dir, dataset, config, trained_on)
     loaded = load_run(run_dir, trained_on)
     if rollouts:
@@ -66,7 +66,7 @@ def evaluate(
     report, earlier = report_of(loaded), _earlier(loaded)
     test, members = fitted.ground.test, fitted.members(fitted.ground.test).reshape(-1, len(fitted.ground.test))
     before = earlier.get(name, {})
-    measured = {} if world is None else _roll_out(fitted, world, config, say)
+    measured = {} if world is None else _roll_out(fitted, world, config, progress)
     elsewhere = None if dataset is None else _elsewhere(dataset, fitted)
     others = {} if elsewhere is None else {elsewhere["dataset"]: elsewhere["architectures"]}
     found = {
@@ -110,16 +110,32 @@ def _check_parameters(loaded: LoadedRun) -> None:
         )
 
 
-def _roll_out(fitted: FittedSplit, world: World, config: EvaluationConfig, say: Say) -> dict[str, Any]:
+def _roll_out(fitted: FittedSplit, world: World, config: EvaluationConfig, progress: Progress | None) -> dict[str, Any]:
     """The parts of `ROLLED_OUT` that are asked for, on the architecture with most training rows."""
-    place, found = int(np.argmax([len(rows) for rows in fitted.source.local(fitted.ground.split.train)])), {}
+    sizes, found = [len(rows) for rows in fitted.source.local(fitted.ground.split.train)], {}
+    place = int(np.argmax(sizes))
+    if progress is not None:
+        looks = 1 + (fitted.config.seeds + 1) * len(config.steps)  # at the start, and of each seed and the random steps
+        policies = min(config.policies, sizes[place]) * 2 * config.pairs
+        policies += min(config.starts, sizes[place]) * looks + 1 if config.starts else 0
+        total = policies * world.episodes_of(fitted.source.tables[place].spec)
+        world = replace(world, progress=_counter(progress, total))
     if config.policies:
-        say(f"gradients at {config.policies} policies, {2 * config.pairs} rollouts each")
         found["gradient"] = compare_gradients(fitted, place, world, config)
     if config.starts:
-        say(f"gradient ascent on V from the best {config.starts} policies")
         found["improvement"] = improve(fitted, place, world, config)
     return found
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int, int], None]:
+    """Adds up what rollouts report, one after the other."""
+    done = [0, 0]
+
+    def advance(episodes: int, steps: int) -> None:
+        done[0], done[1] = done[0] + episodes, done[1] + steps
+        progress(done[0], total, done[1])
+
+    return advance
 
 
 def _epochs(fitted: FittedSplit) -> list[int]:

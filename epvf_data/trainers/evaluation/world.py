@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -24,13 +25,18 @@ class World:
     episodes: int | None  # None: 1 where nothing is random, else 8
     backend: str
     seed: int
+    progress: Callable[[int, int], None] | None = None  # gets episodes and control steps, as they are done
+
+    def episodes_of(self, spec: PolicySpec) -> int:
+        """Episodes that each policy is given."""
+        return self.episodes or (8 if self.env.random_start or spec.sampled else 1)
 
     def returns(self, spec: PolicySpec, theta: Float[np.ndarray, "n P"]) -> Float[np.ndarray, "n"]:
         """Mean undiscounted return of each policy over the episodes."""
-        episodes = self.episodes or (8 if self.env.random_start or spec.sampled else 1)
         key = np.asarray(jax.random.key_data(jax.random.key(self.seed)))
         seeds = np.tile(key, (len(theta), 1))
-        found = rollout(self.env, spec, theta, reset_seed=seeds, episodes=episodes, backend=self.backend)
+        how = {"episodes": self.episodes_of(spec), "backend": self.backend, "progress": self.progress}
+        found = rollout(self.env, spec, theta, reset_seed=seeds, **how)
         return np.asarray(found.returns, np.float64).mean(1)
 
 

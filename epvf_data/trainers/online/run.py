@@ -196,8 +196,7 @@ class _Keeper:
         self.saved = time.perf_counter()
         self.kept = int(np.asarray(standing.state.fraction).min() * config.snapshots)
 
-    def elapsed(self) -> float:
-        """Seconds that the run has taken, those before a resume included."""
+    def elapsed(self) -> float:  # seconds that the run has taken, those before a resume included
         return self.spent + time.perf_counter() - self.began
 
     def keep(self, standing: Standing) -> None:
@@ -226,7 +225,8 @@ class _Keeper:
         for name, params in (("last", standing.last), ("best", standing.best)):
             self._policies(name, params)
         self.perturbed.save()
-        checkpoint.save(self.directory / CHECKPOINTS, standing.iteration, standing.tree())
+        if checkpoint.latest(folder := self.directory / CHECKPOINTS) != standing.iteration:  # it would be the same one
+            checkpoint.save(folder, standing.iteration, standing.tree())
         self.saved = time.perf_counter()
 
 

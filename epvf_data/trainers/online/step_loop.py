@@ -42,7 +42,7 @@ def make_step_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: st
         last, every = iteration_of(state) + length, config.time.record_every
         state, metrics = timed(seconds, "training", chunk, state, np.int32(length))
         metrics = {name: np.asarray(leaf) for name, leaf in metrics.items()}
-        _check_rewards(config, metrics)
+        check_rewards(config, metrics)
         due = keep and last // every > (last - length) // every
         judged = timed(seconds, "evaluation", judge, state, due)
         steps = np.full(config.seeds, length * steps_of(config), np.int64) * active
@@ -69,7 +69,7 @@ def check_env(config: OnlineConfig, env: Env) -> None:
         )
 
 
-def _check_rewards(config: OnlineConfig, metrics: dict[str, np.ndarray]) -> None:
+def check_rewards(config: OnlineConfig, metrics: dict[str, np.ndarray]) -> None:
     """Raises ConfigError where rewards leave the range that bounds the targets, as with a preset of another body."""
     allowed = config.time.reward_range
     least, most = metrics["reward_min"].min(), metrics["reward_max"].max()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from epvf_data.trainers.online import run
 from epvf_data.trainers.online.settings import online_config
 
 TINY = {
@@ -32,3 +33,24 @@ def cartpole():
 def ant():
     """Ant settings, ours, with some changed."""
     return lambda preset="ant-cpu", **changes: online_config(preset, **{**ANT, "critic.probes": 8, **changes})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept_loops():
+    """Runs of equal settings share what they compile: a loop is pure functions, whose making takes longest."""
+
+    def keeping(make):
+        kept = {}
+
+        def keep(config, env, spec, backend):
+            key = config, env.digest, spec, backend
+            if key not in kept:
+                kept[key] = make(config, env, spec, backend)
+            return kept[key]
+
+        return keep
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("make_loop", "make_step_loop"):
+            patch.setattr(run, name, keeping(getattr(run, name)))
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import jax
@@ -11,15 +10,15 @@ import pytest
 
 import epvf_data
 from epvf_data.rollout import rollout
+from epvf_data.trainers.online import run
 from epvf_data.trainers.online.loop import evaluation_seeds, make_loop
 from epvf_data.trainers.online.run import resolve, train_online
 
 BUDGET = {"seeds": 2, "iterations": None, "env_steps": 10_000}
 
 
-@functools.cache  # most of a test's time is compiling its loop
 def loop_of(config):
-    return make_loop(config, *resolve(config))
+    return run.make_loop(config, *resolve(config))  # the runs' own: conftest.py
 
 
 def chunks(config, count, keep=True, active=None):

@@ -22,9 +22,10 @@ from epvf_data.policies import mlp
 from epvf_data.policies.probe import probe
 from epvf_data.store.validate import validate
 from epvf_data.trainers import checkpoint
-from epvf_data.trainers.online import pavf, step_iteration
+from epvf_data.trainers.online import pavf, run, step_iteration, step_loop
+from epvf_data.trainers.online.loop import iteration_of
 from epvf_data.trainers.online.representation import represent
-from epvf_data.trainers.online.run import resolve, train_online
+from epvf_data.trainers.online.run import resolve
 from epvf_data.trainers.online.segments import begin_worlds, make_segment, world_keys
 from epvf_data.trainers.online.settings import online_config
 from epvf_data.trainers.online.state import fold
@@ -35,18 +36,22 @@ SLIDE = f"{Path(__file__).with_name('slide.py')}:make"
 TINY = {
     "env": SLIDE,
     "envs": 8,
+    "seed": 1,
     "iterations": 6,
     "env_steps": None,
-    "log_every": 4,  # the second chunk is shorter
+    "log_every": 1,
     "checkpoint_seconds": 0.0,
     "policy.hidden": [8],
     "critic.widths": [16, 16],
-    "critic.loss": "mse",
+    "critic.loss": "hl-gauss",
+    "critic.bins": 11,
+    "critic.ensemble": 2,
+    "critic.bound": "min",
     "critic.steps": 4,
     "replay.capacity": 256,
     "replay.batch_size": 16,
     "time.segment": 8,
-    "time.hold": 2,
+    "time.hold": 3,
     "time.n_step": 3,
     "time.warmup": 64,
     "time.critic_first": 0,
@@ -55,6 +60,25 @@ TINY = {
     "time.record_every": 3,
     "time.reward_range": [0.0, 1.0],
     "time.anneal_at": None,
+    "time.redraw": 2,
+    "time.average": 3,
+}
+PAIR = {"seed": 0, "seeds": 2, "log_every": 4}  # the second chunk is shorter
+PLAIN = {"critic.loss": "mse", "critic.ensemble": 1}
+LEARNS = {
+    **PLAIN,
+    "seed": 0,
+    "time.hold": 2,
+    "time.average": 4,
+    "time.redraw": None,
+    "critic.steps": 64,
+    "envs": 16,
+    "time.segment": 16,
+    "time.warmup": 512,
+    "replay.capacity": 8192,
+    "replay.batch_size": 64,
+    "log_every": 10,
+    "iterations": 60,
 }
 
 
@@ -62,24 +86,36 @@ def tiny(**changes):
     return online_config("ant-pavf", **{**TINY, **changes})
 
 
-@functools.cache  # most of a test's time is compiling its loop
+@functools.cache
 def loop_of(config):
-    return make_step_loop(config, *resolve(config))
+    return run.make_step_loop(config, *resolve(config))  # the runs' own: conftest.py
 
 
 @functools.cache
-def method_of(config):
-    env, spec, backend = resolve(config)
-    return step_iteration.make_method(config, env, spec, stepper_of(env, backend), True)
+def chunks_of(config):
+    """The chunks of a run, the state before them, and what was compiled after the first one."""
+    loop, found, compiled = loop_of(config), [], []
+    first = state = loop.init()
+
+    def listen(event, seconds, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        while not found or iteration_of(state) < config.iterations:
+            found.append(loop.advance(state, np.ones(config.seeds, bool), False))
+            state = found[-1].state
+            if len(found) == 1:
+                compiled.clear()
+    finally:
+        jax.monitoring.clear_event_listeners()
+    return found, first, compiled
 
 
-def run(config, chunks, keep=False):
-    loop, found = loop_of(config), []
-    state = loop.init()
-    for _ in range(chunks):
-        found.append(loop.advance(state, np.ones(config.seeds, bool), keep))
-        state = found[-1].state
-    return found
+def states_of(config):
+    found, first, _ = chunks_of(config)
+    return [first_seed(state) for state in (first, *(chunk.state for chunk in found))]
 
 
 def first_seed(state):
@@ -106,7 +142,7 @@ def test_n_step_sums_are_those_of_a_plain_loop(data):
     padded = [np.pad(leaf, (0, 9 - length)) for leaf in (reward, terminated, done)]
     padded[2][length:] = True  # one shape for all: what comes behind is another episode
     padded[2][length - 1] = True
-    sums, factors, lasts = _n_step(steps)(*padded)
+    sums, factors, lasts = _n_step(*padded, steps)
     done[-1] = True
     for start in range(length):
         total, factor, at = 0.0, 1.0, start
@@ -120,9 +156,7 @@ def test_n_step_sums_are_those_of_a_plain_loop(data):
         assert lasts[start] == at
 
 
-@functools.cache
-def _n_step(steps):
-    return jax.jit(functools.partial(n_step, steps=steps, discount=0.9))
+_n_step = jax.jit(functools.partial(n_step, discount=0.9))  # for any number of steps
 
 
 def test_sums_end_with_the_segment():
@@ -135,12 +169,12 @@ def test_sums_end_with_the_segment():
 
 def test_the_replay_is_a_list_of_the_newest_rows():
     one, two = jnp.zeros(6), jnp.zeros((6, 2))
-    blank = Rows(two, two, one, one, two, two, jnp.zeros(6, jnp.int32))
+    put, blank = jax.jit(push), Rows(two, two, one, one, two, two, jnp.zeros(6, jnp.int32))
     expected: list[float] = []
     for iteration in range(7):
         block = jax.tree.map(lambda leaf, i=iteration: jnp.full_like(leaf[:2], 10 * i), blank)
         block = block._replace(reward=block.reward + jnp.arange(2))
-        blank = push(blank, block, jnp.int32(iteration))
+        blank = put(blank, block, iteration)
         expected = [*expected, 10.0 * iteration, 10.0 * iteration + 1][-6:]
         filled = min(2 * (iteration + 1), 6)
         assert sorted(blank.reward[:filled].tolist()) == sorted(expected)
@@ -190,7 +224,7 @@ def test_stored_policies_are_given_again_by_their_keys(redraw, shuffled):
     """
     config = tiny(**{"time.redraw": redraw, "time.shuffled": shuffled})
     _, spec, _ = resolve(config)
-    state = first_seed(run(config, 2)[-1].state)
+    state = states_of(config)[-1]
     inner, total = state.inner, 6 * step_iteration.steps_of(config)
     assert len(inner.replay.reward) == 256
     rows = np.random.default_rng(0).choice(256, 24, replace=False)
@@ -211,14 +245,8 @@ def test_stored_policies_are_given_again_by_their_keys(redraw, shuffled):
 
 
 def test_perturbations_last_as_long_as_they_shall():
-    config, state = tiny(**{"time.hold": 3}), None
-    method = method_of(config)
-    state, seen = anyhow(method.init)(jnp.int32(0)), []
-    step = anyhow(lambda state: method.iteration(state)[0])
-    for _ in range(6):
-        state = step(state)
-        inner = state.inner
-        seen.append([np.asarray(leaf) for leaf in (inner.policy, inner.left, inner.worlds.episode.length)])
+    inners = [state.inner for state in states_of(tiny())[1:]]
+    seen = [[np.asarray(leaf) for leaf in (one.policy, one.left, one.worlds.episode.length)] for one in inners]
     for before, after in itertools.pairwise(seen):
         ended = before[1] <= 0
         np.testing.assert_array_equal(before[0] != after[0], ended)
@@ -227,25 +255,24 @@ def test_perturbations_last_as_long_as_they_shall():
 
 
 def test_the_average_of_theta_is_the_mean_first_and_then_an_exponential_one():
-    config = tiny(**{"time.average": 3})
-    method = method_of(config)
-    step, state = anyhow(lambda state: method.iteration(state)[0]), anyhow(method.init)(jnp.int32(0))
+    config = tiny()
     theta = expected = np.zeros(0)
     since = -step_iteration.warm_iterations(config)
-    for _ in range(6):
-        state, since = step(state), since + 1
+    for state in states_of(config)[1:]:
+        since += 1
         theta = np.asarray(state.theta[0], np.float64)
         expected = theta if since <= 1 else expected + (theta - expected) / min(since, 3)
         np.testing.assert_allclose(state.inner.average, expected, atol=1e-6)
-    assert since >= 3
+    assert since > 3
     assert np.abs(state.inner.average - theta).max() > 1e-5
 
 
 def test_best_is_chosen_by_the_mean_of_tiny_disturbances(tmp_path):
     """An exact return hangs on rounding, so the highest of many is luck."""
-    report = train_online(tiny(log_every=1), tmp_path / "run")
+    report = run.train_online(tiny(), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     means = [line["return_disturbed"] for line in lines]
+    assert len(means) == 6
     assert report.return_best == pytest.approx(max(means))
     assert report.return_disturbed == pytest.approx(means[-1])
     assert report.return_best != max(line["return_unperturbed"] for line in lines)
@@ -278,9 +305,11 @@ def known_of(config, state):
 
 
 def test_targets_are_what_numpy_computes():
-    config = tiny(**{"time.smoothing": 0.0, "time.own": 0.5, "time.cross": 0.25, "time.reward_range": [0.0, 0.1]})
+    config = tiny(
+        **{**PLAIN, "time.smoothing": 0.0, "time.own": 0.5, "time.cross": 0.25, "time.reward_range": [0.0, 0.1]}
+    )
     _, spec, _ = resolve(config)
-    state = first_seed(run(tiny(), 2)[-1].state)
+    state = states_of(tiny())[-1]
     known, learner = known_of(config, state), pavf.make_learner(config, spec)
     learned = pavf.init(learner, jax.random.key(3), state.theta[0], 6)
     target = jax.tree.map(lambda leaf: leaf + 0.1, learned.target)
@@ -308,51 +337,45 @@ def test_targets_are_what_numpy_computes():
     assert 0 < np.mean((expected > 0) & (expected < bound)) < 1  # some are clipped, some are not
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "weight"), [("pavf", 1.0), ("pavf", 0.0), ("psvf", 1.0)], ids=["both", "action", "psvf"]
-)
-def test_theta_climbs_through_actions_and_through_z(algorithm, weight):
-    config = tiny(**{"algorithm": algorithm, "time.z_gradient": weight, "time.own": 1.0})
+def test_theta_climbs_through_actions_and_through_z():
+    config, state = tiny(), states_of(tiny())[-1]
     _, spec, _ = resolve(config)
-    state = first_seed(run(tiny(), 2)[-1].state)
-    known, learner = known_of(config, state), pavf.make_learner(config, spec)
-    states, critic = known.replay.observation[:16], state.inner.critic
-    if algorithm == "psvf":  # its critic reads no action
-        critic = pavf.init(learner, jax.random.key(7), state.theta[0], 6).critic
-        critic = jax.tree.map(lambda leaf: leaf + 0.05, critic)  # the last layer starts at zero
+    known, theta = known_of(config, state), state.theta[0]
+    states = known.replay.observation[:16]
 
-    def plain(theta, other):
-        params = fold(spec, state.normaliser, theta)
-        action, sums = pavf.acts(spec, params, states)
-        z = represent(config, spec, known.representation, other, state.normaliser)
-        q = pavf.value(learner, critic, pavf.seen(state.normaliser, states), action, z)
-        return q.mean() - config.time.action_penalty * jnp.square(sums).mean()
+    def check(config, critic, weight):
+        learner = pavf.make_learner(config, spec)
 
-    found, metrics = anyhow(lambda theta: pavf.policy_gradient(learner, known, critic, theta, states))(state.theta[0])
-    first, second = anyhow(jax.grad(plain, argnums=(0, 1)))(state.theta[0], state.theta[0])
-    lengths = [np.linalg.norm(part) for part in (first, second)]
-    # The part through z is never the longer one; of V(s, θ) it is all there is, but for the penalty.
-    limit = min(1.0, lengths[0] / lengths[1]) if algorithm == "pavf" else 1.0
-    np.testing.assert_allclose(found, first + weight * limit * second, atol=1e-6)
-    np.testing.assert_allclose(metrics["gradient_z"], jnp.linalg.norm(second), rtol=1e-3)
-    assert np.linalg.norm(second) > 1e-5
+        def plain(theta, other):
+            params = fold(spec, state.normaliser, theta)
+            action, sums = pavf.acts(spec, params, states)
+            z = represent(config, spec, known.representation, other, state.normaliser)
+            q = pavf.value(learner, critic, pavf.seen(state.normaliser, states), action, z)
+            return q.mean() - config.time.action_penalty * jnp.square(sums).mean()
+
+        first, second = anyhow(jax.grad(plain, argnums=(0, 1)))(theta, theta)
+        lengths = [np.linalg.norm(part) for part in (first, second)]
+        assert lengths[1] > 1e-5
+        # The part through z is never the longer one; of V(s, θ) it is all there is, but for the penalty.
+        limit = min(1.0, lengths[0] / lengths[1]) if config.algorithm == "pavf" else 1.0
+        climb = lambda theta: pavf.policy_gradient(learner, known, critic, theta, states)  # noqa: E731
+        found, metrics = anyhow(climb)(theta)
+        np.testing.assert_allclose(found, first + weight * limit * second, atol=1e-6)
+        np.testing.assert_allclose(metrics["gradient_z"], lengths[1], rtol=1e-3)
+        return limit * lengths[1] / lengths[0]
+
+    for weight in (1.0, 0.0):
+        check(tiny(**{"time.z_gradient": weight}), state.inner.critic, weight)
+    psvf = tiny(**{"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0})
+    critic = pavf.init(pavf.make_learner(psvf, spec), jax.random.key(7), theta, 6).critic  # it reads no action
+    noise = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
+    assert check(psvf, jax.tree.map(noise, critic), 1.0) > 1.0  # the last layer of a fresh one is zero
 
 
 def test_nothing_is_compiled_after_the_first_chunk():
-    config = tiny()
-    loop, counted = make_step_loop(config, *resolve(config)), []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: counted.append(event) if "backend_compile" in event else None
-    )
-    try:
-        chunk = loop.advance(loop.init(), np.array([True]), False)
-        assert counted
-        counted.clear()
-        chunk = loop.advance(chunk.state, np.array([True]), False)
-    finally:
-        jax.monitoring.clear_event_listeners()
-    assert counted == []
-    assert int(chunk.state.iteration[0]) == 6
+    found, _, compiled = chunks_of(tiny(**PAIR))
+    assert [chunk.state.iteration.tolist() for chunk in found] == [[4, 4], [6, 6]]
+    assert compiled == []
 
 
 class Stop(Exception):
@@ -361,16 +384,16 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.param(Stop, marks=pytest.mark.soak)])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, error):
-    config, files = tiny(seeds=2), [tmp_path / name for name in ("whole", "stopped")]
+    config, files = tiny(**PAIR), [tmp_path / name for name in ("whole", "stopped")]
 
     def stop(event):
         if event["iteration"] == 4:
             raise error
 
-    train_online(config, files[0], record=tmp_path / "whole.zarr")
+    run.train_online(config, files[0], record=tmp_path / "whole.zarr")
     with pytest.raises(error):
-        train_online(config, files[1], record=tmp_path / "stopped.zarr", progress=stop)
-    train_online(config, files[1], record=tmp_path / "stopped.zarr", resume=True)
+        run.train_online(config, files[1], record=tmp_path / "stopped.zarr", progress=stop)
+    run.train_online(config, files[1], record=tmp_path / "stopped.zarr", resume=True)
     first, second = (checkpoint.restore(run / "checkpoints") for run in files)
     first.pop("seconds"), second.pop("seconds")
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), first, second))
@@ -388,7 +411,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, error):
 
 
 def test_seeds_are_the_runs_by_themselves():
-    both, alone = run(tiny(seeds=2), 2)[-1], run(tiny(seed=1), 2)[-1]
+    both, alone = (chunks_of(config)[0][-1] for config in (tiny(**PAIR), tiny()))
     np.testing.assert_allclose(both.candidates[1], alone.candidates[0], rtol=1e-3, atol=1e-4)
     assert not np.allclose(both.candidates[0], both.candidates[1])
 
@@ -425,29 +448,41 @@ def test_what_makes_no_sense_gets_one_sentence(changes, sentence):
 
 
 def test_rewards_beyond_the_range_end_the_run(tmp_path):
+    """As the loop asks; and, exhaustively, in a run."""
+    config, metrics = tiny(**{"time.reward_range": [0.0, 0.1]}), chunks_of(tiny())[0][-1].metrics
     with pytest.raises(ConfigError, match="widen it"):
-        train_online(tiny(**{"time.reward_range": [0.0, 0.1]}), tmp_path / "run")
+        step_loop.check_rewards(config, metrics)
+    step_loop.check_rewards(tiny(), metrics)
+
+
+@pytest.mark.soak
+def test_a_run_ends_where_rewards_leave_their_range(tmp_path):
+    with pytest.raises(ConfigError, match="widen it"):
+        run.train_online(tiny(**{"time.reward_range": [0.0, 0.1]}), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"critic.loss": "hl-gauss", "critic.bins": 11, "critic.ensemble": 2, "critic.bound": "min"},
-        pytest.param({"time.representation": "raw", "time.cross": 0.25}, marks=pytest.mark.soak),
-        pytest.param({"time.representation": "none", "normalise_observations": False}, marks=pytest.mark.soak),
-        pytest.param({"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0}, marks=pytest.mark.soak),
+        {},
+        *(
+            pytest.param(changes, marks=pytest.mark.soak)
+            for changes in (
+                {"time.representation": "raw", "time.cross": 0.25},
+                {"time.representation": "none", "normalise_observations": False},
+                {"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0},
+            )
+        ),
     ],
-    ids=str,
+    ids=["probing", "raw", "none", "psvf"],
 )
 def test_every_kind_of_critic_takes_its_steps(changes):
-    found = run(tiny(**changes), 1)[-1]
+    found = chunks_of(tiny(**changes))[0][-1]
     assert np.isfinite(found.metrics["critic_loss"]).all()
     assert found.metrics["policy_step"] > 0
     assert np.isfinite(found.candidates).all()
 
 
 def test_it_learns():
-    config = tiny(**{"critic.steps": 64, "envs": 16, "time.segment": 16, "time.warmup": 512, "replay.capacity": 8192,
-                     "replay.batch_size": 64, "log_every": 10, "iterations": 60, "time.average": 4})  # fmt: skip
-    found = run(config, 6)
-    assert found[0].unperturbed[0, 0] < 15 < 25 < found[-1].unperturbed[0, 0]
+    found = chunks_of(tiny(**LEARNS))[0]
+    assert found[0].unperturbed[0, 0] < 25 < 33 < found[-1].unperturbed[0, 0]
