@@ -1,9 +1,7 @@
 """Probing states: observations in which every policy's actions are recorded.
 
-Built-in environments ship theirs, so that data sets of different labs can be compared row by row. For other
-environments they are drawn from the episodes of random policies, with a seed of their own.
-
-    python -m epvf_data.recording.probes      # makes the shipped files again
+Built-in environments ship theirs (`collectors/bundled.py` makes them), so that data sets of different labs can be
+compared row by row. For other environments they are drawn from episodes of random policies, with a seed of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from epvf_data.untrusted import printable, read_named, shown
 
 MAX_BYTES = 256 << 20
 SHIPPED = 256  # states a shipped file holds; a data set uses the first K
-_FOLDER = resources.files("epvf_data.recording") / "states"
+FOLDER = resources.files("epvf_data.recording") / "states"
 
 
 def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.ndarray, "K O"]:
@@ -41,7 +39,7 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
         states = _load(Path(file))
     else:
         body = env.name.partition(".")[0] if envs.ships(env.name) else env.name  # other objectives, same states
-        shipped = Path(str(_FOLDER)) / f"{body}-{env.version}.npy"
+        shipped = Path(str(FOLDER)) / f"{body}-{env.version}.npy"
         states = _load(shipped) if shipped.is_file() else draw(env, count)
     with np.errstate(over="ignore"):
         states = np.asarray(states, np.float32)
@@ -93,15 +91,3 @@ def draw(
         chosen.extend(generator.choice(seen, size=min(each, len(seen)), replace=False))
         number += 1
     return generator.permutation(np.stack(chosen))[:count].astype(np.float32)
-
-
-def main() -> None:
-    folder = Path(str(_FOLDER))
-    folder.mkdir(exist_ok=True)
-    for name in envs.ENVS:
-        env = envs.make(name)
-        np.save(folder / f"{env.name}-{env.version}.npy", draw(env, SHIPPED))
-
-
-if __name__ == "__main__":
-    main()

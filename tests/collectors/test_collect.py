@@ -16,6 +16,7 @@ import pytest
 
 import epvf_data
 from epvf_data import envs
+from epvf_data.collectors.bundled import bundled_files
 from epvf_data.collectors.collect import collect
 from epvf_data.collectors.lot import lot_of
 from epvf_data.collectors.resimulate import resimulate
@@ -28,13 +29,15 @@ from epvf_data.errors import (
     EnvironmentMismatchError,
     StorageError,
 )
+from epvf_data.physics.trajectory import trajectory
 from epvf_data.policies import mlp
-from epvf_data.policies.files import save_policy
+from epvf_data.policies.files import load_policy, save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import SHIPPED, draw, probing_states
 from epvf_data.rollout import rollout
 from epvf_data.store.digest import content_hash
 from epvf_data.store.validate import leftovers
+from epvf_data.streams import stream
 
 SMALL = {"envs": 32, "horizon": 20, "policy.hidden": [8], "perturbed.bases": ["random"], "perturbed.random_bases": 3}
 
@@ -313,6 +316,15 @@ def test_files_that_hold_no_probing_states(tmp_path, content):
     with pytest.raises(ConfigError, match="probing states") as caught:
         probing_states(envs.make("cartpole"), 5, str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_half_of_the_probing_states_are_what_trained_policies_see():
+    env = envs.make("cartpole")
+    trained = load_policy(bundled_files(env)[-1])
+    states = draw(env, 32, trained=[trained])
+    keys = [np.asarray(jax.random.key_data(jax.random.fold_in(stream(0, "probe"), number))) for number in (1, 3)]
+    seen = np.concatenate([trajectory(env, *trained, key).observations for key in keys])
+    assert sum((seen == state).all(axis=1).any() for state in states) == 16
 
 
 def test_probing_states_can_be_drawn_or_given(in_tmp):
