@@ -1,6 +1,6 @@
 """The policies that ship with the package, bases of the default recipes; `bases/README.md` says how they were made.
 
-The Ant's probing states are half what they see and half what random policies see; other shipped ones are the latter alone.
+The Ant's probing states are half what they see, half what random policies see; other shipped ones are the latter alone.
 
     python -m epvf_data.collectors.bundled ant    # makes them again
 """
