@@ -21,7 +21,7 @@ from epvf_data.recording import probes
 
 
 def bundled_files(env: Env) -> list[str]:
-    """The policy files that ship with an environment, least evolved first. Raises ConfigError where there are none."""
+    """The policy files that ship with an environment, by name. Raises ConfigError where there are none."""
     files = _files(env)
     if not files:
         raise ConfigError(f"no policies are bundled for {env.name}; set perturbed.bases=random, or name policy files.")
