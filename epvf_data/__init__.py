@@ -21,6 +21,8 @@ _PUBLIC = {
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
+    "pull": "epvf_data.sharing.pull",
+    "push": "epvf_data.sharing.push",
     "save_policy": "epvf_data.policies.files",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
@@ -42,6 +44,8 @@ __all__ = [
     "load_policy",
     "online_config",
     "open",
+    "pull",
+    "push",
     "save_policy",
     "split_by_lineage",
     "split_iid",
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec
+    from epvf_data.sharing.pull import pull as pull
+    from epvf_data.sharing.push import push as push
     from epvf_data.store.loader import Loader as Loader
     from epvf_data.store.reader import open as open
     from epvf_data.store.splits import split_by_lineage as split_by_lineage

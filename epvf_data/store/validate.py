@@ -6,10 +6,8 @@ import hashlib
 import itertools
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from epvf_data.store.claims import claim
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
 from epvf_data.store.identity import mixed
+from epvf_data.store.meter import Meter, Progress
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.shard import Shard
@@ -30,9 +29,6 @@ MAX_ENTRIES = 200_000  # in a folder of parts or probing states
 _MAX_FOREIGN = 20  # foreign entries of one folder that are named one by one
 _SPAN = 4 << 20  # bytes of rows that are looked at together
 _THREADS = 2
-_TICK = 0.2  # seconds between reports of progress
-
-Progress = Callable[[int, int], None]
 
 
 def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progress | None = None) -> list[str]:
@@ -54,7 +50,7 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     problems = [*_foreign(root), *_records(root, records), *_twice(root, records)]
     probes, found = _probes(root, info, records, parts, deep)
     sizes = [sum(size for size, _ in entry.files.values()) if deep else 1 for entry in parts]
-    meter = _Meter(sum(sizes))
+    meter = Meter(sum(sizes), progress)
 
     def check(entry: PartEntry, size: int) -> list[str]:
         part = Part(root, info.env, entry)
@@ -70,17 +66,12 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     with ThreadPoolExecutor(_THREADS if deep else 1) as pool:
         tasks = [pool.submit(check, entry, size) for entry, size in zip(parts, sizes, strict=True)]
         try:
-            for task in tasks:
-                while not task.done():
-                    wait([task], _TICK)
-                    if progress is not None:
-                        progress(meter.done, meter.total)
+            meter.await_all(tasks)
         except BaseException:
             meter.stopped = True
             pool.shutdown(cancel_futures=True)
             raise
-    if progress is not None:
-        progress(meter.total, meter.total)
+    meter.finish()
     return [*problems, *found, *(problem for task in tasks for problem in task.result())]
 
 
@@ -113,20 +104,6 @@ def leftovers(path: str | os.PathLike[str]) -> list[str]:
             f"{root / STAGING} holds '{others[0]}'{more}, which no writer makes and `epvf-data gc` leaves alone."
         )
     return notes
-
-
-@dataclass
-class _Meter:
-    """Work done by all threads, in bytes or parts; `stopped` tells them to give up."""
-
-    total: int
-    done: int = 0
-    stopped: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self.done += count
 
 
 def _known(records: list[CommitRecord]) -> dict[str, set[str]]:
@@ -248,7 +225,7 @@ def _part(part: Part, info: Root, probes: dict[str, int]) -> Iterator[str]:
             yield f"{part.group.path} has actions in {actions} probing states; its probe has {states}."
 
 
-def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
+def _deep(part: Part, info: Root, meter: Meter) -> Iterator[str]:
     """Reads all arrays side by side, some rows at a time: hashes, checksums and values in one pass over each file."""
     path = part.group.path
     shards: dict[str, Shard] = {}
