@@ -65,6 +65,8 @@ def info(
         return
     made = plural(summary["commits"], "commit")
     say(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
+    if summary["revision"]:
+        say(f"revision sha256:{summary['revision']}")
     environment = {key: visible(value) for key, value in summary["env"].items()}
     say(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
     if len(parts := mixed(opened.env)) > 1:

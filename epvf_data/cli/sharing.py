@@ -1,10 +1,10 @@
-"""push, pull: data sets from lab to lab."""
+"""push, pull, sign, verify: data sets from lab to lab."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ Place = Annotated[
         show_default=False,
     ),
 ]
+
+
+SIGNERS: dict[str, Any] = {"metavar": "FILE", "show_default": False}
+SIGNERS["help"] = "Whose signatures count: OpenSSH's allowed signers, or minisign's public key."
+Signers = Annotated[Path | None, typer.Option(**SIGNERS)]
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: `epvf-data push ant.zarr s3://lab/ant.zarr`")
@@ -55,6 +60,7 @@ def pull(
     dataset: Annotated[
         Path | None, typer.Argument(help="The folder.  [default: the URL's last name]", show_default=False)
     ] = None,
+    signers: Signers = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -66,10 +72,66 @@ def pull(
     from epvf_data.sharing.pull import pull as run
 
     with working("pull", quiet, "what was pulled stays, the same command goes on", "MB") as progress:
-        report = run(url, dataset, progress=progress)
+        report = run(url, dataset, signers=signers, progress=progress)
     if json:
         print_json(asdict(report))
         return
     new = plural(report.commits_new, "new commit")
     say(f"{report.dataset}: {new}, {report.bytes_new / 1e6:,.1f} MB; {report.rows:,} rows in all, every byte verified.")
+    if report.signed is not None:
+        name, number, created = report.signed
+        say(f"signed by {name} up to commit {number}, made {created}")
     say(f"revision sha256:{report.revision}")
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: `epvf-data sign ant.zarr --key ~/.ssh/id_ed25519`")
+def sign(
+    dataset: Dataset,
+    key: Annotated[
+        Path, typer.Option(help="Of SSH (its public half, if an agent has the other) or minisign.", show_default=False)
+    ],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Sign a data set as it is now: its newest commit, and with it all before. The signature travels with it."""
+    from epvf_data.sharing.signatures import sign as run
+
+    signature, commit = run(dataset, key)
+    if json:
+        print_json(
+            {"dataset": str(dataset), "commit": commit.number, "revision": commit.sha256, "kind": signature.kind}
+        )
+    else:
+        say(f"{dataset}: commits 0 to {commit.number} are signed; revision sha256:{commit.sha256}")
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog="Example: `epvf-data verify ant.zarr --signers labs.txt`, with lines such as `ada@lab ssh-ed25519 AAAA…`",
+)
+def verify(
+    dataset: Dataset,
+    signers: Annotated[Path, typer.Option(**SIGNERS)],
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Read every byte, and say which rows are signed by whom. Exits with 1 unless all are and nothing is wrong."""
+    from epvf_data.sharing.signatures import verify as run
+
+    with working("verify", quiet, "nothing was changed", "MB") as progress:
+        report = run(dataset, signers, progress=progress)
+    if json:
+        print_json(asdict(report))
+    else:
+        for one in report.signatures:
+            say(f"signature {one['number']} {one['told']}")
+        for problem in report.problems:
+            say(f"problem: {problem}")
+        covered = ", ".join(f"{first} to {end - 1}" for first, end in report.covered) or "none"
+        say(f"{dataset}: {report.rows_signed:,} of {report.rows:,} rows are signed ({covered}).")
+        if report.commits_signed < report.commits:
+            unsigned = plural(report.commits - report.commits_signed, "newer commit")
+            say(f"{unsigned} of {report.commits} {'are' if report.commits - report.commits_signed > 1 else 'is'} not.")
+    if not report.ok:
+        raise typer.Exit(1)

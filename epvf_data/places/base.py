@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from epvf_data import untrusted
@@ -60,16 +60,26 @@ class FolderPlace:
         self.root, self.shown = root, str(root)
 
     def small(self, name: str, limit: int) -> bytes | None:
+        """See Place."""
+        self._check_above(name)
         if not os.path.lexists(self.root / name):
             return None
         return untrusted.read_bytes(self.root / name, limit=limit)
 
     def stream(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        """See Place."""
+        self._check_above(name)
         with untrusted.open_regular(self.root / name) as descriptor:
             os.lseek(descriptor, start, os.SEEK_SET)
             while start < end and (piece := os.read(descriptor, min(PIECE, end - start))):
                 start += len(piece)
                 yield piece
+
+    def _check_above(self, name: str) -> None:
+        """Raises UnsafeDatasetError where a folder on the way is a link, which may lead anywhere."""
+        for above in PurePath(name).parents[:-1]:
+            if os.path.lexists(self.root / above):
+                untrusted.check_directory(self.root / above)
 
 
 def pieces(place: Place, name: str, start: int, size: int, stopped: Callable[[], bool]) -> Iterator[bytes]:

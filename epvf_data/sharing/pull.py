@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from epvf_data import untrusted
@@ -14,6 +14,8 @@ from epvf_data.errors import CorruptDatasetError, DatasetError, StorageError
 from epvf_data.places.address import Address, parse
 from epvf_data.places.base import Place
 from epvf_data.places.opening import open_place
+from epvf_data.sharing.keys import Signers
+from epvf_data.sharing.signatures import add, check_signed, read, travelling
 from epvf_data.sharing.target import MAX_CARD
 from epvf_data.sharing.transfer import Group, Step, carry, steps
 from epvf_data.store.commit import CommitRecord, live_parts, read_chain, record_name
@@ -39,25 +41,35 @@ class PullReport:
     commits: int
     commits_new: int
     bytes_new: int
+    signed: tuple[str, int, str] | None = None  # by whom, up to which commit, and when that was made
 
 
 def pull(
-    url: str, dataset: str | os.PathLike[str] | None = None, *, progress: Callable[[int, int], None] | None = None
+    url: str,
+    dataset: str | os.PathLike[str] | None = None,
+    *,
+    signers: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PullReport:
     """Brings a data set here, or the commits that are new there; each appears when all that it needs is on the disk.
 
     `url` is a folder or URL, maybe with `@sha256:<revision>`: then nothing after that commit comes. Every file is
     compared with the SHA-256 in its commit's record as it is written. What an interrupted call brought stays, and the
-    same call goes on. Without `dataset` it goes into the working directory under the URL's last name.
+    same call goes on. With a list of `signers` nothing comes but what one of them signed. Without `dataset` it goes
+    into the working directory under the URL's last name.
 
     Raises DatasetError where no data set is there or here is another one, CorruptDatasetError where a file or the chain
     is not what it should be, TransferError where the line fails, StorageError if the disk refuses.
     """
     address = parse(url)
     root = Path(dataset if dataset is not None else address.name)
+    allowed = Signers(Path(signers)) if signers is not None else None
     place = open_place(address)
-    chain = _chain(place, address, root)
-    with storage_errors(root, "pulling"), copied(root, chain.anchor) as (folders, show):  # noqa: SIM117
+    chain = _chain(place, address if allowed is None else replace(address, revision=None), root)
+    signed = check_signed(place, chain.records, address.revision, allowed) if allowed else None
+    if allowed is not None and address.revision is not None:
+        chain = chain.until(place, address.revision)
+    with storage_errors(root, "pulling"), copied(root, chain.anchor) as (folders, show):
         with lock(folders.staging, exclusive=False, wait=True):
             here = list(read_chain(root, anchor=hashlib.sha256(chain.anchor).hexdigest()))
             _check_same(place, address, chain.records, here, root)
@@ -70,6 +82,7 @@ def pull(
             flush(folders.commits)
             meter.finish()
             copy_card(place, folders)
+        add(root, travelling(read(place), max(here, chain.records, key=len)))
     now = max(here, chain.records, key=len)
     return PullReport(
         dataset=str(root),
@@ -79,6 +92,7 @@ def pull(
         commits=len(now),
         commits_new=len(now) - len(here),
         bytes_new=meter.total,
+        signed=None if signed is None else (signed.signer, signed.commit.number, signed.commit.created),
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError
 from epvf_data.places.address import Address, parse
 from epvf_data.places.base import FolderPlace
+from epvf_data.sharing.signatures import read as read_signatures
+from epvf_data.sharing.signatures import travelling
 from epvf_data.sharing.target import Target, open_target
 from epvf_data.sharing.transfer import Group, Step, carry, steps
 from epvf_data.store import reader
@@ -69,6 +71,7 @@ def push(
         expect(found, opened.env, f"{address.shown} holds rows of {found.name}, these are of {opened.env.name}", _CURE)
         mover = _Mover(address, path, list(opened.commits), target, hashlib.sha256(anchor).hexdigest(), progress)
         mover.run()
+        target.sign(travelling(read_signatures(FolderPlace(path)), mover.theirs))
         for name in CARD:
             if os.path.lexists(path / name):
                 target.put(name, read_bytes(path / name))

@@ -13,13 +13,14 @@ from epvf_data.outputs import write_bytes
 from epvf_data.places.address import Address, folder
 from epvf_data.places.base import FolderPlace, Store
 from epvf_data.places.opening import open_store
+from epvf_data.sharing import signatures
 from epvf_data.sharing.transfer import Group
 from epvf_data.store.commit import FOLDER_METADATA, CommitRecord, read_chain, record_name
 from epvf_data.store.creation import copied
 from epvf_data.store.durable import flush, lock, storage_errors
 from epvf_data.store.fetch import fetch_group
 from epvf_data.store.files import publish_bytes
-from epvf_data.store.folders import COMMITS, FOLDERS, PARTS, ROOT, Folders, open_folders
+from epvf_data.store.folders import COMMITS, FOLDERS, PARTS, ROOT, SIGNATURES, Folders, open_folders
 from epvf_data.store.follow import follow, read_root_of
 from epvf_data.store.meter import Meter
 from epvf_data.untrusted import read_bytes
@@ -45,6 +46,10 @@ class Target(Protocol):
 
     def publish(self, number: int, data: bytes) -> bool:
         """Publishes a record, only if its number is free."""
+        ...
+
+    def sign(self, files: list[bytes]) -> None:
+        """Publishes signatures beside the data set; those that are there stay once."""
         ...
 
     def put(self, name: str, data: bytes) -> None:
@@ -94,6 +99,10 @@ class Directory:
         done = publish_bytes(self._folders.staging, data, self._folders.commits, record_name(number))
         flush(self._folders.commits)
         return done
+
+    def sign(self, files: list[bytes]) -> None:
+        """See Target."""
+        signatures.add(self._path, files)
 
     def put(self, name: str, data: bytes) -> None:
         """See Target."""
@@ -148,6 +157,16 @@ class Bucket:
         """See Target."""
         self._check()
         return self._store.create(f"{COMMITS}/{record_name(number)}", data)
+
+    def sign(self, files: list[bytes]) -> None:
+        """See Target."""
+        there = [one.data for one in signatures.read(self._store)] if files else []
+        number = len(there)
+        for data in files:
+            if data not in there:
+                while not self._store.create(f"{SIGNATURES}/{record_name(number)}", data):
+                    number += 1
+                number += 1
 
     def put(self, name: str, data: bytes) -> None:
         """See Target."""

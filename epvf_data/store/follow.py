@@ -25,6 +25,11 @@ class Chain(NamedTuple):
     root: Root
     records: list[CommitRecord]
 
+    def until(self, place: Place, revision: str) -> Chain:
+        """The chain up to a revision. Raises DatasetError where it does not have it."""
+        cut = next((record.number for record in self.records if record.sha256 == revision), len(self.records))
+        return _ended(place, self[:2], self.records[: cut + 1], revision)
+
 
 def read_root_of(place: Place) -> tuple[bytes, Root] | None:
     """The root of the data set at a place, as a file and as what it says; None where there is none."""

@@ -76,6 +76,11 @@ class Dataset:
         return self._root.format_version
 
     @property
+    def revision(self) -> str | None:
+        """What pins all of it, as papers cite it: the SHA-256 of the newest commit's record; None without commits."""
+        return self.commits[-1].sha256 if self.commits else None
+
+    @property
     def rows(self) -> int:
         return sum(part.entry.rows for part in self.parts)
 
@@ -174,6 +179,7 @@ class Dataset:
             "format_version": self.format_version,
             "rows": self.rows,
             "commits": len(self.commits),
+            "revision": self.revision,
             "env": {"name": self.env.name, "digest": self.env.digest, "horizon": self.env.horizon},
             "architectures": [
                 {"id": a.id, "rows": a.rows, "params": a.spec.size, "withheld": self._withheld(a.id)}

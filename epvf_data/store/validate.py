@@ -17,7 +17,18 @@ from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetErr
 from epvf_data.store import guard
 from epvf_data.store.claims import claim
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
-from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
+from epvf_data.store.folders import (
+    CARD,
+    COMMITS,
+    FOLDERS,
+    PARTS,
+    PROBES,
+    ROOT,
+    SIGNATURES,
+    STAGING,
+    Files,
+    has_our_form,
+)
 from epvf_data.store.identity import mixed
 from epvf_data.store.meter import Meter, Progress
 from epvf_data.store.part import Part, read_probe
@@ -130,14 +141,15 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def _foreign(root: Path) -> Iterator[str]:
     """What has no business in a data set: links, special files, other names than a writer gives."""
-    for folder in (None, COMMITS, PARTS, PROBES):
+    signed = os.path.lexists(root / SIGNATURES) and stat.S_ISDIR((root / SIGNATURES).lstat().st_mode)
+    for folder in (None, COMMITS, PARTS, PROBES, *([SIGNATURES] if signed else [])):
         count = 0
         where = root / folder if folder else root
         for name, status in _entries(where):
             if untrusted.is_litter(name):
                 continue
             if folder is None:
-                fine = name in (*FOLDERS, ROOT)
+                fine = name in (*FOLDERS, ROOT) or (name == SIGNATURES and signed)
                 fine = fine or (name in CARD and stat.S_ISREG(status.st_mode))
             else:
                 fine = folder == COMMITS or has_our_form(folder, name, status.st_mode)

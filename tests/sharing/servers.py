@@ -209,6 +209,7 @@ def seaweed(folder: Path) -> Iterator[int]:
     (folder / "data").mkdir()
     words = [str(weed()), "server", f"-dir={folder}/data", "-s3", f"-s3.config={folder}/s3.json", "-ip=127.0.0.1"]
     words += ["-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=512", "-volume.max=40", "-filer", "-s3.port.iceberg=0"]
+    words += ["-s3.port.lance=0"]
     words += [f"-{name}={port}" for name, port in ports.items()]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log)
@@ -223,6 +224,8 @@ def seaweed(folder: Path) -> Iterator[int]:
             with contextlib.suppress(Exception):
                 obstore.put(store, "ready", b"yes")
                 break
+            if process.poll() is not None:
+                raise OSError((folder / "log").read_text()[-2000:])
             time.sleep(0.5)
         else:
             raise OSError((folder / "log").read_text()[-2000:])
