@@ -22,7 +22,7 @@ ORDER = (
     *("collect", "train-offline", "evaluate", "compare", "critics", "train-online", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
-    *("push", "pull", "sign", "verify"),
+    *("push", "pull", "sign", "verify", "cache"),
     *("card", "export-policy", "import-policy", "export-npz", "export-hdf5", "import-hdf5"),
     *("doctor", "envs", "new-env", "check-env"),
 )

@@ -21,6 +21,7 @@ from epvf_data.cli.app import (
     plural,
     print_json,
     print_table,
+    readable,
     say,
     visible,
 )
@@ -100,7 +101,10 @@ def _count(number: float) -> str:
 )
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The directory of an offline run.", show_default=False)],
-    dataset: Annotated[Path | None, typer.Argument(help="Another data set, all of whose rows are predicted.")] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(help="Another data set, all of whose rows are predicted.", parser=readable, metavar="DATASET"),
+    ] = None,
     split: Split = None,
     trained_on: Annotated[
         Path | None, typer.Option(help="The run's own data set, if it has moved.", show_default=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, say, working
+from epvf_data.cli.app import Debug, Json, Own, Quiet, app, plural, print_json, say, working
 
 PANEL = "From lab to lab"
 Place = Annotated[
@@ -27,7 +27,7 @@ Signers = Annotated[Path | None, typer.Option(**SIGNERS)]
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: `epvf-data push ant.zarr s3://lab/ant.zarr`")
-def push(dataset: Dataset, url: Place, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+def push(dataset: Own, url: Place, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """Put a data set, or its new commits, into a bucket or a folder. Others may push there and pull meanwhile.
 
     Credentials are those of the store's own tools (AWS_…, GOOGLE_…, AZURE_… variables, AWS's profile files).
@@ -86,7 +86,7 @@ def pull(
 
 @app.command(rich_help_panel=PANEL, epilog="Example: `epvf-data sign ant.zarr --key ~/.ssh/id_ed25519`")
 def sign(
-    dataset: Dataset,
+    dataset: Own,
     key: Annotated[
         Path, typer.Option(help="Of SSH (its public half, if an agent has the other) or minisign.", show_default=False)
     ],
@@ -110,7 +110,7 @@ def sign(
     epilog="Example: `epvf-data verify ant.zarr --signers labs.txt`, with lines such as `ada@lab ssh-ed25519 AAAA…`",
 )
 def verify(
-    dataset: Dataset,
+    dataset: Own,
     signers: Annotated[Path, typer.Option(**SIGNERS)],
     json: Json = False,
     quiet: Quiet = False,
@@ -135,3 +135,25 @@ def verify(
             say(f"{unsigned} of {report.commits} {'are' if report.commits - report.commits_signed > 1 else 'is'} not.")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL, epilog="Examples: `epvf-data cache` · `epvf-data cache --clear`")
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything that it holds.")] = False,
+    trim: Annotated[bool, typer.Option("--trim", help="Remove what was used longest ago, down to the limit.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What reading from URLs has left in the cache folder, and how much it may be (EPVF_CACHE_GB, by default 20)."""
+    from epvf_data.places.cache import Cache
+
+    found = Cache()
+    if clear:
+        found.clear()
+    elif trim:
+        found.trim()
+    report = found.report()
+    if json:
+        print_json(asdict(report))
+    else:
+        say(f"{report.folder}: {plural(report.files, 'file')}, {report.bytes / 1e9:,.2f} of {report.limit / 1e9:g} GB")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from epvf_data import untrusted
-from epvf_data.errors import CorruptDatasetError, TransferError
+from epvf_data.errors import CorruptDatasetError, RefusedError, TransferError
 
 PIECE = 1 << 18  # bytes: what a line that breaks loses at most
 TRIES = 5  # in a row that bring not a byte
@@ -98,6 +98,8 @@ def pieces(place: Place, name: str, start: int, size: int, stopped: Callable[[],
                     raise TransferError("another part of this transfer failed.")
                 start += len(piece)
                 yield piece
+        except RefusedError:
+            raise
         except TransferError as failed:
             error = failed
         else:

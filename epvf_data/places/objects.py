@@ -6,6 +6,7 @@ find none are made without.
 
 from __future__ import annotations
 
+import base64
 import configparser
 import contextlib
 import os
@@ -14,9 +15,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from epvf_data.errors import ConfigError, CorruptDatasetError, StorageError, TransferError, UnsafeDatasetError
+from epvf_data.errors import (
+    ConfigError,
+    CorruptDatasetError,
+    RefusedError,
+    StorageError,
+    TransferError,
+    UnsafeDatasetError,
+)
 from epvf_data.places.address import STORES, Address
 from epvf_data.places.base import PIECE
 from epvf_data.untrusted import printable
@@ -154,14 +162,15 @@ class ObjectPlace:
             )
 
     def _failed(self, doing: str, name: str, error: Exception) -> TransferError:
-        return TransferError(
-            f"{doing} {self.shown}/{name} failed ({_why(error)}); what was done stays, the same command goes on."
-        )
+        why = _why(error)
+        kind = RefusedError if why.startswith("the server") else TransferError
+        return kind(f"{doing} {self.shown}/{name} failed ({why}); what was done stays, the same command goes on.")
 
 
 def _open(store: Any, address: Address) -> Any:
     parts = urlsplit(address.text)
-    options = {"timeout": f"{SECONDS}s", "connect_timeout": "10s", "allow_http": address.scheme == "http"}
+    options: dict[str, Any] = {"timeout": f"{SECONDS}s", "connect_timeout": "10s"}
+    options["allow_http"] = address.scheme == "http"
     retry = {"max_retries": 3, "backoff": {"init_backoff": _seconds(0.1), "max_backoff": _seconds(2), "base": 2}}
     common: dict[str, Any] = {"client_options": options, "retry_config": retry}
     prefix = parts.path.strip("/") or None
@@ -175,7 +184,11 @@ def _open(store: Any, address: Address) -> Any:
         case "az":
             options["allow_http"] = os.environ.get("AZURE_ALLOW_HTTP", "").lower() in ("1", "true")
             return store.AzureStore(parts.netloc, prefix=prefix, **common)
-    return store.HTTPStore.from_url(address.text, **common)
+    if parts.username is not None:
+        said = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        options["default_headers"] = {"Authorization": f"Basic {base64.b64encode(said).decode()}"}
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    return store.HTTPStore.from_url(parts._replace(fragment="").geturl(), **common)
 
 
 def _seconds(value: float) -> Any:
@@ -214,7 +227,7 @@ _SAID = {  # what the library's errors say → what that means
     "timed out": "nothing came in time",
     "ConnectionRefused": "nobody answers there",
     "dns error": "no such host is known",
-    "certificate": "the server's certificate is not one that this machine trusts",
+    "InvalidCertificate": "the server's certificate is not one that this machine trusts",
     "MissingContentLength": "the server names no length",
     "Content-Range": "the server answers with another range than was asked for",
     "Parse(": "the server's answer is none of HTTP",

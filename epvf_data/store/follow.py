@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -37,8 +37,15 @@ def read_root_of(place: Place) -> tuple[bytes, Root] | None:
     return None if data is None else (data, parse_root(data, place.shown))
 
 
-def follow(place: Place, known: Sequence[CommitRecord] = (), until: str | None = None) -> Chain:
+def follow(
+    place: Place,
+    known: Sequence[CommitRecord] = (),
+    until: str | None = None,
+    keep: Callable[[int, bytes], None] = lambda number, data: None,
+) -> Chain:
     """The root and all records of a data set elsewhere, those after `known` fetched; up to the revision `until`.
+
+    `keep` gets each new record's number and file.
 
     Raises DatasetError where there is no data set or not this revision, CorruptDatasetError where the chain is broken
     or does not go on where `known` ends.
@@ -65,6 +72,7 @@ def follow(place: Place, known: Sequence[CommitRecord] = (), until: str | None =
                         )
                     return _ended(place, found, records, until)
                 records.append(_check(place, records, data, anchor))
+                keep(number, data)
                 if records[-1].sha256 == until:
                     break
             window = min(2 * window, _WINDOW)

@@ -14,7 +14,9 @@ import numpy as np
 
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.places.address import is_url
 from epvf_data.store import guard
+from epvf_data.store.afar import far_of, open_url
 from epvf_data.store.claims import claim
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.folders import (
@@ -51,7 +53,7 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     all)` counts bytes if `deep`, else parts. Leftovers of interrupted writes are no problem: see `leftovers`. Raises
     DatasetError only where there is no data set at all or one of a newer format.
     """
-    root = Path(path)
+    root = open_url(str(path)) if is_url(path) else Path(path)
     try:
         info = read_root(root)
         records = list(read_chain(root))
@@ -64,7 +66,7 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     meter = Meter(sum(sizes), progress)
 
     def check(entry: PartEntry, size: int) -> list[str]:
-        part = Part(root, info.env, entry)
+        part = Part(root, info.env, entry, far=far_of(root))
         try:
             return [*_part(part, info, probes), *(_deep(part, info, meter) if deep else ())]
         except (DatasetError, OSError) as error:
@@ -190,15 +192,16 @@ def _probes(
     used = {part.probe for part in parts}
     files = {probe: listed for record in records for probe, listed in record.probes.items() if probe in used}
     sizes: dict[str, int] = {}
-    problems = []
+    problems, far = [], far_of(root)
     for probe, listed in files.items():
         folder = root / PROBES / probe
+        find = far.find(f"{PROBES}/{probe}", listed) if far else folder.__truediv__
         try:
-            states = read_probe(root, probe, listed)
+            states = read_probe(root, probe, listed, far)
             sizes[probe] = len(states)
             if deep:
                 for name, (size, digest) in listed.items():
-                    if not name.endswith(ROOT) and _file_digest(folder / name) != (size, digest):
+                    if not name.endswith(ROOT) and _file_digest(find(name)) != (size, digest):
                         problems.append(_mismatch(folder / name))
             if states.shape[1] != info.env.observation_size:
                 problems.append(

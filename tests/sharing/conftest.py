@@ -35,6 +35,7 @@ def own_settings(monkeypatch) -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "HF_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)
+    monkeypatch.setattr("epvf_data.places.base.PAUSE", 0.01)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
 
