@@ -8,21 +8,9 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import (
-    Dataset,
-    Debug,
-    Json,
-    Own,
-    Quiet,
-    app,
-    plural,
-    print_json,
-    print_table,
-    readable,
-    say,
-    working,
-)
+from epvf_data.cli.app import Debug, Json, Quiet, app, plural, print_json, print_table, say, working
 from epvf_data.cli.choices import choice
+from epvf_data.cli.places import Dataset, Own, readable
 from epvf_data.errors import ConfigError
 
 Seed = Annotated[int, typer.Option(help="Seed of the draw.")]

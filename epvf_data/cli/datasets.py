@@ -9,7 +9,6 @@ import typer
 
 from epvf_data.cli.app import (
     MAX_ROWS,
-    Dataset,
     Debug,
     Force,
     Json,
@@ -25,6 +24,7 @@ from epvf_data.cli.app import (
     working,
 )
 from epvf_data.cli.choices import Backend, OwnEnv
+from epvf_data.cli.places import Dataset
 
 FACTS = {"who": "by", "command": "command", "made": "made", "versions": "versions", "git": "package", "seed": "seed"}
 

@@ -9,22 +9,9 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import (
-    Dataset,
-    Debug,
-    Force,
-    Json,
-    Own,
-    Quiet,
-    Set,
-    app,
-    plural,
-    print_json,
-    say,
-    visible,
-    working,
-)
+from epvf_data.cli.app import Debug, Force, Json, Quiet, Set, app, plural, print_json, say, visible, working
 from epvf_data.cli.choices import Row, choice, environment
+from epvf_data.cli.places import Dataset, Own
 from epvf_data.errors import FileError
 from epvf_data.importing.settings import FORMATS
 

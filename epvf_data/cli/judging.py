@@ -21,11 +21,11 @@ from epvf_data.cli.app import (
     plural,
     print_json,
     print_table,
-    readable,
     say,
     visible,
 )
 from epvf_data.cli.choices import Backend, OwnEnv, Split, environment
+from epvf_data.cli.places import readable
 from epvf_data.errors import ConfigError, RunError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one

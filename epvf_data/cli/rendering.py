@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, readable, say, working
+from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, say, working
 from epvf_data.cli.choices import Row, environment
+from epvf_data.cli.places import readable
 from epvf_data.errors import ConfigError
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data.cli.app import Debug, Json, Own, Quiet, app, plural, print_json, say, working
+from epvf_data.cli.app import Debug, Json, Quiet, app, plural, print_json, say, working
+from epvf_data.cli.places import Own
 
 PANEL = "From lab to lab"
 Place = Annotated[

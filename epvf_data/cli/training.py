@@ -23,11 +23,11 @@ from epvf_data.cli.app import (
     plural,
     print_json,
     print_table,
-    readable,
     resume_command,
     say,
 )
 from epvf_data.cli.choices import Critic, Loss, Splits
+from epvf_data.cli.places import readable
 from epvf_data.errors import RunError
 
 if TYPE_CHECKING:
