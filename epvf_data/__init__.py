@@ -21,12 +21,16 @@ _PUBLIC = {
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
+    "pull": "epvf_data.sharing.pull",
+    "push": "epvf_data.sharing.push",
     "save_policy": "epvf_data.policies.files",
+    "sign": "epvf_data.sharing.signatures",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
     "train_offline": "epvf_data.trainers.offline.run",
     "train_online": "epvf_data.trainers.online.run",
     "validate": "epvf_data.store.validate",
+    "verify": "epvf_data.sharing.signatures",
 }
 __all__ = [
     "CollectConfig",
@@ -42,12 +46,16 @@ __all__ = [
     "load_policy",
     "online_config",
     "open",
+    "pull",
+    "push",
     "save_policy",
+    "sign",
     "split_by_lineage",
     "split_iid",
     "train_offline",
     "train_online",
     "validate",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -58,6 +66,10 @@ if TYPE_CHECKING:
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec
+    from epvf_data.sharing.pull import pull as pull
+    from epvf_data.sharing.push import push as push
+    from epvf_data.sharing.signatures import sign as sign
+    from epvf_data.sharing.signatures import verify as verify
     from epvf_data.store.loader import Loader as Loader
     from epvf_data.store.reader import open as open
     from epvf_data.store.splits import split_by_lineage as split_by_lineage

@@ -56,6 +56,14 @@ class StorageError(EpvfError):
     """The disk refused a write; what was committed before is untouched."""
 
 
+class TransferError(EpvfError):
+    """A server, or the way to it, did not do what it was asked; what is here already stays, and the command goes on."""
+
+
+class RefusedError(TransferError):
+    """A server answered, and asking again would give the same answer."""
+
+
 class BackendError(EpvfError):
     """A physics backend cannot run this environment on this machine."""
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from epvf_data.places.address import without_secrets
 from epvf_data.untrusted import printable
 
 WHO = {"author": "EPVF_AUTHOR", "lab": "EPVF_LAB"}  # what people may say of themselves, and the variables that say it
@@ -113,9 +114,10 @@ def provenance(**extra: Any) -> dict[str, Any]:
         **({"who": stated} if stated else {}),
         "versions": versions(),
         "git": git_state(),
-        # File names need not be UTF-8; records are.
+        # File names need not be UTF-8; records are. URLs may hold passwords and tokens; records do not.
         "command": [
-            word.encode(errors="backslashreplace").decode() for word in (Path(sys.argv[0]).name, *sys.argv[1:])
+            without_secrets(word.encode(errors="backslashreplace").decode())
+            for word in (Path(sys.argv[0]).name, *sys.argv[1:])
         ],
         "platform": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         **extra,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path
 
 import jax
 
 from epvf_data.errors import BackendError, ConfigError
+from epvf_data.places.cache import cache_folder
 
 # Under other settings equal seeds give other rows, other sizes of numbers, or an error in the middle of the work.
 NEEDED = {
@@ -30,20 +30,8 @@ NEEDED = {name: value for name, value in NEEDED.items() if hasattr(jax.config, n
 _process: list[int] = []  # the one that began to compute
 
 
-def cache_folder() -> Path | None:
-    """The user's cache folder for compiled functions: $XDG_CACHE_HOME/epvf-data, or ~/.cache/epvf-data.
-
-    None for a user without a home. There is no other place: JAX trusts what it finds there.
-    """
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "epvf-data"  # noqa: PTH117
-    except RuntimeError:
-        return None
-
-
 def cache_problem() -> str | None:
-    """Why no compiled function can be kept, in a sentence; None where they can."""
+    """Why no compiled function can be kept, in a sentence; None where they can. JAX trusts what it finds there."""
     folder = cache_folder()
     if folder is None:
         return "there is no cache folder, since this user has no home; set XDG_CACHE_HOME."

@@ -13,6 +13,7 @@ from epvf_data.cli import (
     online,
     rendering,
     reproducing,
+    sharing,
     training,
 )
 from epvf_data.cli.app import app, main
@@ -21,6 +22,7 @@ ORDER = (
     *("collect", "train-offline", "evaluate", "compare", "critics", "train-online", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
+    *("push", "pull", "sign", "verify", "cache"),
     *("card", "export-policy", "import-policy", "export-npz", "export-hdf5", "import-hdf5"),
     *("doctor", "envs", "new-env", "check-env"),
 )
@@ -40,5 +42,6 @@ __all__ = [
     "online",
     "rendering",
     "reproducing",
+    "sharing",
     "training",
 ]

@@ -77,7 +77,6 @@ Plot = Annotated[
     Path | None,
     typer.Option(help="Also write the picture to this file.", metavar="FILE.png|pdf|svg", show_default=False),
 ]
-Dataset = Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)]
 
 
 def _version(wanted: bool) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Dataset, Debug, Json, Quiet, app, plural, print_json, print_table, say, working
+from epvf_data.cli.app import Debug, Json, Quiet, app, plural, print_json, print_table, say, working
 from epvf_data.cli.choices import choice
+from epvf_data.cli.places import Dataset, Own, readable
 from epvf_data.errors import ConfigError
 
 Seed = Annotated[int, typer.Option(help="Seed of the draw.")]
@@ -21,7 +22,10 @@ NOTHING = "nothing is left of the new data set"
     epilog="Example: `epvf-data merge monday.zarr tuesday.zarr --out week.zarr`",
 )
 def merge(
-    datasets: Annotated[list[Path], typer.Argument(help="The data sets, in the order of their rows.")],
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(help="The data sets, in the order of their rows.", parser=readable, metavar="DATASETS..."),
+    ],
     out: Annotated[Path, typer.Option(help="The new data set's folder.", show_default=False)],
     other_environments: Annotated[
         bool, typer.Option("--other-environments", help="Also take rows of another environment.")
@@ -147,7 +151,7 @@ def withhold(
     epilog="Example: `epvf-data compact ant.zarr && epvf-data gc ant.zarr --grace 0`",
 )
 def compact(
-    dataset: Dataset,
+    dataset: Own,
     part_mb: Annotated[int, typer.Option(help="Size of the parts to make, in MB.")] = 128,
     json: Json = False,
     quiet: Quiet = False,
@@ -180,7 +184,7 @@ def compact(
     epilog="Examples: `epvf-data gc ant.zarr --dry-run` · `epvf-data gc ant.zarr --grace 0`",
 )
 def gc(
-    dataset: Dataset,
+    dataset: Own,
     grace: Annotated[float, typer.Option(min=0, help="Hours that something must have been in no use.")] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     json: Json = False,

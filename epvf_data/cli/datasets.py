@@ -9,7 +9,6 @@ import typer
 
 from epvf_data.cli.app import (
     MAX_ROWS,
-    Dataset,
     Debug,
     Force,
     Json,
@@ -25,6 +24,7 @@ from epvf_data.cli.app import (
     working,
 )
 from epvf_data.cli.choices import Backend, OwnEnv
+from epvf_data.cli.places import Dataset
 
 FACTS = {"who": "by", "command": "command", "made": "made", "versions": "versions", "git": "package", "seed": "seed"}
 
@@ -65,6 +65,8 @@ def info(
         return
     made = plural(summary["commits"], "commit")
     say(f"{dataset}: {summary['rows']:,} rows in {made}, format {summary['format_version']}")
+    if summary["revision"]:
+        say(f"revision sha256:{summary['revision']}")
     environment = {key: visible(value) for key, value in summary["env"].items()}
     say(f"environment {environment['name']}, horizon {environment['horizon']}, digest {environment['digest'][:12]}")
     if len(parts := mixed(opened.env)) > 1:

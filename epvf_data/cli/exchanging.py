@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from epvf_data.cli.app import Dataset, Debug, Force, Json, Quiet, Set, app, plural, print_json, say, visible, working
+from epvf_data.cli.app import Debug, Force, Json, Quiet, Set, app, plural, print_json, say, visible, working
 from epvf_data.cli.choices import Row, choice, environment
+from epvf_data.cli.places import Dataset, Own
 from epvf_data.errors import FileError
 from epvf_data.importing.settings import FORMATS
 
@@ -172,7 +173,7 @@ def export_npz(
     epilog='Example: `epvf-data card ant.zarr --license CC-BY-4.0 --author "Ada Lovelace" --title "Ant policies"`',
 )
 def card(
-    dataset: Dataset,
+    dataset: Own,
     out: Annotated[Path | None, typer.Option(help="Folder for the card.  [default: the data set itself]")] = None,
     license: Annotated[
         str | None,

@@ -25,6 +25,7 @@ from epvf_data.cli.app import (
     visible,
 )
 from epvf_data.cli.choices import Backend, OwnEnv, Split, environment
+from epvf_data.cli.places import readable
 from epvf_data.errors import ConfigError, RunError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one
@@ -100,7 +101,10 @@ def _count(number: float) -> str:
 )
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The directory of an offline run.", show_default=False)],
-    dataset: Annotated[Path | None, typer.Argument(help="Another data set, all of whose rows are predicted.")] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(help="Another data set, all of whose rows are predicted.", parser=readable, metavar="DATASET"),
+    ] = None,
     split: Split = None,
     trained_on: Annotated[
         Path | None, typer.Option(help="The run's own data set, if it has moved.", show_default=False)

@@ -10,6 +10,7 @@ import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, say, working
 from epvf_data.cli.choices import Row, environment
+from epvf_data.cli.places import readable
 from epvf_data.errors import ConfigError
 
 
@@ -20,7 +21,12 @@ from epvf_data.errors import ConfigError
     "`epvf-data render ant.zarr --row best`",
 )
 def render(
-    policy: Annotated[Path, typer.Argument(help="A policy file (safetensors with its specification), or a data set.")],
+    policy: Annotated[
+        Path,
+        typer.Argument(
+            help="A policy file (safetensors with its specification), or a data set.", parser=readable, metavar="POLICY"
+        ),
+    ],
     env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the file's or data set's]"))] = None,
     row: Row = "best",
     architecture: Annotated[str | None, typer.Option(help="Of a data set: the policies' id, if several.")] = None,

@@ -27,6 +27,7 @@ from epvf_data.cli.app import (
     say,
 )
 from epvf_data.cli.choices import Critic, Loss, Splits
+from epvf_data.cli.places import readable
 from epvf_data.errors import RunError
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ ABOUT = (  # what stands in the tables, below the last one
 )
 def train_offline(
     dataset: Annotated[
-        Path | None, typer.Argument(help="The data set.  [default: the only one in this folder]")
+        Path | None,
+        typer.Argument(
+            help="The data set's folder or URL.  [default: the only one in this folder]",
+            parser=readable,
+            metavar="DATASET",
+        ),
     ] = None,
     critic: Critic = None,
     loss: Loss = None,

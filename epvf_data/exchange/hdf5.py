@@ -156,7 +156,7 @@ def _put(file: Any, name: str, value: np.ndarray) -> None:
 
 
 def _put_part(file: Any, part: Part) -> None:
-    _put_bytes(file, f"{PARTS}/{part.entry.id}/{ROOT}", part.group.path / ROOT)
+    _put_bytes(file, f"{PARTS}/{part.entry.id}/{ROOT}", part.group.find(ROOT))
     states = None if f"{PROBES}/{part.entry.probe}" in file else part.probe_states
     if states is not None:
         _put(file, f"{PROBES}/{part.entry.probe}", states)

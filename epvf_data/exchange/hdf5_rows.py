@@ -60,7 +60,7 @@ def _root(hdf5: Hdf5) -> tuple[Root, str]:
     if ROOT not in hdf5.shapes:
         raise DatasetError(f"{hdf5.path} is no exported data set: it has no {ROOT}.")
     data = hdf5.json(ROOT)
-    return parse_root(data, hdf5.path / ROOT), hashlib.sha256(data).hexdigest()
+    return parse_root(data, hdf5.path), hashlib.sha256(data).hexdigest()
 
 
 def _records(hdf5: Hdf5, root: str) -> Iterator[CommitRecord]:
@@ -103,7 +103,7 @@ def _group(hdf5: Hdf5, part: Part) -> Group:
     layouts = {
         name: Layout(shape, COLUMNS[name].dtype, chunk_rows(shape[0])) for name, shape in shapes.items() if shape
     }
-    return Group(hdf5.path / folder, attributes, layouts)
+    return Group(hdf5.path / folder, attributes, layouts, (hdf5.path / folder).__truediv__)
 
 
 def read_rows(hdf5: Hdf5, part: Part, most: int) -> Iterator[Rows]:

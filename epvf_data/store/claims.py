@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from epvf_data.errors import RowsTakenError
 
 if TYPE_CHECKING:
     from epvf_data.store.commit import CommitRecord
@@ -34,3 +36,13 @@ def claimed(records: Iterable[CommitRecord], wanted: Claim) -> CommitRecord | No
         if held and held[:2] == wanted[:2] and held.first < wanted.end and wanted.first < held.end:
             return record
     return None
+
+
+def check_unclaimed(known: Sequence[CommitRecord], provenance: Mapping[str, Any], where: str) -> None:
+    """Raises RowsTakenError where one of these commits holds some of the numbered rows that a new one would hold."""
+    wanted = claim(provenance)
+    if wanted and (taken := claimed(known, wanted)):
+        raise RowsTakenError(
+            f"commit {taken.number} of {where} holds {wanted.unit} {wanted.first} to {wanted.end - 1} of this run, "
+            "or some of them; nothing was added."
+        )

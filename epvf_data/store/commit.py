@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from epvf_data import untrusted
-from epvf_data.errors import CorruptDatasetError, DatasetError, RowsTakenError, UnsafeDatasetError
-from epvf_data.store.claims import claim, claimed
+from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.store.claims import check_unclaimed
 from epvf_data.store.durable import discard, publish, write_file
 from epvf_data.store.folders import COMMITS, ROOT, Files, Folders
 from epvf_data.store.schema import FORMAT_VERSION, to_json
@@ -171,13 +171,18 @@ def read_chain(root: Path, known: Sequence[CommitRecord] = (), anchor: str | Non
     while _has_record(root, number):
         where = record_path(root, number)
         record = unseal(untrusted.read_bytes(where), where)
-        if record.number != number or record.parent != parent:
-            raise CorruptDatasetError(f"{where} does not follow the record before it; fetch the commits again.")
-        if record.root != anchor:
-            raise CorruptDatasetError(f"{root / ROOT} is not the one that {where} was written for; fetch it again.")
+        check_follows(record, number, parent, anchor, where)
         parent = record.sha256
         number += 1
         yield record
+
+
+def check_follows(record: CommitRecord, number: int, parent: str | None, anchor: str, where: object) -> None:
+    """Raises CorruptDatasetError unless a record is that of this number, after this parent, of this root."""
+    if record.number != number or record.parent != parent:
+        raise CorruptDatasetError(f"{where} does not follow the record before it; fetch the commits again.")
+    if record.root != anchor:
+        raise CorruptDatasetError(f"{where} was written for another {ROOT} than lies there; fetch both again.")
 
 
 def _has_record(root: Path, number: int) -> bool:
@@ -237,6 +242,29 @@ def live_parts(records: Sequence[CommitRecord]) -> list[PartEntry]:
     return [parts[name] for name in sorted(places, key=places.__getitem__)]
 
 
+def compose(known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str) -> tuple[bytes, CommitRecord]:
+    """The file of the record that follows `known`, and what it says. Raises DatasetError where none may follow so."""
+    data = seal(
+        {
+            **content,
+            "number": len(known),
+            "parent": known[-1].sha256 if known else None,
+            "root": anchor,
+            "format_version": FORMAT_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    record = unseal(data, record_name(len(known)))  # never write what a reader would refuse
+    if len(data) > untrusted.MAX_JSON_BYTES:
+        raise DatasetError(
+            f"the commit's record would have {len(data)} bytes; {untrusted.MAX_JSON_BYTES} are allowed: "
+            "commit fewer parts or less provenance at once."
+        )
+    if record.remove:
+        live_parts([*known, record])
+    return data, record
+
+
 def publish_record(
     folders: Folders, known: Sequence[CommitRecord], content: Mapping[str, Any], anchor: str | None = None
 ) -> list[CommitRecord]:
@@ -250,31 +278,9 @@ def publish_record(
     anchor = anchor or read_anchor(root)
     while True:
         known = list(read_chain(root, known, anchor))
-        wanted = claim(content["provenance"])
-        if wanted and (taken := claimed(known, wanted)):
-            raise RowsTakenError(
-                f"commit {taken.number} of {root} holds {wanted.unit} {wanted.first} to {wanted.end - 1} of this run, "
-                "or some of them; nothing was added."
-            )
+        check_unclaimed(known, content["provenance"], str(root))
+        data, record = compose(known, content, anchor)
         draft = f"{uuid.uuid4().hex}.json"
-        data = seal(
-            {
-                **content,
-                "number": len(known),
-                "parent": known[-1].sha256 if known else None,
-                "root": anchor,
-                "format_version": FORMAT_VERSION,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-        record = unseal(data, draft)  # never write what a reader would refuse
-        if len(data) > untrusted.MAX_JSON_BYTES:
-            raise DatasetError(
-                f"the commit's record would have {len(data)} bytes; {untrusted.MAX_JSON_BYTES} are allowed: "
-                "commit fewer parts or less provenance at once."
-            )
-        if record.remove:
-            live_parts([*known, record])
         try:
             write_file(folders.staging, draft, [data], durable=True)
             if publish(draft, folders.staging, folders.commits, record_name(len(known))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from epvf_data.store.folders import (
     has_our_form,
 )
 from epvf_data.store.schema import FORMAT_VERSION, EnvIdentity
-from epvf_data.untrusted import is_litter, printable
+from epvf_data.untrusted import is_litter, printable, read_bytes
 
 
 def create(root: Path, env: EnvIdentity) -> None:
@@ -83,6 +83,38 @@ def draft(root: Path, env: EnvIdentity) -> Iterator[str]:
                         with contextlib.suppress(OSError):
                             above.rmdir()
                 raise
+
+
+@contextlib.contextmanager
+def copied(root: Path, metadata: bytes) -> Iterator[tuple[Folders, Callable[[], None]]]:
+    """The folders of a data set that becomes a copy of another one, and what to call when it may be seen.
+
+    `metadata` is the file of its root. What an interrupted process copied before stays and is gone on with. Raises
+    DatasetError where another data set or something else is there.
+    """
+    with _place(root) as (folder, _):
+        if not _survey(folder).finished:
+            with lock(folder, exclusive=False) as free:
+                if not free:
+                    raise _busy(root)
+                with _laid_out(folder) as folders:
+                    yield folders, lambda: _see(folders, metadata)
+            return
+        _check_root(root, metadata)
+        make_folder(folder, STAGING)
+        with folders_of(folder) as folders:
+            discard(folders.staging, UNFINISHED)  # of a call that was killed when it had shown the data set
+            yield folders, lambda: None
+
+
+def _see(folders: Folders, metadata: bytes) -> None:
+    if not folders.root.status(ROOT) and not _publish_root(folders, metadata):
+        _check_root(folders.root.path, metadata)
+
+
+def _check_root(root: Path, metadata: bytes) -> None:
+    if read_bytes(root / ROOT) != metadata:
+        raise DatasetError(f"{root} is another data set, not an earlier copy of this one; choose another path.")
 
 
 def unmade(root: Path) -> bool:

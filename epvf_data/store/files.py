@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def write_group(
     return files
 
 
-def copy_group(source: Path, files: Files, parent: Folder, group: str) -> None:
+def copy_group(source: Callable[[str], Path], files: Files, parent: Folder, group: str) -> None:
     """Copies the files of a group, compares each with its SHA-256 on the way, and flushes the copy.
 
     Raises CorruptDatasetError where the source is not what its commit says.
@@ -64,11 +64,9 @@ def copy_group(source: Path, files: Files, parent: Folder, group: str) -> None:
         for name, expected in files.items():
             *above, last = name.split("/")
             with inner(folder, *above, make=True) as there:
-                written = write_file(there, last, _pieces(source / name))
+                written = write_file(there, last, _pieces(source(name)))
             if written != expected:
-                raise CorruptDatasetError(
-                    f"{source / name} does not match its commit's SHA-256; fetch this file again."
-                )
+                raise CorruptDatasetError(f"{source(name)} does not match its commit's SHA-256; fetch this file again.")
         flush_tree(folder)
 
 

@@ -16,6 +16,7 @@ from epvf_data.store.durable import Folder, inner, make_folder, open_folder
 
 ROOT = "zarr.json"
 COMMITS, PARTS, PROBES, STAGING = "commits", "parts", "probes", "staging"
+SIGNATURES = "signatures"  # may lie in the root: files numbered as records are; no reader of rows reads them
 FOLDERS = (COMMITS, PARTS, PROBES, STAGING)
 CARD = ("README.md", "croissant.json", "returns.png")  # plain files that may lie in the root; no reader reads them
 UNFINISHED = ".epvf-data-unfinished"  # an empty file in `staging`: there first, and until the root's metadata are
@@ -29,6 +30,7 @@ _FOLDER_NAMES = {
 }
 _FILE_NAMES = {
     COMMITS: re.compile(r"[0-9]{8}\.json"),
+    SIGNATURES: re.compile(r"[0-9]{8}\.json"),
     STAGING: re.compile(rf"[0-9a-f]{{32}}\.json|{re.escape(UNFINISHED)}|\.({'|'.join(CARD)})\.[0-9a-f]{{32}}"),
 }
 

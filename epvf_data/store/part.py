@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -29,6 +29,15 @@ _ATTRIBUTES = {"architecture", "policy", "environment", "simulation", "probe", "
 
 
 Layouts = dict[tuple[str, str], Layout]  # (SHA-256 of an array's metadata, column) → what it says
+Find = Callable[[str], Path]  # a file's name inside a folder of the format → where it lies on this machine
+
+
+class Far(Protocol):
+    """The files of a data set that lies elsewhere: each is fetched when it is needed, and verified."""
+
+    def find(self, folder: str, files: Files) -> Find:
+        """Gives the files of one folder, such as `parts/<id>`, of which these are all."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,20 +47,53 @@ class Group:
     path: Path
     attributes: Mapping[str, Any]
     layouts: Mapping[str, Layout]
+    find: Find
 
     def open(self, name: str) -> Shard:
         """Maps one array."""
-        path = self.path / name / self.layouts[name].file
-        with untrusted.open_regular(path) as descriptor:
-            return Shard(descriptor, self.layouts[name], str(path))
+        file = f"{name}/{self.layouts[name].file}"
+        with untrusted.open_regular(self.find(file)) as descriptor:
+            return Shard(descriptor, self.layouts[name], str(self.path / file))
 
 
-def read_group(folder: Path, files: Files, columns: Mapping[str, Column], known: Layouts | None = None) -> Group:
+def read_group(
+    folder: Path,
+    files: Files,
+    columns: Mapping[str, Column],
+    known: Layouts | None = None,
+    find: Find | None = None,
+) -> Group:
     """Checks a folder against the files that its commit names and parses its metadata; reads no array.
 
     `known` remembers what metadata files said, by their SHA-256: thousands of parts share a few. Such a file is only
-    looked at for its size; `validate` reads every one.
+    looked at for its size; `validate` reads every one. `find` is for folders that lie elsewhere or are not whole yet:
+    it gives the files.
     """
+    if find is None:
+        _compare(folder, files)
+        find = folder.__truediv__
+    names = sorted(name[: -len(ROOT) - 1] for name in files if name.endswith(f"/{ROOT}"))
+    unknown = [name for name in names if name not in columns]
+    if unknown or ROOT not in files or len(files) > guard.MAX_FILES:
+        raise CorruptDatasetError(f"{folder} lacks {ROOT} or holds unknown arrays: {unknown[:4]}.")
+    where = folder / ROOT
+    attributes = guard.group_attributes(_metadata(find, ROOT, files, where), where)
+    known = {} if known is None else known
+    layouts = {name: _layout(find, name, files, columns[name], known, folder) for name in names}
+    expected = {ROOT, *(f"{name}/{ROOT}" for name in names), *(f"{name}/{item.file}" for name, item in layouts.items())}
+    if set(files) != expected:
+        raise CorruptDatasetError(
+            f"{folder} holds other files than its arrays need: {sorted(set(files) ^ expected)[:4]}."
+        )
+    for name, layout in layouts.items():
+        size = files[f"{name}/{layout.file}"][0]
+        if not layout.fits(size):
+            raise CorruptDatasetError(f"{folder / name} has {size} bytes, which cannot hold {list(layout.shape)}.")
+    return Group(folder, attributes, layouts, find)
+
+
+def _compare(folder: Path, files: Files) -> None:
+    """Raises CorruptDatasetError unless a folder of this machine holds these files, of these sizes, and no others."""
     found = guard.scan(folder)
     for name in sorted({*found, *files}):
         if name not in files:
@@ -64,36 +106,20 @@ def read_group(folder: Path, files: Files, columns: Mapping[str, Column], known:
             if found[name] < _POINTER_BYTES:
                 untrusted.read_bytes(folder / name)  # raises for a pointer
             raise CorruptDatasetError(f"{folder / name} has {found[name]} bytes; {files[name][0]} are expected.")
-    names = sorted(name[: -len(ROOT) - 1] for name in files if name.endswith(f"/{ROOT}"))
-    unknown = [name for name in names if name not in columns]
-    if unknown or ROOT not in files:
-        raise CorruptDatasetError(f"{folder} lacks {ROOT} or holds unknown arrays: {unknown[:4]}.")
-    attributes = guard.group_attributes(_metadata(folder, ROOT, files), folder / ROOT)
-    layouts = {name: _layout(folder, name, files, columns[name], {} if known is None else known) for name in names}
-    expected = {ROOT, *(f"{name}/{ROOT}" for name in names), *(f"{name}/{item.file}" for name, item in layouts.items())}
-    if set(files) != expected:
-        raise CorruptDatasetError(
-            f"{folder} holds other files than its arrays need: {sorted(set(files) ^ expected)[:4]}."
-        )
-    for name, layout in layouts.items():
-        size = files[f"{name}/{layout.file}"][0]
-        if not layout.fits(size):
-            raise CorruptDatasetError(f"{folder / name} has {size} bytes, which cannot hold {list(layout.shape)}.")
-    return Group(folder, attributes, layouts)
 
 
-def _layout(folder: Path, name: str, files: Files, column: Column, known: Layouts) -> Layout:
-    key = (files[f"{name}/{ROOT}"][1], name)
+def _layout(find: Find, name: str, files: Files, column: Column, known: Layouts, folder: Path) -> Layout:
+    key, file = (files[f"{name}/{ROOT}"][1], name), f"{name}/{ROOT}"
     if key not in known:
-        known[key] = guard.array_layout(_metadata(folder, f"{name}/{ROOT}", files), column, folder / name / ROOT)
+        known[key] = guard.array_layout(_metadata(find, file, files, folder / file), column, folder / file)
     return known[key]
 
 
-def _metadata(folder: Path, name: str, files: Files) -> dict[str, Any]:
-    data = untrusted.read_bytes(folder / name)
+def _metadata(find: Find, name: str, files: Files, where: Path) -> dict[str, Any]:
+    data = untrusted.read_bytes(find(name))
     if hashlib.sha256(data).hexdigest() != files[name][1]:
-        raise CorruptDatasetError(f"{folder / name} does not match its commit's SHA-256; fetch this file again.")
-    return untrusted.parse_json(data, folder / name)
+        raise CorruptDatasetError(f"{where} does not match its commit's SHA-256; fetch this file again.")
+    return untrusted.parse_json(data, where)
 
 
 @dataclass
@@ -106,12 +132,14 @@ class Part:
     probe_files: Files | None = None  # of the probing states that the entry names
     known: Layouts | None = None  # what metadata files of other parts said; None reads every file
     mapped: Mapped = field(default_factory=lambda: Mapped())
+    far: Far | None = None  # where the files lie, if not here
 
     @cached_property
     def group(self) -> Group:
         """Attributes and layouts, in agreement with the commit record and the root. Raises CorruptDatasetError."""
         folder = self.root / PARTS / self.entry.id
-        group = read_group(folder, self.entry.files, COLUMNS, self.known)
+        find = self.far.find(f"{PARTS}/{self.entry.id}", self.entry.files) if self.far else None
+        group = read_group(folder, self.entry.files, COLUMNS, self.known, find)
         missing = set(COLUMNS) - set(OPTIONAL) - set(group.layouts)
         if missing:
             raise CorruptDatasetError(f"{folder} lacks the arrays {sorted(missing)}.")
@@ -191,7 +219,7 @@ class Part:
         """The probing states behind `probe_actions`, or None."""
         if self.entry.probe is None or self.probe_files is None:
             return None
-        return read_probe(self.root, self.entry.probe, self.probe_files)
+        return read_probe(self.root, self.entry.probe, self.probe_files, self.far)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -234,10 +262,11 @@ class Mapped:
         return shard
 
 
-def read_probe(root: Path, name: str, files: Files) -> np.ndarray:
+def read_probe(root: Path, name: str, files: Files, far: Far | None = None) -> np.ndarray:
     """The probing states `name`, float32 [probes, observations], checked against their id."""
     folder = root / PROBES / name
-    group = read_group(folder, files, {"states": PROBE_STATES})
+    find = far.find(f"{PROBES}/{name}", files) if far else None
+    group = read_group(folder, files, {"states": PROBE_STATES}, None, find)
     guard.expect(group.attributes, {"probe": name}, folder / ROOT)
     layout = group.layouts["states"]
     states = allocate(layout.shape, "float32", folder)

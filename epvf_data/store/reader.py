@@ -14,8 +14,10 @@ import numpy as np
 from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
+from epvf_data.places.address import is_url
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import licences
+from epvf_data.store.afar import far_of, open_url
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
 from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage, by_word
 from epvf_data.store.loader import Loader
@@ -37,10 +39,13 @@ class Architecture:
 def open(path: str | os.PathLike[str]) -> Dataset:
     """Opens a data set for reading; sees the commits that are there now (`refresh` sees later ones).
 
+    `path` is a folder, or the URL of a place (`s3://…`, `https://…`, maybe with `@sha256:<revision>`): then records are
+    read, and files come when they are needed, into the user's cache.
+
     Raises DatasetError where there is no data set or one of a newer format, CorruptDatasetError where the commit chain
     is broken, UnsafeDatasetError where something is there that has no business in a data set.
     """
-    root = Path(path)
+    root = open_url(str(path)) if is_url(path) else Path(path)
     return Dataset(root, read_root(root), tuple(read_chain(root)))
 
 
@@ -55,9 +60,9 @@ class Dataset:
         self._origin = {part.id: record for record in commits for part in record.add}
         self._entries = {part.id: part for record in commits for part in record.add}
         known: Layouts = {}
-        mapped = Mapped()
+        mapped, far = Mapped(), far_of(self._place)
         self.parts = tuple(
-            Part(self._place, root.env, entry, self._origin[entry.id].probes.get(entry.probe or ""), known, mapped)
+            Part(self._place, root.env, entry, self._origin[entry.id].probes.get(entry.probe or ""), known, mapped, far)
             for entry in live_parts(commits)
         )
 
@@ -74,6 +79,11 @@ class Dataset:
     @property
     def format_version(self) -> int:
         return self._root.format_version
+
+    @property
+    def revision(self) -> str | None:
+        """What pins all of it, as papers cite it: the SHA-256 of the newest commit's record; None without commits."""
+        return self.commits[-1].sha256 if self.commits else None
 
     @property
     def rows(self) -> int:
@@ -174,6 +184,7 @@ class Dataset:
             "format_version": self.format_version,
             "rows": self.rows,
             "commits": len(self.commits),
+            "revision": self.revision,
             "env": {"name": self.env.name, "digest": self.env.digest, "horizon": self.env.horizon},
             "architectures": [
                 {"id": a.id, "rows": a.rows, "params": a.spec.size, "withheld": self._withheld(a.id)}

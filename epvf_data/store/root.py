@@ -44,7 +44,7 @@ def read_root(path: Path) -> Root:
             raise DatasetError(f"{path} is unfinished (it has no {ROOT}): it is being made, or that was interrupted.")
         raise DatasetError(f"{path} is not a data set (it has no {ROOT}){_if_a_run(path)}.")
     where = path / ROOT
-    root = parse_root(untrusted.read_bytes(where), where)
+    root = parse_root(untrusted.read_bytes(where), path)
     for folder in FOLDERS:
         if folder != STAGING or os.path.lexists(path / folder):
             untrusted.check_directory(path / folder)
@@ -67,12 +67,13 @@ def _if_a_run(path: Path) -> str:
     return " but a run's directory; `epvf-data evaluate` and `compare` read those of `train-offline`"
 
 
-def parse_root(data: bytes, where: Path) -> Root:
-    """What the root's `zarr.json` says. Raises as `read_root` does; `where` is the file's name for messages."""
+def parse_root(data: bytes, folder: object) -> Root:
+    """What the `zarr.json` of the root `folder` says. Raises as `read_root` does; `folder` is for messages alone."""
+    where = f"{folder}/{ROOT}"
     meta = untrusted.parse_json(data, where)
     attributes = meta.get("attributes")
     if not isinstance(attributes, dict) or KEY not in attributes:
-        raise DatasetError(f"{where.parent} is a Zarr store, but not a data set of ours (no attributes {KEY!r}).")
+        raise DatasetError(f"{folder} is a Zarr store, but not a data set of ours (no attributes {KEY!r}).")
     ours = guard.group_attributes(meta, where)
     version = ours.get("format_version")
     if type(version) is not int or version < 1:
@@ -81,8 +82,7 @@ def parse_root(data: bytes, where: Path) -> Root:
         )
     if version > FORMAT_VERSION:
         raise DatasetError(
-            f"{where.parent} has format version {version}; this release reads up to {FORMAT_VERSION}: "
-            "upgrade epvf-data."
+            f"{folder} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade epvf-data."
         )
     if set(ours) != {"format_version", "env", "created"}:
         raise CorruptDatasetError(f"{where} has other attributes than created, env and format_version.")
@@ -106,7 +106,7 @@ def _is_time(value: object) -> bool:
         return False
 
 
-def _check_env(env: EnvIdentity, where: Path) -> None:
+def _check_env(env: EnvIdentity, where: object) -> None:
     """Raises CorruptDatasetError where a number of the identity makes no sense."""
     for name in ("observation_size", "action_size", "horizon", "substeps"):
         value = getattr(env, name)

@@ -6,21 +6,33 @@ import hashlib
 import itertools
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
+from epvf_data.places.address import is_url
 from epvf_data.store import guard
+from epvf_data.store.afar import far_of, open_url
 from epvf_data.store.claims import claim
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
-from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, PROBES, ROOT, STAGING, Files, has_our_form
+from epvf_data.store.folders import (
+    CARD,
+    COMMITS,
+    FOLDERS,
+    PARTS,
+    PROBES,
+    ROOT,
+    SIGNATURES,
+    STAGING,
+    Files,
+    has_our_form,
+)
 from epvf_data.store.identity import mixed
+from epvf_data.store.meter import Meter, Progress
 from epvf_data.store.part import Part, read_probe
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.shard import Shard
@@ -30,9 +42,6 @@ MAX_ENTRIES = 200_000  # in a folder of parts or probing states
 _MAX_FOREIGN = 20  # foreign entries of one folder that are named one by one
 _SPAN = 4 << 20  # bytes of rows that are looked at together
 _THREADS = 2
-_TICK = 0.2  # seconds between reports of progress
-
-Progress = Callable[[int, int], None]
 
 
 def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progress | None = None) -> list[str]:
@@ -44,7 +53,7 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     all)` counts bytes if `deep`, else parts. Leftovers of interrupted writes are no problem: see `leftovers`. Raises
     DatasetError only where there is no data set at all or one of a newer format.
     """
-    root = Path(path)
+    root = open_url(str(path)) if is_url(path) else Path(path)
     try:
         info = read_root(root)
         records = list(read_chain(root))
@@ -54,10 +63,10 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     problems = [*_foreign(root), *_records(root, records), *_twice(root, records)]
     probes, found = _probes(root, info, records, parts, deep)
     sizes = [sum(size for size, _ in entry.files.values()) if deep else 1 for entry in parts]
-    meter = _Meter(sum(sizes))
+    meter = Meter(sum(sizes), progress)
 
     def check(entry: PartEntry, size: int) -> list[str]:
-        part = Part(root, info.env, entry)
+        part = Part(root, info.env, entry, far=far_of(root))
         try:
             return [*_part(part, info, probes), *(_deep(part, info, meter) if deep else ())]
         except (DatasetError, OSError) as error:
@@ -70,17 +79,12 @@ def validate(path: str | os.PathLike[str], deep: bool = False, progress: Progres
     with ThreadPoolExecutor(_THREADS if deep else 1) as pool:
         tasks = [pool.submit(check, entry, size) for entry, size in zip(parts, sizes, strict=True)]
         try:
-            for task in tasks:
-                while not task.done():
-                    wait([task], _TICK)
-                    if progress is not None:
-                        progress(meter.done, meter.total)
+            meter.await_all(tasks)
         except BaseException:
             meter.stopped = True
             pool.shutdown(cancel_futures=True)
             raise
-    if progress is not None:
-        progress(meter.total, meter.total)
+    meter.finish()
     return [*problems, *found, *(problem for task in tasks for problem in task.result())]
 
 
@@ -115,20 +119,6 @@ def leftovers(path: str | os.PathLike[str]) -> list[str]:
     return notes
 
 
-@dataclass
-class _Meter:
-    """Work done by all threads, in bytes or parts; `stopped` tells them to give up."""
-
-    total: int
-    done: int = 0
-    stopped: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self.done += count
-
-
 def _known(records: list[CommitRecord]) -> dict[str, set[str]]:
     return {
         PARTS: {part.id for record in records for part in record.add},
@@ -153,14 +143,15 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def _foreign(root: Path) -> Iterator[str]:
     """What has no business in a data set: links, special files, other names than a writer gives."""
-    for folder in (None, COMMITS, PARTS, PROBES):
+    signed = os.path.lexists(root / SIGNATURES) and stat.S_ISDIR((root / SIGNATURES).lstat().st_mode)
+    for folder in (None, COMMITS, PARTS, PROBES, *([SIGNATURES] if signed else [])):
         count = 0
         where = root / folder if folder else root
         for name, status in _entries(where):
             if untrusted.is_litter(name):
                 continue
             if folder is None:
-                fine = name in (*FOLDERS, ROOT)
+                fine = name in (*FOLDERS, ROOT) or (name == SIGNATURES and signed)
                 fine = fine or (name in CARD and stat.S_ISREG(status.st_mode))
             else:
                 fine = folder == COMMITS or has_our_form(folder, name, status.st_mode)
@@ -201,15 +192,16 @@ def _probes(
     used = {part.probe for part in parts}
     files = {probe: listed for record in records for probe, listed in record.probes.items() if probe in used}
     sizes: dict[str, int] = {}
-    problems = []
+    problems, far = [], far_of(root)
     for probe, listed in files.items():
         folder = root / PROBES / probe
+        find = far.find(f"{PROBES}/{probe}", listed) if far else folder.__truediv__
         try:
-            states = read_probe(root, probe, listed)
+            states = read_probe(root, probe, listed, far)
             sizes[probe] = len(states)
             if deep:
                 for name, (size, digest) in listed.items():
-                    if not name.endswith(ROOT) and _file_digest(folder / name) != (size, digest):
+                    if not name.endswith(ROOT) and _file_digest(find(name)) != (size, digest):
                         problems.append(_mismatch(folder / name))
             if states.shape[1] != info.env.observation_size:
                 problems.append(
@@ -248,7 +240,7 @@ def _part(part: Part, info: Root, probes: dict[str, int]) -> Iterator[str]:
             yield f"{part.group.path} has actions in {actions} probing states; its probe has {states}."
 
 
-def _deep(part: Part, info: Root, meter: _Meter) -> Iterator[str]:
+def _deep(part: Part, info: Root, meter: Meter) -> Iterator[str]:
     """Reads all arrays side by side, some rows at a time: hashes, checksums and values in one pass over each file."""
     path = part.group.path
     shards: dict[str, Shard] = {}

@@ -142,7 +142,7 @@ class Writer:
         try:
             if isinstance(rows, Part):
                 entry = rows.entry
-                copy_group(rows.group.path, entry.files, folders.staging, name)
+                copy_group(rows.group.find, entry.files, folders.staging, name)
                 found: dict[str, Any] = {"rows": entry.rows, "architecture": entry.architecture, "probe": entry.probe}
                 found["files"] = dict(entry.files)
             else:

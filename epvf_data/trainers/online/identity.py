@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -85,7 +85,16 @@ def _longer(directory: Path, before: dict[str, Any], now: dict[str, Any]) -> lis
     return grown
 
 
-def extend(directory: Path, config: OnlineConfig, standing: Standing) -> bool:
+def hold(directory: Path, config: OnlineConfig, standing: Standing) -> BinaryIO:
+    """Locks the run, see `rundir.lock`, and writes down the budget with which it goes on, where that has grown."""
+    held = rundir.lock(directory)
+    if _extend(directory, config, standing):
+        held, earlier = rundir.lock(directory), held  # of the file as it is now
+        earlier.close()
+    return held
+
+
+def _extend(directory: Path, config: OnlineConfig, standing: Standing) -> bool:
     """Writes down the budget with which a run goes on, and gives whether it has grown; it is unfinished again then."""
     found = rundir.read(directory / rundir.CONFIG)
     budget = {name: getattr(config, name) for name in _BUDGETS}

@@ -18,7 +18,7 @@ from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import resolve_backend
 from epvf_data.trainers import checkpoint, rundir
-from epvf_data.trainers.online.identity import REPORT, extend, identity, settings_of, stored_run
+from epvf_data.trainers.online.identity import REPORT, hold, identity, settings_of, stored_run
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.journal import Journal
 from epvf_data.trainers.online.loop import Chunk, make_loop
@@ -90,10 +90,7 @@ def train_online(
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
         rundir.create_run(directory, settings)
-    held = rundir.lock(directory)
-    if resume and extend(directory, config, standing):
-        held, earlier = rundir.lock(directory), held  # of the file as it is now
-        earlier.close()
+    held = hold(directory, config, standing)
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:

@@ -1,0 +1,1 @@
+"""Data sets from lab to lab: pushed, pulled, pinned, signed, read from afar."""

