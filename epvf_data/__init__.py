@@ -22,8 +22,11 @@ _PUBLIC = {
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
     "save_policy": "epvf_data.policies.files",
+    "score": "epvf_data.scoring.score",
+    "ScoreConfig": "epvf_data.scoring.settings",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
+    "top": "epvf_data.scoring.top",
     "train_offline": "epvf_data.trainers.offline.run",
     "train_online": "epvf_data.trainers.online.run",
     "validate": "epvf_data.store.validate",
@@ -34,6 +37,7 @@ __all__ = [
     "OfflineConfig",
     "OnlineConfig",
     "PolicySpec",
+    "ScoreConfig",
     "__version__",
     "collect",
     "collect_config",
@@ -43,8 +47,10 @@ __all__ = [
     "online_config",
     "open",
     "save_policy",
+    "score",
     "split_by_lineage",
     "split_iid",
+    "top",
     "train_offline",
     "train_online",
     "validate",
@@ -58,6 +64,9 @@ if TYPE_CHECKING:
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec
+    from epvf_data.scoring.score import score as score
+    from epvf_data.scoring.settings import ScoreConfig as ScoreConfig
+    from epvf_data.scoring.top import top as top
     from epvf_data.store.loader import Loader as Loader
     from epvf_data.store.reader import open as open
     from epvf_data.store.splits import split_by_lineage as split_by_lineage

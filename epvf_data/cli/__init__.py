@@ -13,12 +13,14 @@ from epvf_data.cli import (
     online,
     rendering,
     reproducing,
+    scoring,
     training,
 )
 from epvf_data.cli.app import app, main
 
 ORDER = (
-    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online", "render", "reproduce"),
+    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online"),
+    *("top", "score", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
     *("card", "export-policy", "import-policy", "export-npz", "export-hdf5", "import-hdf5"),
@@ -40,5 +42,6 @@ __all__ = [
     "online",
     "rendering",
     "reproducing",
+    "scoring",
     "training",
 ]

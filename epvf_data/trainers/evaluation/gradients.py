@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from epvf_data.scoring.world import World
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
-from epvf_data.trainers.evaluation.world import World
 from epvf_data.trainers.metrics import interval
 from epvf_data.trainers.offline.fitted import FittedSplit
 

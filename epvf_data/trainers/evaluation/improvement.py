@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from epvf_data.scoring.world import World
 from epvf_data.trainers.evaluation.gradients import pick, spread_of
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
-from epvf_data.trainers.evaluation.world import World
 from epvf_data.trainers.offline.fitted import FittedSplit
 
 
