@@ -18,6 +18,8 @@ _PUBLIC = {
     "collect_config": "epvf_data.collectors.setting",
     "evaluate_run": "epvf_data.trainers.offline.run",
     "import_policy": "epvf_data.importing.run",
+    "improve": "epvf_data.trainers.improving.improve",
+    "ImproveConfig": "epvf_data.trainers.improving.settings",
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
@@ -33,6 +35,7 @@ _PUBLIC = {
 }
 __all__ = [
     "CollectConfig",
+    "ImproveConfig",
     "Loader",
     "OfflineConfig",
     "OnlineConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "collect_config",
     "evaluate_run",
     "import_policy",
+    "improve",
     "load_policy",
     "online_config",
     "open",
@@ -72,6 +76,8 @@ if TYPE_CHECKING:
     from epvf_data.store.splits import split_by_lineage as split_by_lineage
     from epvf_data.store.splits import split_iid as split_iid
     from epvf_data.store.validate import validate as validate
+    from epvf_data.trainers.improving.improve import improve as improve
+    from epvf_data.trainers.improving.settings import ImproveConfig as ImproveConfig
     from epvf_data.trainers.offline.run import evaluate_run as evaluate_run
     from epvf_data.trainers.offline.run import train_offline as train_offline
     from epvf_data.trainers.offline.settings import OfflineConfig as OfflineConfig

@@ -9,6 +9,7 @@ from epvf_data.cli import (
     datasets,
     environments,
     exchanging,
+    improving,
     judging,
     online,
     rendering,
@@ -20,7 +21,7 @@ from epvf_data.cli.app import app, main
 
 ORDER = (
     *("collect", "train-offline", "evaluate", "compare", "critics", "train-online"),
-    *("top", "score", "render", "reproduce"),
+    *("improve", "top", "score", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
     *("card", "export-policy", "import-policy", "export-npz", "export-hdf5", "import-hdf5"),
@@ -37,6 +38,7 @@ __all__ = [
     "datasets",
     "environments",
     "exchanging",
+    "improving",
     "judging",
     "main",
     "online",
