@@ -18,6 +18,8 @@ _PUBLIC = {
     "collect_config": "epvf_data.collectors.setting",
     "evaluate_run": "epvf_data.trainers.offline.run",
     "import_policy": "epvf_data.importing.run",
+    "improve": "epvf_data.trainers.improving.improve",
+    "ImproveConfig": "epvf_data.trainers.improving.settings",
     "load_policy": "epvf_data.policies.files",
     "online_config": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
@@ -25,8 +27,11 @@ _PUBLIC = {
     "push": "epvf_data.sharing.push",
     "save_policy": "epvf_data.policies.files",
     "sign": "epvf_data.sharing.signatures",
+    "score": "epvf_data.scoring.score",
+    "ScoreConfig": "epvf_data.scoring.settings",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
+    "top": "epvf_data.scoring.top",
     "train_offline": "epvf_data.trainers.offline.run",
     "train_online": "epvf_data.trainers.online.run",
     "validate": "epvf_data.store.validate",
@@ -34,24 +39,29 @@ _PUBLIC = {
 }
 __all__ = [
     "CollectConfig",
+    "ImproveConfig",
     "Loader",
     "OfflineConfig",
     "OnlineConfig",
     "PolicySpec",
+    "ScoreConfig",
     "__version__",
     "collect",
     "collect_config",
     "evaluate_run",
     "import_policy",
+    "improve",
     "load_policy",
     "online_config",
     "open",
     "pull",
     "push",
     "save_policy",
+    "score",
     "sign",
     "split_by_lineage",
     "split_iid",
+    "top",
     "train_offline",
     "train_online",
     "validate",
@@ -66,6 +76,9 @@ if TYPE_CHECKING:
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec
+    from epvf_data.scoring.score import score as score
+    from epvf_data.scoring.settings import ScoreConfig as ScoreConfig
+    from epvf_data.scoring.top import top as top
     from epvf_data.sharing.pull import pull as pull
     from epvf_data.sharing.push import push as push
     from epvf_data.sharing.signatures import sign as sign
@@ -75,6 +88,8 @@ if TYPE_CHECKING:
     from epvf_data.store.splits import split_by_lineage as split_by_lineage
     from epvf_data.store.splits import split_iid as split_iid
     from epvf_data.store.validate import validate as validate
+    from epvf_data.trainers.improving.improve import improve as improve
+    from epvf_data.trainers.improving.settings import ImproveConfig as ImproveConfig
     from epvf_data.trainers.offline.run import evaluate_run as evaluate_run
     from epvf_data.trainers.offline.run import train_offline as train_offline
     from epvf_data.trainers.offline.settings import OfflineConfig as OfflineConfig

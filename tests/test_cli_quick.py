@@ -58,7 +58,7 @@ def run_all(*commands: tuple[str, ...], variables: dict[str, str] | None = None)
 # Words after the verb, of verbs that read a data set; a run and a policy file lie beside it.
 READERS = {
     **dict.fromkeys(("info", "plot", "validate", "withhold", "compact", "gc", "card", "train-offline"), ()),
-    **dict.fromkeys(("export-policy", "export-npz", "export-hdf5"), ()),
+    **dict.fromkeys(("export-policy", "export-npz", "export-hdf5", "top", "improve"), ()),
     **{"filter": ("--where", "return > 0"), "sample": ("--rows", "1"), "split": (), "diff": ("small.zarr",)},
     "merge": ("--out", "new.zarr"),
 }
@@ -71,6 +71,8 @@ MISSING_SET = [(verb, "nothing.zarr", *words) for verb, words in READERS.items()
 ]
 MISSING_FILE = [
     ("render", "nothing.safetensors"),
+    ("score", "nothing.safetensors"),
+    ("score", "p.safetensors", "nothing.safetensors"),
     ("collect", "--env", "cartpole", "--base", "nothing.safetensors"),
     ("collect", "--config", "nothing.toml"),
     ("collect", "--recipe", "nothing.toml"),
@@ -104,6 +106,7 @@ TAKEN = [
     ("merge", "small.zarr", "--out", "small.zarr"),
     ("sample", "small.zarr", "--rows", "1", "--out", "small.zarr"),
     ("train-offline", "small.zarr", "--out", "run"),
+    ("improve", "small.zarr", "--out", "run"),
     ("train-online", "--env", "cartpole", "--out", "run"),
     ("train-online", "--config", "ant-ppo-cpu", "--out", "run"),
     ("train-online", "--env", "cartpole", "--record", "a_file"),
@@ -172,6 +175,17 @@ NAMES = [  # unknown, whatever lies on the disk
     ("filter", "small.zarr", "--where", "retrun > 0"),
     ("filter", "small.zarr", "--where", "return >"),
     ("render", "small.zarr", "--row", "bst"),
+    ("score", "small.zarr", "--row", "bst"),
+    ("score", "p.safetensors", "--env", "cartpol"),
+    ("score", "p.safetensors", "--episodes", "0"),
+    ("score", "p.safetensors", "--start-noise", "-1"),
+    ("top", "small.zarr", "-n", "0"),
+    ("improve", "small.zarr", "--method", "comms"),
+    ("improve", "small.zarr", "--budget", "0"),
+    ("improve", "small.zarr", "--budget", "20"),
+    ("improve", "small.zarr", "--set", "fit.epoch=1"),
+    ("improve", "small.zarr", "--method", "es", "--no-rollouts"),
+    ("top", "small.zarr", "--reroll", "-1"),
     ("export-policy", "small.zarr", "--row", "bst"),
     ("import-policy", "p.safetensors", "--format", "onnx"),
     ("info", "small.zarr", "--jsn"),

@@ -9,17 +9,20 @@ from epvf_data.cli import (
     datasets,
     environments,
     exchanging,
+    improving,
     judging,
     online,
     rendering,
     reproducing,
+    scoring,
     sharing,
     training,
 )
 from epvf_data.cli.app import app, main
 
 ORDER = (
-    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online", "render", "reproduce"),
+    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online"),
+    *("improve", "top", "score", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
     *("push", "pull", "sign", "verify", "cache"),
@@ -37,11 +40,13 @@ __all__ = [
     "datasets",
     "environments",
     "exchanging",
+    "improving",
     "judging",
     "main",
     "online",
     "rendering",
     "reproducing",
+    "scoring",
     "sharing",
     "training",
 ]

@@ -92,6 +92,7 @@ def sign(
         Path, typer.Option(help="Of SSH (its public half, if an agent has the other) or minisign.", show_default=False)
     ],
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Sign a data set as it is now: its newest commit, and with it all before. The signature travels with it."""
@@ -143,6 +144,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything that it holds.")] = False,
     trim: Annotated[bool, typer.Option("--trim", help="Remove what was used longest ago, down to the limit.")] = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """What reading from URLs has left in the cache folder, and how much it may be (EPVF_CACHE_GB, by default 20)."""

@@ -106,7 +106,7 @@ def train_offline(
 
     prepare()
     try:
-        quiet_bar = quiet or settings.critic == "ridge"
+        quiet_bar = quiet or settings.closed
         with Bar("train", "epochs", quiet_bar, patient=True, waiting=COMPILING) as bar:
             progress = bar.epoch if quiet else _follow(bar, settings)
             report = run(

@@ -22,10 +22,21 @@ class Family:
     mixed: bool = False  # reads policies of several architectures in one data set
     widths: tuple[int, ...] = (256, 256)  # where the settings give none
     online: bool = True  # can be fitted to an iteration's policies by gradient steps
+    closed: bool = False  # solved in closed form: one solution, no seeds, no epochs
 
 
 CRITICS: dict[str, Family] = {
-    "ridge": Family("a plane in closed form: the control", "textbook", 6921, 27681, online=False),
+    "ridge": Family("a plane in closed form: the control", "textbook", 6921, 27681, online=False, closed=True),
+    "ridge-actions": Family(
+        "a plane on the stored actions, in closed form",
+        "textbook",
+        513,
+        2049,
+        reads="probe_actions",
+        mixed=True,
+        online=False,
+        closed=True,
+    ),
     "linear": Family("the same plane by gradient steps", "textbook", 6921, 27681),
     "statistics": Family(
         "MLP on mean, deviation and quartiles of every tensor", "Unterthiner et al. 2020", 77057, 583113

@@ -54,3 +54,15 @@ class CriticSettings:
         check_range(self, "", 0, MAX_FLOAT, "gradient_penalty")
         if self.widths is not None and len(self.widths) > MAX_LAYERS:
             raise ConfigError(f"widths has {len(self.widths)} layers; a critic has at most {MAX_LAYERS}.")
+
+
+@dataclass(frozen=True)
+class Conservative:
+    """How conservative a critic is, and by which climbs."""
+
+    limit: float = 0.5  # of E V(z⁻) − E V(z), in standardised returns
+    steps: int = 50  # T
+    rate: float = 0.05  # η
+    rows: int = 32  # policies of a batch from which is climbed
+    dual_rate: float = 0.05  # of log α
+    first: float = 0.1  # α at the start

@@ -49,6 +49,7 @@ def _unf(made: Made, raw: bool) -> Critic:
 
 MAKERS: dict[str, Callable[[Made], Critic]] = {
     "ridge": lambda made: ridge(made.size, made.outputs),
+    "ridge-actions": lambda made: ridge(made.size, made.outputs),
     "linear": lambda made: ridge(made.size, made.outputs),
     "statistics": lambda made: statistics(made.spec, made.head),
     "mlp": _vector("mlp"),

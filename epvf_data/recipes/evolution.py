@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from epvf_data.envs import Env
-from epvf_data.errors import ConfigError
+from epvf_data.improvement.search import evosax
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
@@ -37,7 +36,7 @@ def evolve(
 
     Raises ConfigError where evosax is missing.
     """
-    algorithms = _evosax()
+    algorithms = evosax()
     if not (folder / "config.json").is_file():
         rundir.create_run(folder, {"kind": "evolution", "config": settings})
     strategy = algorithms.Sep_CMA_ES(population_size=source.population, solution=jnp.zeros(spec.size))
@@ -65,11 +64,3 @@ def evolve(
                     path = folder / "policies" / f"at-{generation:06d}-{number}.safetensors"
                     save_policy(path, spec, flat, env=env.name, horizon=str(env.horizon))
     rundir.write_json(folder / "report.json", {"generations": generation, "env_steps": steps})
-
-
-def _evosax() -> Any:
-    with contextlib.suppress(ImportError):
-        from evosax import algorithms
-
-        return algorithms
-    raise ConfigError("CMA-ES comes from evosax, which cannot be imported; install epvf-data[baselines].")

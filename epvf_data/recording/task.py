@@ -1,15 +1,19 @@
-"""The environment of a data set, to roll its policies out again."""
+"""The environment of a data set or a policy file, to roll policies out again."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epvf_data import envs
-from epvf_data.errors import EnvironmentMismatchError, EpvfWarning
+from epvf_data.errors import ConfigError, EnvironmentMismatchError, EpvfWarning
+from epvf_data.policies.files import read_notes
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.identity import changed, expect, functions_of, mixed
 from epvf_data.store.reader import Dataset
+from epvf_data.untrusted import shown
 
 if TYPE_CHECKING:
     from epvf_data.envs import Env
@@ -88,3 +92,16 @@ def check_target(dataset: Dataset, env: Env, rows: str, flag: str) -> None:
             f"{dataset.path} holds rows that another {', '.join(names)} of {env.name} gave, and its version is "
             f"{env.version} as before: raise the version and give another {flag}, or take the change back."
         )
+
+
+def environment_of(policy: Path, spec: PolicySpec) -> str:
+    """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
+    name = read_notes(policy).get("env")
+    if name is not None and envs.known(name):
+        return name
+    if name is not None:  # a stranger's note must not load code
+        raise ConfigError(f"{policy} is of {shown(name)}, which is none of this package's; name yours with --env.")
+    sizes = (spec.observation_size, spec.action_size)
+    fitting = [one for one, entry in sorted(envs.ENVS.items()) if (entry.observation_size, entry.action_size) == sizes]
+    hint = f"the policy has the sizes of {' or '.join(fitting) or 'none here'}"
+    raise ConfigError(f"{policy} has no note of its environment; name it with --env ({hint}).")

@@ -15,8 +15,9 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from epvf_data.critics.base import AnyArray, Critic, Params, Row, Scale, make_row
+from epvf_data.critics.conservative import next_dual, uphill
 from epvf_data.critics.losses import Loss, make_loss
-from epvf_data.critics.settings import CriticSettings
+from epvf_data.critics.settings import Conservative, CriticSettings
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.policies.symmetry import flip, permute
 
@@ -40,7 +41,7 @@ class FitState(NamedTuple):
     """All that one seed's training carries from step to step."""
 
     params: Params
-    moments: Any  # optax state
+    moments: Any  # optax state; with a conservative term (optax state, log α)
     step: Int[Array, ""]
 
 
@@ -77,10 +78,18 @@ def make_optimiser(
     return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay, mask=matrices))
 
 
-def init_state(critic: Critic, optimiser: optax.GradientTransformation, key: PRNGKeyArray) -> FitState:
+def init_state(
+    critic: Critic,
+    optimiser: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    conservative: Conservative | None = None,
+) -> FitState:
     """A fresh state of one seed."""
     params = critic.init(key)
-    return FitState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
+    moments = optimiser.init(params)
+    if conservative is not None:
+        moments = (moments, jnp.log(jnp.asarray(conservative.first, jnp.float32)))
+    return FitState(params, moments, jnp.zeros((), jnp.int32))
 
 
 def evaluate(
@@ -103,21 +112,51 @@ def critic_step(
     batch: Batch,
     loss: Loss = MSE,
     settings: CriticSettings = PLAIN,
+    conservative: Conservative | None = None,
 ) -> tuple[FitState, dict[str, Array]]:
     """One gradient step of one seed. Metrics: `loss` before the step and `gradient_norm` before clipping."""
+    plain, dual = state.moments if conservative is not None else (state.moments, None)
 
-    def objective(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def objective(params: Params) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
         outputs = evaluate(critic, params, batch.rows, settings.block)
-        error = loss.loss(outputs, batch.target, batch.weight)
-        if not settings.gradient_penalty:
-            return error, error
-        return error + settings.gradient_penalty * _roughness(critic, params, batch, loss), error
+        total = error = loss.loss(outputs, batch.target, batch.weight)
+        gap = jnp.zeros(())
+        if settings.gradient_penalty:
+            total = total + settings.gradient_penalty * _roughness(critic, params, batch, loss)
+        if conservative is not None and dual is not None:
+            gap = _gap(critic, params, batch, loss, conservative)
+            total = total + jnp.exp(dual) * gap
+        return total, (error, gap)
 
-    (_, error), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, moments = optimiser.update(gradient, state.moments, state.params)
+    (_, (error, gap)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, moments = optimiser.update(gradient, plain, state.params)
+    if conservative is not None and dual is not None:
+        moments = (moments, next_dual(dual, gap, conservative))
     params = optax.apply_updates(state.params, updates)
     norm = jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)), start=jnp.zeros(())))
     return FitState(params, moments, state.step + 1), {"loss": error, "gradient_norm": norm}
+
+
+def _gap(critic: Critic, params: Params, batch: Batch, loss: Loss, how: Conservative) -> Float[Array, ""]:
+    """E V(z⁻) − E V(z) over the first rows of the batch's architectures, padding left out."""
+    pieces, weights, start = [], [], 0
+    for rows, spread in zip(batch.rows, batch.spread, strict=True):
+        count = len(rows.vector)
+        share = max(1, min(count, round(how.rows * count / len(batch.weight))))
+
+        def one(row: Row, spread: Array = spread) -> Float[Array, ""]:
+            def value(own: Params, away: Float[Array, "D"]) -> Float[Array, ""]:
+                moved = row.replace(vector=row.vector + spread * away, scaled=row.scaled + away)  # pyright: ignore
+                return loss.read(critic.apply(own, moved))
+
+            fixed, still = jax.lax.stop_gradient(params), jnp.zeros_like(row.scaled)
+            return value(params, uphill(partial(value, fixed), still, how)) - value(params, still)
+
+        pieces.append(jax.vmap(one)(jax.tree.map(lambda leaf: leaf[:share], rows)))  # noqa: B023
+        weights.append(batch.weight[start : start + share])
+        start += count
+    weight = jnp.concatenate(weights)
+    return jnp.sum(weight * jnp.concatenate(pieces)) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
 def _roughness(critic: Critic, params: Params, batch: Batch, loss: Loss) -> Float[Array, ""]:
@@ -153,12 +192,13 @@ def make_fit(
     loss: Loss = MSE,
     settings: CriticSettings = PLAIN,
     seed: int = 0,
+    conservative: Conservative | None = None,
 ) -> Fit:
     """Compile-once functions over seeds. All seeds see the same batches: one read of the rows serves them all.
 
     `specs` are the architectures of the rows (None for vectors that are no parameters); `seed` that of augmentations.
     """
-    one = partial(critic_step, critic, optimiser, loss=loss, settings=settings)
+    one = partial(critic_step, critic, optimiser, loss=loss, settings=settings, conservative=conservative)
     over_seeds = jax.vmap(one, in_axes=(0, None))
 
     def prepare(state: FitState, vectors, target, weight, scales) -> Batch:
@@ -191,6 +231,6 @@ def make_fit(
 
     @jax.jit
     def init(keys: PRNGKeyArray) -> FitState:
-        return jax.vmap(partial(init_state, critic, optimiser))(keys)
+        return jax.vmap(lambda key: init_state(critic, optimiser, key, conservative))(keys)
 
     return Fit(init, step, many, outputs, loss)

@@ -97,7 +97,7 @@ def noise_ceiling(labels: Vector, variances: Vector, random_start: bool | None) 
     actions) it is 1; with one episode a policy and a random or unknown start it cannot be known (None).
     """
     if random_start is False:
-        return 1.0, "The start is fixed, so one episode gives a policy's return exactly."
+        return 1.0, "The start is fixed, so one episode is a row's exact return; it may hang on rounding (see `score`)."
     known = variances[~np.isnan(variances)]
     if not len(known):
         return None, "One episode a policy does not tell noise from skill; collect with several episodes."

@@ -54,8 +54,10 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
             split = one["report"]["splits"].get(name, {})
             if split.get("available") and split["controls"]["ridge"] is not None:
                 controls.setdefault(_READS[CRITICS[one["config"]["critic"]].reads], split)
-        if len(judged) == 1 and any(line["critic"] == "ridge" for line in lines):
-            controls.pop(_READS["params"], None)  # one of the runs is that ridge
+        if len(judged) == 1 and lines:
+            for family in {CRITICS[line["critic"]] for line in lines if line["critic"] in CRITICS}:
+                if family.closed:
+                    controls.pop(_READS[family.reads], None)  # one of the runs is that ridge
         lines += [_control(f"ridge on {what} (control)", split) for what, split in controls.items()]
         lines.sort(key=lambda line: -line["spearman"])
     found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}

@@ -13,6 +13,7 @@ import numpy as np
 from epvf_data import pictures
 from epvf_data.critics.families import CRITICS
 from epvf_data.errors import EpvfError, RunError
+from epvf_data.scoring.world import World, open_world
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
@@ -22,7 +23,6 @@ from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
 from epvf_data.trainers.evaluation.inputs import check_inputs
 from epvf_data.trainers.evaluation.settings import MEASURED, PICTURE, RESULT, ROLLED_OUT, EvaluationConfig
-from epvf_data.trainers.evaluation.world import World, open_world
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.run import LoadedRun, load_run, report_of
@@ -158,7 +158,7 @@ def _earlier(loaded: LoadedRun) -> dict[str, Any]:
 
 
 def _world(loaded: LoadedRun, config: EvaluationConfig) -> World:
-    return open_world(loaded.dataset, config.env, config.episodes, config.backend, config.seed)
+    return open_world(loaded.dataset, config.env, config.episodes, config.backend, config.seed, config.start_noise)
 
 
 def _chosen(loaded: LoadedRun, wanted: str | None) -> tuple[str, FittedSplit]:

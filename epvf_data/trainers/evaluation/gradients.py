@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from epvf_data.scoring.world import World
+from epvf_data.store.table import Table
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
-from epvf_data.trainers.evaluation.world import World
 from epvf_data.trainers.metrics import interval
 from epvf_data.trainers.offline.fitted import FittedSplit
 
@@ -74,9 +75,13 @@ def spread_of(fitted: FittedSplit, place: int) -> Float[np.ndarray, "P"]:
     """Deviation of each parameter over the training rows of one architecture, also for critics that read none."""
     if fitted.source.column == "params":
         return np.asarray(fitted.ground.scales[place].theta_std)
-    rows = fitted.source.local(fitted.ground.split.train)[place]
+    return spread_of_rows(fitted.source.tables[place], fitted.source.local(fitted.ground.split.train)[place])
+
+
+def spread_of_rows(table: Table, rows: Int[np.ndarray, "k"]) -> Float[np.ndarray, "P"]:
+    """Deviation of each parameter over some of these rows; 1 where it never varies."""
     some = rows[np.linspace(0, len(rows) - 1, min(_SPREAD_ROWS, len(rows))).astype(int)]
-    spread = fitted.source.tables[place].take("params", some).std(0)
+    spread = table.take("params", some).std(0)
     return np.where(spread > 0, spread, 1.0)
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from epvf_data.improvement.ascent import ascend
+from epvf_data.improvement.controls import random_steps
+from epvf_data.improvement.judging import sure
+from epvf_data.scoring.world import World
 from epvf_data.trainers.evaluation.gradients import pick, spread_of
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
-from epvf_data.trainers.evaluation.world import World
 from epvf_data.trainers.offline.fitted import FittedSplit
 
 
@@ -30,12 +33,14 @@ def improve(fitted: FittedSplit, place: int, world: World, config: EvaluationCon
     seeds = values(jnp.asarray(theta[:1])).shape[1]
     start = world.returns(spec, theta)
     generator = np.random.default_rng(config.seed)
-    noise = generator.normal(size=theta.shape)
-    away = noise / np.linalg.norm(noise, axis=1, keepdims=True) * spread * length
-    paths = [_climb(fitted, place, seed, theta, spread, length, config.steps) for seed in range(seeds)]
+    away = random_steps(np.zeros_like(theta), spread, np.full(len(theta), length), generator)
+    paths = [
+        ascend(lambda row, seed=seed: fitted.value(place, row, seed)[0], theta, spread, length, config.steps)
+        for seed in range(seeds)
+    ]
     climb, control, judged = [], [], []
     for number, steps in enumerate(config.steps):
-        policies = [path[number] for path in paths]
+        policies = [np.asarray(path[number]) for path in paths]
         true = np.stack([world.returns(spec, one) for one in policies])
         every = np.stack([np.asarray(values(jnp.asarray(one)), np.float64).T for one in policies])  # [seed, V of, n]
         own = every[np.arange(seeds), np.arange(seeds)]
@@ -57,31 +62,10 @@ def improve(fitted: FittedSplit, place: int, world: World, config: EvaluationCon
     }
 
 
-def _climb(
-    fitted: FittedSplit, place: int, seed: int, theta: np.ndarray, spread: np.ndarray, length: float, looks: tuple
-) -> list[Float[np.ndarray, "n P"]]:
-    """The policies after so many steps of this length along ∇V of one seed."""
-
-    @jax.jit
-    def step(one: Float[Array, "n P"]) -> Float[Array, "n P"]:
-        slope = jax.vmap(jax.grad(lambda row: fitted.value(place, row, seed)[0]))(one) * spread[None]
-        return one + length * spread[None] * slope / jnp.maximum(jnp.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
-
-    now, found = jnp.asarray(theta), []
-    for number in range(1, max(looks) + 1):
-        now = step(now)
-        if number in looks:
-            found.append(np.asarray(now))
-    return found
-
-
 def _sure(every: Float[np.ndarray, "S V n"]) -> float:
-    """What the other seeds say of a seed's policies: mean less deviation of their V, averaged."""
-    seeds = len(every)
-    others = [np.delete(every[seed], seed, axis=0) for seed in range(seeds)]
-    if seeds < 2:
-        return 0.0
-    return float(np.mean([one.mean() - one.std(0).mean() for one in others]))
+    """What the other seeds say of a seed's policies, averaged."""
+    others = [np.delete(every[seed], seed, axis=0) for seed in range(len(every))]
+    return float(np.mean([sure(one).mean() for one in others])) if len(every) > 1 else 0.0
 
 
 def _describe(true: Float[np.ndarray, "S n"], start: Float[np.ndarray, "n"]) -> dict[str, float]:

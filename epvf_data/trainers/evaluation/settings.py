@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from epvf_data.config import MAX_EPISODES, MAX_FLOAT, MAX_SEED, check_range
 from epvf_data.errors import ConfigError
+from epvf_data.scoring.settings import MAX_NOISE
 
 RESULT, PICTURE = "evaluation.json", "evaluation-{}.png"
 ROLLED_OUT = ("gradient", "improvement")  # what takes rollouts, and is kept where a later call measures it not
@@ -41,6 +42,7 @@ class EvaluationConfig:
     step: float = 0.01  # length of a step, times √P
     episodes: int | None = None  # a policy; None: 1 where nothing is random, else 8
     seed: int = 0
+    start_noise: float | None = None  # of starts that are otherwise fixed; None: 0.001, see `scoring.world`
     backend: str = "auto"
     env: str | None = None  # file.py:function, where the data set is of an environment of your own
 
@@ -51,6 +53,7 @@ class EvaluationConfig:
         check_range(self, "", 1, MAX_EPISODES, "episodes")
         check_range(self, "", 0, MAX_SEED, "seed")
         check_range(self, "", 0, MAX_FLOAT, "sigma", "step", above=True)
+        check_range(self, "", 0, MAX_NOISE, "start_noise")
         if self.pairs < 2:
             raise ConfigError(
                 f"pairs is {self.pairs}; half of them are compared with the other half, so take 2 or more."

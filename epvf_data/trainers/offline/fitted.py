@@ -66,7 +66,8 @@ def set_up(source: Source, ground: Ground, config: OfflineConfig) -> Setup:
     reads_theta = CRITICS[config.critic].reads == "params"
     specs = tuple(table.spec if reads_theta else None for table in source.tables)
     optimiser = make_optimiser(config.learning_rate, config.weight_decay, epochs * shape.steps, config.clip)
-    fit = make_fit(critic, optimiser, specs, loss, config, stream_seed(config.seed, "augment"))
+    seed = stream_seed(config.seed, "augment")
+    fit = make_fit(critic, optimiser, specs, loss, config, seed, config.conservatism)
     return Setup(critic, fit, shape, epochs, patience, specs)
 
 
@@ -99,7 +100,7 @@ class FittedSplit:
 
     def members(self, rows: Rows) -> Float[np.ndarray, "seeds ensemble n"]:
         """Returns predicted by every member."""
-        if self.config.critic == "ridge":
+        if self.config.closed:
             return self.ridge(rows)[None]
         found = self.values(outputs_of(self.setup, self.params, self.source, rows, self.ground))
         return found.reshape(self.config.seeds, self.config.ensemble, -1)
@@ -110,20 +111,24 @@ class FittedSplit:
 
     def value(self, place: int, theta: Float[Array, "P"], seed: int | None = None) -> Float[Array, "seeds"]:
         """V of one policy of architecture number `place` by every seed, or by one; differentiable with respect to θ."""
+        size = self.config.ensemble
+        own = None if seed is None else slice(seed * size, (seed + 1) * size)
+        return combine(self.each(place, theta, own).reshape(-1, size), self.config.bound, 1)
+
+    def each(self, place: int, theta: Float[Array, "P"], some: slice | None = None) -> Float[Array, "M"]:
+        """V of one policy by every member (all ensembles' seeds), or by some; differentiable with respect to θ."""
         table, scale = self.source.tables[place], self.ground.scales[place]
-        vector, ridge = theta, self.config.critic == "ridge"
+        vector, ridge = theta, self.config.closed
         if self.source.column == "probe_actions":
             vector = jnp.ravel(probe(table.spec, theta, jnp.asarray(table.probe_states)))
         row = make_row(scale, vector, table.spec)
         params = self.ground.planes[place] if ridge else self.params
         slope, bias = (np.ones(1), np.zeros(1)) if ridge else self.calibration
-        if seed is not None:
-            own = slice(seed * self.config.ensemble, (seed + 1) * self.config.ensemble)
-            params, slope, bias = jax.tree.map(lambda leaf: leaf[own], (params, slope, bias))
+        if some is not None:
+            params, slope, bias = jax.tree.map(lambda leaf: leaf[some], (params, slope, bias))
         outputs = jax.vmap(self.setup.critic.apply, in_axes=(0, None))(params, row)
         read = self.setup.fit.value(outputs, scale)
-        found = jnp.asarray(slope, jnp.float32) * read + jnp.asarray(bias, jnp.float32)
-        return combine(found.reshape(-1, self.config.ensemble), self.config.bound, 1)
+        return jnp.asarray(slope, jnp.float32) * read + jnp.asarray(bias, jnp.float32)
 
     def predict_elsewhere(self, other: Source, place: int) -> Float[np.ndarray, "seeds n"]:
         """Returns of all rows of a source of one architecture, scaled as rows of architecture number `place` were."""
@@ -132,11 +137,11 @@ class FittedSplit:
         if other.sizes[0] != len(scale.theta_mean):  # an architecture that was not there; only its actions are read
             size = other.sizes[0]
             scale = scale._replace(theta_mean=np.zeros(size, np.float32), theta_std=np.ones(size, np.float32))
-        params = self.ground.planes[place] if self.config.critic == "ridge" else self.params
+        params = self.ground.planes[place] if self.config.closed else self.params
         for vectors, keep in _read(other, 0, np.arange(other.tables[0].rows)):
             pieces.append(np.asarray(self.setup.fit.outputs(params, vectors, scale, spec))[:, :keep])
         found = np.concatenate(pieces, axis=1)
-        if self.config.critic == "ridge":
+        if self.config.closed:
             return np.asarray(self.setup.fit.value(found, scale), np.float64)
         return combine(self.values(found).reshape(self.config.seeds, self.config.ensemble, -1), self.config.bound)
 
@@ -185,7 +190,7 @@ def load_fitted(source: Source, name: str, config: OfflineConfig, directory: Pat
         return None
     ground = restore_ground(folder / "ground", source)
     setup = set_up(source, ground, config)
-    if config.critic == "ridge":
+    if config.closed:
         return FittedSplit(source, ground, config, setup, None, 0, [], float(ground.seconds), True)
     finished = checkpoint.latest(folder / "final") is not None
     if not finished and checkpoint.latest(folder / "epochs") is None:

@@ -161,7 +161,7 @@ def judge_split(name: str, opened: Dataset, source: Source, config: OfflineConfi
 
 def _no_ridge(found: FittedSplit) -> str | None:
     """Why no ridge stands beside the critic as a control, or None where one does."""
-    if found.config.critic == "ridge":
+    if found.config.closed:
         return "it is the ridge itself"
     places = np.unique(found.source.places(found.ground.test))
     if any(found.ground.ridge[str(place)]["rows"] > 0 for place in places):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from epvf_data.config import MAX_FLOAT, check_one_of, check_range
 from epvf_data.critics.families import CRITICS
-from epvf_data.critics.settings import CriticSettings
+from epvf_data.critics.settings import Conservative, CriticSettings
 from epvf_data.errors import ConfigError
 
 # Name → what the test rows are, as a sentence about the critic begins.
@@ -71,6 +71,10 @@ class OfflineConfig(CriticSettings):
     seed: int = 0  # of the splits, the order of the batches and the first critic
     architecture: str | None = None  # id of the policies to learn from; None: all that the critic can read together
     target: str = TARGETS[0]
+    conservative: float | None = None  # how far V may rise along a climb, in deviations of the return; None: at will
+    climb_steps: int = 50  # of those climbs, whose rate is climb_rate · √(numbers that the critic reads)
+    climb_rate: float = 0.05
+    climb_rows: int = 32  # of a batch, from which is climbed
     checkpoint_seconds: float = 15.0  # between checkpoints; more often only costs time, results are the same
     device_bytes: int = 1 << 30  # policies beyond this are streamed from the store in place of kept in memory
     resamples: int = 400  # bootstrap resamples of the test rows
@@ -87,7 +91,9 @@ class OfflineConfig(CriticSettings):
         check_range(self, "", 1, 10**7, "batch_size")
         check_range(self, "", 1, 10_000, "resamples")
         check_range(self, "", 0, MAX_FLOAT, "learning_rate", "clip", above=True)
-        check_range(self, "", 0, MAX_FLOAT, "weight_decay", "checkpoint_seconds")
+        check_range(self, "", 0, MAX_FLOAT, "weight_decay", "checkpoint_seconds", "conservative")
+        check_range(self, "", 0, MAX_FLOAT, "climb_rate", above=True)
+        check_range(self, "", 1, 10_000, "climb_steps", "climb_rows")
         check_range(self, "", 0, 1 << 63, "seed", "device_bytes")
         for name in ("test_fraction", "validation_fraction"):
             if not 0 < getattr(self, name) < 1:
@@ -98,8 +104,11 @@ class OfflineConfig(CriticSettings):
                 f"seeds × ensemble is {self.members:,}, which give {outputs:,} numbers for a policy; at most "
                 f"{MAX_MEMBERS:,} critics and {MAX_OUTPUTS:,} numbers are allowed."
             )
-        if self.critic == "ridge" and (self.loss, self.ensemble) != ("mse", 1):
-            raise ConfigError("the ridge is solved in closed form; leave loss and ensemble alone, or take linear.")
+        if self.closed and (self.loss, self.ensemble, self.conservative) != ("mse", 1, None):
+            raise ConfigError(
+                "a ridge is solved in closed form; leave loss, ensemble and conservative alone, or take linear or "
+                "stored-probing."
+            )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -107,9 +116,21 @@ class OfflineConfig(CriticSettings):
         return parse_splits(self.split)
 
     @property
+    def closed(self) -> bool:
+        """Whether the critic is solved in closed form, once for all seeds."""
+        return CRITICS[self.critic].closed
+
+    @property
     def members(self) -> int:
         """Critics trained side by side: seeds times the size of an ensemble."""
         return self.seeds * self.ensemble
+
+    @property
+    def conservatism(self) -> Conservative | None:
+        """The conservative term of the loss, if there is one."""
+        if self.conservative is None:
+            return None
+        return Conservative(self.conservative, self.climb_steps, self.climb_rate, self.climb_rows)
 
     def plan(self, steps: int) -> tuple[int, int]:
         """Epochs, and patience in epochs, for so many steps an epoch."""

@@ -51,7 +51,7 @@ def fit_split(
         checkpoint.save(folder / "ground", 0, laid._asdict())
         spent += float(laid.seconds)
     ground = restore_ground(folder / "ground", source)
-    if config.critic != "ridge" and checkpoint.latest(folder / "final") is None:
+    if not config.closed and checkpoint.latest(folder / "final") is None:
         done, more = _train(source, name, ground, config, directory, progress)
         spent += more
         checkpoint.save(folder / "final", int(done.epoch), {name: getattr(done, name) for name in FINAL})

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from epvf_data.envs import Env
-from epvf_data.improve import climb, make_improver, rate_at
+from epvf_data.improvement.ascent import climb, make_improver, rate_at
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.streams import STREAMS
 from epvf_data.trainers.online import diagnostics

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from epvf_data.critics.losses import Loss, make_loss
 from epvf_data.critics.mlp import Network, network
 from epvf_data.critics.value import combine
-from epvf_data.improve import Improver
+from epvf_data.improvement.ascent import Improver
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers.online.algorithms import improver_of

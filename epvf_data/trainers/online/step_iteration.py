@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from epvf_data.envs import Env
-from epvf_data.improve import rate_at
+from epvf_data.improvement.ascent import rate_at
 from epvf_data.physics.loop import Stepper, World
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epvf_data.improve import climb, make_improver, rate_at
+from epvf_data.improvement.ascent import climb, make_improver, rate_at
 
 TOP = jnp.array([0.5, -0.02, 0.0, 3.0])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -21,6 +23,7 @@ class Improver(NamedTuple):
     `init(θ [P]) → moments`; `step(θ, moments, gradient [P], rate) → (θ, moments)` moves θ up the gradient. `adam`
     (Kingma and Ba 2015) moves each parameter by about `rate`. `momentum` moves θ by exactly the distance `rate` along
     the running mean of the gradients' directions: no parameter's noise is blown up to the size of another's signal.
+    `plain` moves it by rate · gradient.
     """
 
     init: Callable[[Float[Array, "P"]], Any]
@@ -36,7 +39,7 @@ def make_improver(
 ) -> Improver:
     """`limit` is the box ±limit, None for none; `weight_decay` shrinks θ by rate · weight_decay a step."""
     scale = {"adam": lambda: optax.scale_by_adam(b1=beta1, b2=beta2), "momentum": lambda: _directions(beta1)}
-    transform = scale[optimiser]()
+    transform = {**scale, "plain": optax.identity}[optimiser]()
 
     def step(theta: Float[Array, "P"], moments: Any, gradient: Float[Array, "P"], rate: Float[Array, ""] | float):
         direction, moments = transform.update(gradient, moments)
@@ -87,3 +90,43 @@ def rate_at(first: float, last: float | None, fraction: Float[Array, ""], end: f
     if last is None:
         return jnp.asarray(first)
     return first * (last / first) ** jnp.clip(fraction / end, 0.0, 1.0)
+
+
+def ascend(
+    value: Value,
+    starts: Float[Array | np.ndarray, "n P"],
+    spread: Float[Array | np.ndarray, "P"],
+    length: float,
+    looks: Sequence[int],
+    *,
+    plain: bool = False,
+    radius: float | None = None,
+) -> list[Float[Array, "n P"]]:
+    """The policies after so many steps up V from each start: what every offline method and evaluation climbs by.
+
+    Steps are taken in units of each parameter's spread, z = θ / spread: z ← z + length · ∇V / ‖∇V‖, or with `plain`
+    z ← z + length · ∇V, as COMs does. With `radius`, z stays within that distance of its start (a trust region): it is
+    brought back along the straight line. `looks` are numbers of steps, ascending.
+    """
+    improver = make_improver(optimiser="plain" if plain else "momentum", beta1=0.0)
+    scale = jnp.asarray(spread)
+
+    def inner(z: Float[Array, "P"]) -> Float[Array, ""]:
+        return value(z * scale)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, 0))
+    def step(z: Float[Array, "P"], start: Float[Array, "P"]) -> Float[Array, "P"]:
+        moved, _, _ = climb(inner, improver, z, improver.init(z), 1, length)
+        if radius is None:
+            return moved
+        away = moved - start
+        return start + away * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(away), 1e-12))
+
+    begin = jnp.asarray(starts) / scale[None]
+    now, found = begin, []
+    for number in range(1, max(looks) + 1):
+        now = step(now, begin)
+        if number in looks:
+            found.append(now * scale[None])
+    return found

@@ -1,0 +1,21 @@
+"""What can be said of candidates without rolling them out: where to stop a climb, and which to try."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def sure(values: Float[np.ndarray, "J n"]) -> Float[np.ndarray, "n"]:
+    """What judges are sure of: the mean of their V less its deviation over them; of one judge, its V."""
+    return values.mean(0) - (values.std(0, ddof=1) if len(values) > 1 else 0.0)
+
+
+def where_to_stop(sureness: Float[np.ndarray, "K n"]) -> int:
+    """The look at which the mean over candidates is highest; ties go to the earlier, shorter one."""
+    return int(np.argmax(sureness.mean(1)))
+
+
+def choose(sureness: Float[np.ndarray, "n"], count: int) -> Int[np.ndarray, "k"]:
+    """The `count` candidates that the judges are surest of, the surest first."""
+    return np.argsort(-sureness, kind="stable")[:count]

@@ -1,0 +1,48 @@
+"""The methods of offline improvement by name: what each climbs, what it asks of the critics; nothing heavy is imported.
+
+V_1 … V_M are critics from different initialisations. The first half of them climbs, the others judge: how far a climb
+goes and which candidates are worth a rollout is said by critics that the climb has not exploited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line about a method, and the settings of `train-offline` that its critics need."""
+
+    about: str
+    source: str
+    climbs: str  # "one" critic each, an ensemble's "mean", "min" or "lower" bound; "search" V, "spend" rollouts, "none"
+    critic: Mapping[str, Any] = field(default_factory=dict)
+    plain: bool = False  # steps follow ∇V itself; else they have a fixed length
+
+
+METHODS: dict[str, Method] = {
+    "ascent": Method("every start climbs one critic", "textbook", "one"),
+    "mean": Method("climbs the mean of the ensemble", "Trabucco et al. 2022", "mean"),
+    "min": Method("climbs the least of the ensemble", "Trabucco et al. 2022", "min"),
+    "lower": Method("climbs the ensemble's mean less one deviation", "textbook", "lower"),
+    "coms": Method(
+        "critics that were taught not to promise more along the climb",
+        "Trabucco et al. 2021",
+        "one",
+        {"conservative": 0.5},
+        plain=True,
+    ),
+    "rank": Method("climbs critics of the order, not of the return", "Burges et al. 2005", "mean", {"loss": "rank"}),
+    "average": Method("averages of the best rows: a control without a critic", "Wortsman et al. 2022", "none"),
+    "cma-es": Method(
+        "separable CMA-ES on the ensemble's mean: a control without gradients", "Ros and Hansen 2008", "search"
+    ),
+    "es": Method(
+        "an evolution strategy that spends the data set's own number of episodes: a control without a critic",
+        "Salimans et al. 2017",
+        "spend",
+    ),
+}
+LEARNS = tuple(name for name, method in METHODS.items() if method.climbs not in ("none", "spend"))

@@ -1,0 +1,1 @@
+"""A policy better than any in a data set: propose, rank offline, roll out for real, and say how much better."""

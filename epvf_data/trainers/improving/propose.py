@@ -1,0 +1,142 @@
+"""Candidates by a named method, and what critics that it did not climb say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from epvf_data.critics.value import combine
+from epvf_data.improvement.ascent import ascend
+from epvf_data.improvement.controls import averages, distance
+from epvf_data.improvement.judging import choose, sure, where_to_stop
+from epvf_data.improvement.search import cma_es, evolve
+from epvf_data.trainers.improving.settings import ImproveConfig
+from epvf_data.trainers.offline.fitted import FittedSplit
+
+Returns = Callable[[Float[np.ndarray, "n P"], int], Float[np.ndarray, "n"]]
+
+
+class Look(NamedTuple):
+    """What critics say after so many steps, on average over candidates, in units of the return."""
+
+    steps: int
+    promised: float  # by the critics that are climbed
+    judged: float  # by the others: mean less deviation
+
+
+class Pool(NamedTuple):
+    """Proposals, the one that is surest to be good first."""
+
+    theta: Float[np.ndarray, "n P"]
+    origin: Int[np.ndarray, "n"]  # number of the start that each began from
+    distance: Float[np.ndarray, "n"]  # from there, in units of the parameters' spread
+    promised: Float[np.ndarray, "n"] | None  # V of the critics that were climbed; None without critics
+    judged: Float[np.ndarray, "n"] | None  # what the others are sure of
+    looks: list[Look]
+    stop: int | None  # steps of all proposals
+    spent: int  # real episodes that the method took itself
+
+
+class Critics(NamedTuple):
+    """V of one policy by every critic; the first half climbs, the others judge. A single one does both."""
+
+    fitted: FittedSplit
+    place: int
+
+    @property
+    def climbers(self) -> slice:
+        """The members that are climbed."""
+        return slice(0, 1 if self.fitted.config.closed else (self.fitted.config.members + 1) // 2)
+
+    def some(self, members: slice) -> Callable[[Float[Array, "P"]], Float[Array, "M"]]:
+        """V of one policy by some of them."""
+        return lambda theta: self.fitted.each(self.place, theta, members)
+
+    def table(self, theta: Float[np.ndarray, "n P"]) -> tuple[Float[np.ndarray, "C n"], Float[np.ndarray, "J n"]]:
+        """V of many policies, by those that climb and those that judge."""
+        every = jax.jit(jax.vmap(lambda one: self.fitted.each(self.place, one)))
+        found = np.asarray(every(jnp.asarray(theta)), np.float64).T
+        split = self.climbers.stop
+        return found[:split], found[split:] if len(found) > split else found
+
+
+def propose(
+    config: ImproveConfig,
+    starts: Float[np.ndarray, "n P"],
+    spread: Float[np.ndarray, "P"],
+    count: int,
+    critics: Critics | None,
+    returns: Returns | None,
+    rows: int,
+) -> Pool:
+    """At most `count` candidates from these starts, the best start first.
+
+    `returns` gives real returns to the method that spends `rows` episodes, those of the data set, itself.
+    """
+    kind = config.recipe.climbs
+    if kind == "none":
+        counts = sorted({size for size in (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64) if size <= len(starts)} | {1})
+        found = averages(starts, counts)[:count]
+        return _plain(found, starts, spread, 0)
+    if kind == "spend":
+        assert returns is not None
+        path = evolve(returns, starts[0], spread, rows, seed=config.seed)
+        some = np.unique(np.linspace(len(path) // 2, len(path) - 1, min(count, len(path))).astype(int))[::-1]
+        return _plain(np.stack([path[one] for one in some]), starts, spread, (len(path) - 1) * 64)
+    assert critics is not None
+    return _climbed(config, starts, spread, count, critics)
+
+
+def _plain(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarray, spent: int) -> Pool:
+    """Proposals of methods that know no critic; all of them count from the best start."""
+    origin = np.zeros(len(theta), int)
+    return Pool(theta, origin, distance(theta, starts[origin], spread), None, None, [], None, spent)
+
+
+def _climbed(
+    config: ImproveConfig, starts: Float[np.ndarray, "n P"], spread: np.ndarray, count: int, critics: Critics
+) -> Pool:
+    """Where the climbs lead, stopped and ranked by the critics that were not climbed."""
+    paths, origin = _paths(config, starts, spread, count, critics)
+    tables = [critics.table(path) for path in paths]
+    judged = np.stack([sure(judges) for _, judges in tables])
+    promised = [climbers.mean(0) for climbers, _ in tables]
+    looks = [
+        Look(steps, float(one.mean()), float(said.mean()))
+        for steps, one, said in zip(config.steps, promised, judged, strict=True)
+    ]
+    stop = where_to_stop(judged)
+    order = choose(judged[stop], count)
+    theta = paths[stop][order]
+    away = distance(theta, starts[origin[order]], spread)
+    return Pool(theta, origin[order], away, promised[stop][order], judged[stop][order], looks, config.steps[stop], 0)
+
+
+def _paths(
+    config: ImproveConfig, starts: Float[np.ndarray, "n P"], spread: np.ndarray, count: int, critics: Critics
+) -> tuple[list[Float[np.ndarray, "m P"]], Int[np.ndarray, "m"]]:
+    """Candidates after each number of steps, and the start of each: the same ones at every look."""
+    recipe, root, climbers = config.recipe, spread.size**0.5, critics.climbers
+    length, radius = config.step * root, config.radius * root
+    mean = lambda theta: critics.some(climbers)(theta).mean()  # noqa: E731
+    if recipe.climbs == "search":
+        paths = cma_es(mean, starts[0], spread, config.step, config.steps, count, config.seed)
+        return paths, np.zeros(len(paths[0]), int)
+    rate = critics.fitted.config.climb_rate * root / float(critics.fitted.ground.scales[critics.place].return_std)
+    step = {"length": rate if recipe.plain else length, "plain": recipe.plain, "radius": radius}
+    if recipe.climbs == "one":
+        values = [
+            lambda theta, member=member: critics.some(slice(member, member + 1))(theta)[0]
+            for member in range(climbers.stop)
+        ]
+    else:
+        bound = recipe.climbs
+        values = [lambda theta: combine(critics.some(climbers)(theta)[:, None], bound, 0)[0]]
+    each = [ascend(value, starts, spread, looks=config.steps, **step) for value in values]
+    paths = [np.concatenate([np.asarray(path[look]) for path in each]) for look in range(len(config.steps))]
+    return paths, np.tile(np.arange(len(starts)), len(values))
