@@ -23,7 +23,7 @@ def value(
 def combine(members: Float[AnyArray, "*S E n"], bound: str, axis: int = -2) -> Any:
     """What an ensemble says: the mean of its members, the least ("min"), or the mean less one deviation ("lower")."""
     if bound == "min":  # by its place: the slope of jax's minimum is NaN where XLA computes the members anew, otherwise
-        module = np if isinstance(members, np.ndarray) else jnp
+        module: Any = np if isinstance(members, np.ndarray) else jnp
         return module.take_along_axis(members, members.argmin(axis, keepdims=True), axis).squeeze(axis)
     mean = members.mean(axis)
     return mean - (members.var(axis) + 1e-12) ** 0.5 if bound == "lower" else mean  # a root has no slope at 0
