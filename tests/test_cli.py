@@ -35,7 +35,18 @@ def test_the_main_job_from_the_shell(in_tmp, shell):
     keys = {"dataset", "rows", "commits", "env_steps", "physics_steps", "seconds", "env_steps_per_second"}
     assert keys | {"return_mean", "return_max"} <= set(made)
     info = json.loads(shell("info", "ant.zarr", "--json", "--plot", "returns.png").stdout)
-    assert set(info) == {"format_version", "rows", "commits", "env", "architectures", "sources", "coverage", "returns"}
+    described = {
+        "format_version",
+        "rows",
+        "commits",
+        "revision",
+        "env",
+        "architectures",
+        "sources",
+        "coverage",
+        "returns",
+    }
+    assert set(info) == described
     assert (info["rows"], info["env"]["name"], sum(info["sources"].values())) == (256, "ant", 256)
     assert (in_tmp / "returns.png").read_bytes().startswith(b"\x89PNG")
     checked = json.loads(shell("validate", "ant.zarr", "--deep", "--json").stdout)

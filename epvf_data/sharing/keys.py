@@ -31,9 +31,9 @@ def sign_line(line: str, key: Path) -> tuple[str, str]:
     if b"minisign" in head.partition(b"\n")[0]:
         with tempfile.TemporaryDirectory() as folder:
             message, signature = Path(folder, "line"), Path(folder, "signature")
-            message.write_text(line)
+            message.write_text(line, "utf-8")
             _run(MINISIGN, ["-S", "-s", key, "-m", message, "-x", signature, "-t", NAMESPACE], None)
-            return MINISIGN, signature.read_text()
+            return MINISIGN, signature.read_text("utf-8")
     return SSH, _run(SSH, ["-Y", "sign", "-q", "-n", NAMESPACE, "-f", key], line)
 
 
@@ -53,10 +53,10 @@ class Signers:
             return None
         with tempfile.TemporaryDirectory() as folder:
             file, message = Path(folder, "signature"), Path(folder, "line")
-            file.write_text(signature)
-            message.write_text(line)
+            file.write_text(signature, "utf-8")
+            message.write_text(line, "utf-8")
             if kind == MINISIGN:
-                key = self.file.read_text().strip().splitlines()[-1]
+                key = self.file.read_text("utf-8").strip().splitlines()[-1]
                 good = _check(MINISIGN, ["-V", "-q", "-P", key, "-m", message, "-x", file]) is not None
                 return f"the key {key[:12]}" if good else None
             found = _check(SSH, ["-Y", "find-principals", "-s", file, "-f", self.file]) or ""

@@ -55,7 +55,9 @@ def conditions() -> str:
     plain = jax.config.read("jax_disable_most_optimizations")
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     widths = [name for name in ("avx2", "fma", "avx512f") if name in flags.split()]
-    return f"jax {jax.__version__}, {'not optimised' if plain else 'optimised'}, {' '.join(widths)}"
+    fused = "fusion_emitters=false" not in os.environ.get("XLA_FLAGS", "")
+    how = "optimised" if not plain else "not optimised" if fused else "not optimised, not fused"
+    return f"jax {jax.__version__}, {how}, {' '.join(widths)}"
 
 
 def numbers(outcomes: Outcomes) -> dict[str, Any]:

@@ -353,7 +353,7 @@ CHAIN = {
         "does not follow",
     ),
     "parent is itself": (lambda it: it.write(0, {**it.records[0], "parent": "0" * 64}), "does not follow"),
-    "root of another": (lambda it: it.write(0, {**it.records[0], "root": "0" * 64}), "is not the one"),
+    "root of another": (lambda it: it.write(0, {**it.records[0], "root": "0" * 64}), "was written for another"),
     "gap": (
         lambda it: (it.path / "commits" / "00000000.json").rename(it.path / "commits" / "00000007.json"),
         "missing",

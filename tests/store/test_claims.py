@@ -15,7 +15,7 @@ import pytest
 import epvf_data
 from epvf_data.curation.merge import merge
 from epvf_data.errors import RowsTakenError
-from epvf_data.store import commit
+from epvf_data.store import claims as claiming
 from epvf_data.store.compact import compact
 from epvf_data.store.garbage import collect_garbage
 from epvf_data.store.validate import leftovers, validate
@@ -115,7 +115,7 @@ def test_the_loser_leaves_nothing_behind(quick_path, make_rows, env):
 def test_rows_that_are_there_twice_are_told_and_merge_keeps_one(quick_path, make_rows, env, monkeypatch):
     """Data sets of earlier releases, which let two processes commit the same rows."""
     path = quick_path / "old.zarr"
-    monkeypatch.setattr(commit, "claim", lambda provenance: None)
+    monkeypatch.setattr(claiming, "claim", lambda provenance: None)
     with Writer.open(path, env) as writer:
         for begin in (0, 4, 0):
             writer.commit(make_rows(4, begin), {"run": "r", "rows": [begin, begin + 4]})

@@ -74,7 +74,7 @@ def narrow_check(path: Path, file: Path) -> Callable[[], object]:
         return lambda: parts.read_probe(path, rest[0], dataset.commits[0].probes[rest[0]])
     if file.name == "zarr.json":
         named = part.entry.files if kind == "parts" else dataset.commits[0].probes[rest[0]]
-        return lambda: parts._metadata(path / kind / rest[0], inside, named)
+        return lambda: parts._metadata((path / kind / rest[0]).__truediv__, inside, named, file)
     group = part.group
     return lambda: group.open(rest[1]).verify(0)
 
