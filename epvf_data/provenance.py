@@ -117,8 +117,13 @@ def provenance(**extra: Any) -> dict[str, Any]:
         # File names need not be UTF-8; records are. URLs may hold passwords and tokens; records do not.
         "command": [
             without_secrets(word.encode(errors="backslashreplace").decode())
-            for word in (Path(sys.argv[0]).name, *sys.argv[1:])
+            for word in (_program(Path(sys.argv[0])), *sys.argv[1:])
         ],
         "platform": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         **extra,
     }
+
+
+def _program(called: Path) -> str:
+    """The name by which a person calls it: `python -m epvf_data` is the same as `epvf-data`."""
+    return "epvf-data" if called.parts[-2:] == ("epvf_data", "__main__.py") else called.name
