@@ -140,7 +140,10 @@ PICTURES = [
     ("reproduce", "fig1", "--plot", "x.gif"),
     ("render", "p.safetensors", "--out", "x.gif"),
 ]
-NAMES = [  # unknown, whatever lies on the disk
+NAMES = [
+    ("info", "hf://datasets/a/b"),
+    ("pull", "hf://datasets/a/b"),
+    ("push", "small.zarr", "ftp://host/a.zarr"),  # unknown, whatever lies on the disk
     ("collect", "--env", "antt"),
     ("train-online", "--env", "antt"),
     ("critics", "--env", "antt"),

@@ -11,7 +11,7 @@ from epvf_data.errors import ConfigError
 from epvf_data.untrusted import printable
 
 STORES = {"s3": "s3", "gs": "gs", "az": "az", "https": "http", "http": "http"}  # scheme → kind of store
-SCHEMES = ("s3", "gs", "az", "https", "hf", "file")
+SCHEMES = ("s3", "gs", "az", "https", "file")
 _PIN = re.compile(r"(?P<place>.*)@sha256:(?P<revision>[^/@]*)", re.DOTALL)
 _HEX = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/\s?#]*@(?!sha256:))?([^\s?#]*)(?:[?#][^\s@]*)?")
@@ -42,7 +42,7 @@ class Address:
 def is_url(text: object) -> bool:
     """Whether a text names a place on another machine or in a store, `file://` aside."""
     scheme, found, _ = str(text).partition("://")
-    return bool(found) and scheme.lower() in {*STORES, "hf"}
+    return bool(found) and scheme.isalnum() and scheme.lower() != "file"
 
 
 def without_secrets(text: str) -> str:
@@ -66,7 +66,7 @@ def parse(text: str) -> Address:
         if not rest.startswith("/"):
             raise ConfigError(f"{printable(place)} names no folder; write file:///folder or the folder alone.")
         return Address("file", unquote(rest), revision)
-    if scheme not in {*STORES, "hf"}:
+    if scheme not in STORES:
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise ConfigError(f"'{printable(scheme, 20)}://' is no place that is known; {known} and plain folders are.")
     parts = urlsplit(place)

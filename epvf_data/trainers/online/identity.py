@@ -22,6 +22,7 @@ from epvf_data.trainers.online.standing import Standing
 REPORT = "report.json"
 _FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a run goes on
 _BUDGETS = ("iterations", "env_steps")  # and may grow, where nothing is paced by them
+_ROUNDING = 1e-3  # of a share that float32 adds up
 
 
 def stored_run(directory: Path) -> dict[str, Any]:
@@ -96,14 +97,22 @@ def hold(directory: Path, config: OnlineConfig, standing: Standing) -> BinaryIO:
 
 def _extend(directory: Path, config: OnlineConfig, standing: Standing) -> bool:
     """Writes down the budget with which a run goes on, and gives whether it has grown; it is unfinished again then."""
+    if config.improvement.final_learning_rate is None:
+        _pace(config, standing)  # also where a kill came between the line below and the first checkpoint after it
     found = rundir.read(directory / rundir.CONFIG)
     budget = {name: getattr(config, name) for name in _BUDGETS}
     if all(found["config"].get(name) == value for name, value in budget.items()):
         return False
     rundir.write_json(directory / rundir.CONFIG, {**found, "config": {**found["config"], **budget}})
     (directory / REPORT).unlink(missing_ok=True)
+    return True
+
+
+def _pace(config: OnlineConfig, standing: Standing) -> None:
+    """Counts what is spent of the budget anew where it is another one than the checkpoint's."""
     spent = np.asarray(standing.env_steps / config.env_steps if config.env_steps else 0.0)
     spent = np.maximum(spent, standing.iteration / config.iterations if config.iterations else 0.0)
-    fraction = np.broadcast_to(spent, standing.state.fraction.shape).astype(np.float32)
-    standing.state = standing.state._replace(fraction=jax.numpy.asarray(fraction))
-    return True
+    before = standing.state.fraction
+    if np.abs(np.asarray(before) - spent).max() > _ROUNDING:
+        fraction = np.broadcast_to(spent, before.shape).astype(np.float32)
+        standing.state = standing.state._replace(fraction=jax.numpy.asarray(fraction))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,10 +207,20 @@ def test_a_finished_run_goes_on_with_a_larger_budget_to_the_bits_of_the_longer_r
     assert train_online(short, extended, record=tmp_path / "extended.zarr").finished
     with pytest.raises(RunError, match=r"env_steps 200 \(now 100\)"):
         train_online(cartpole(**{**one, "env_steps": 100}), extended, resume=True, record=tmp_path / "extended.zarr")
+    copied = tmp_path / "killed"
+    shutil.copytree(extended, copied)
+    stored = json.loads((copied / "config.json").read_text())
+    stored["config"]["env_steps"], stored["record"] = 480, None
+    (copied / "config.json").write_text(json.dumps(stored))
     finished = []
     see = lambda _: finished.append((extended / "report.json").exists())  # noqa: E731
     report = train_online(long, extended, resume=True, record=tmp_path / "extended.zarr", progress=see)
     assert report.finished
+    killed = copied  # after the budget was written down, and before the first checkpoint that knows of it
+    assert train_online(long, killed, resume=True).finished
+    assert without_clock(lines(killed)) == without_clock(lines(extended))
+    pace = [checkpoint.restore(run / "checkpoints")["state"]["fraction"] for run in (killed, extended)]
+    assert pace[0] == pytest.approx(pace[1])
     assert finished
     assert not any(finished)
     assert read_config(extended) == long
