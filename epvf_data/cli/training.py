@@ -28,6 +28,7 @@ from epvf_data.cli.app import (
 )
 from epvf_data.cli.choices import Critic, Loss, Splits
 from epvf_data.cli.places import readable
+from epvf_data.critics.families import READS
 from epvf_data.errors import RunError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 ABOUT = (  # what stands in the tables, below the last one
     "Spearman, Kendall: rank correlation of predicted and true returns, mean over seeds, 95 % bootstrap interval.",
     "R²: 1 is exact, 0 no better than the mean of these rows. |error|: mean absolute error; also on the best tenth.",
-    "ridge: linear regression on what the critic reads. mean: the training rows' mean return. Both are controls.",
+    "ridge: linear regression, on parameters θ or stored actions. mean: the training rows' mean. Both are controls.",
+    "within: Spearman among the policies of one family, the mean over families of ten or more.",
 )
 
 
@@ -161,7 +163,11 @@ def _print_split(name: str, result: dict[str, Any]) -> None:
         say(f"{name}: not available. {result['reason']}")
         say()
         return
-    say(f"{name}: {result['rows_train']:,} policies to train on, {result['rows_test']:,} held out")
+    if result["folds"] > 1:
+        say(f"{name}: {result['rows_test']:,} policies, each held out once with its family ({result['folds']} folds)")
+    else:
+        say(f"{name}: {result['rows_train']:,} policies to train on, {result['rows_test']:,} held out")
+    inside = result["critic"]["within"] is not None
     rows = []
     for who, found in (("critic", result["critic"]), *result["controls"].items()):
         if found is None:  # no ridge; the verdict says why
@@ -170,8 +176,11 @@ def _print_split(name: str, result: dict[str, Any]) -> None:
         spearman, kendall, r2 = (f"{number:.3f}" for number in numbers)
         errors = (found["mean_absolute_error"], found["top_tenth"]["mean_absolute_error"])
         interval = "[{:.2f}, {:.2f}]".format(*found["interval"]["spearman"])
-        rows.append([f"  {who}", spearman, interval, kendall, r2, *(f"{error:.2f}" for error in errors)])
-    print_table(["", "Spearman", "95 %", "Kendall", "R²", "|error|", "on top tenth"], rows, numbers=True)
+        label = f"{who} on {READS[result['ridge_reads']]}" if who == "ridge" else who
+        rows.append([f"  {label}", spearman, interval, kendall, r2, *(f"{error:.2f}" for error in errors)])
+        rows[-1] += [f"{found['within']['spearman']:.3f}"] if inside else []
+    heads = ["", "Spearman", "95 %", "Kendall", "R²", "|error|", "on top tenth"]
+    print_table([*heads, "within"] if inside else heads, rows, numbers=True)
     ceiling = result["ceiling"]
     if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
         say(f"  no critic can exceed R² {ceiling['r2']:.3f}. {ceiling['basis']}")

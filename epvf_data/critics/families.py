@@ -25,6 +25,8 @@ class Family:
     closed: bool = False  # solved in closed form: one solution, no seeds, no epochs
 
 
+READS = {"params": "θ", "probe_actions": "actions"}  # column of the store → as people call it
+
 CRITICS: dict[str, Family] = {
     "ridge": Family("a plane in closed form: the control", "textbook", 6921, 27681, online=False, closed=True),
     "ridge-actions": Family(

@@ -50,6 +50,27 @@ def split_by_lineage(
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
+def folds_by_lineage(
+    groups: Int[np.ndarray, " rows"], folds: int, seed: int = 0
+) -> list[tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]]:
+    """Row numbers of a train and a test set, each sorted, for each fold: every row is in one test set, beside its family.
+
+    The largest families come first, those of one size in a random order, each into the fold that has fewest rows. With
+    as many folds as families, each family is left out once; with more there are no more folds than families.
+    Raises DatasetError where there is only one family.
+    """
+    _, labels, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise DatasetError(f"a split by lineage needs at least two families; these rows have {len(sizes)}.")
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    rows, place = np.zeros(min(folds, len(sizes)), np.int64), np.empty(len(sizes), np.int64)
+    for family in order[np.argsort(-sizes[order], kind="stable")].tolist():
+        place[family] = np.argmin(rows)
+        rows[place[family]] += sizes[family]
+    of_row = place[labels]
+    return [(np.flatnonzero(of_row != fold), np.flatnonzero(of_row == fold)) for fold in range(len(rows))]
+
+
 def _check_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
         raise DatasetError(f"test_fraction is {fraction}; it must lie between 0 and 1.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from scipy.stats import kendalltau, rankdata, trim_mean
 
 Vector = Float[np.ndarray, "n"]
+MIN_MEMBERS = 10  # of a family whose order among themselves says anything
 MIN_FAMILIES = 5  # fewer families say nothing about their spread; then rows are resampled
 
 
@@ -141,6 +142,34 @@ def measure(predicted: Float[np.ndarray, "S n"], true: Vector) -> dict[str, Any]
     if _constant(true):
         result["notes"].append("All true returns are equal: correlations and R² are undefined and reported as 0.")
     return result
+
+
+def within(
+    predicted: Float[np.ndarray, "S n"], true: Vector, families: Int[np.ndarray, "n"]
+) -> dict[str, Any] | None:
+    """Rank correlation among the rows of each family of at least `MIN_MEMBERS`, means over predictors and families.
+
+    What differs between families, which is most of what there is to know, counts for nothing here. None without such
+    families; those whose true returns are all equal are none.
+    """
+    each = [
+        float(np.mean([spearman(own[rows], true[rows]) for own in predicted]))
+        for rows in (np.flatnonzero(families == name) for name in _names(families))
+        if not _constant(true[rows])
+    ]
+    return {"spearman": float(np.mean(each)), "families": len(each), "each": each} if each else None
+
+
+def _names(families: Int[np.ndarray, "n"]) -> list[int]:
+    """Families of enough rows to be ranked among themselves."""
+    names, counts = np.unique(families, return_counts=True)
+    return names[counts >= MIN_MEMBERS].tolist()
+
+
+def interval_of_mean(values: Sequence[float], seed: int, times: int = 1000) -> list[float]:
+    """95 % percentile bootstrap interval of a mean over independent values."""
+    found = np.asarray(values)
+    return interval(found[np.random.default_rng(seed).integers(0, len(found), (times, len(found)))].mean(1))
 
 
 def resample(count: int, families: Int[np.ndarray, "n"] | None, times: int, seed: int) -> list[np.ndarray]:

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from epvf_data import pictures
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import CRITICS, READS
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.settings import MEASURED, RESULT
 from epvf_data.trainers.offline.inputs import stored_run
 from epvf_data.trainers.offline.settings import SPLITS
-
-_READS = {"params": "parameters", "probe_actions": "stored actions"}
 
 _NUMBERS = {
     **dict.fromkeys(("spearman", "r2"), float),
@@ -26,7 +24,7 @@ _NUMBERS = {
     "regret": {"10": float},
 }
 _SPLIT = {"critic": _NUMBERS, "controls": {"ridge": (_NUMBERS, None)}, "seconds": float}  # of a report, if available
-_DRAWN = ("seed", "test_fraction", "architecture", "held_out")  # settings that choose the test rows
+_DRAWN = ("seed", "folds", "test_fraction", "architecture", "held_out")  # settings that choose the test rows
 
 
 def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, force: bool = False) -> dict[str, Any]:
@@ -53,11 +51,13 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
         for one in reports:
             split = one["report"]["splits"].get(name, {})
             if split.get("available") and split["controls"]["ridge"] is not None:
-                controls.setdefault(_READS[CRITICS[one["config"]["critic"]].reads], split)
+                reads = split.get("ridge_reads")  # which reports of 0.1.0 lack
+                own = CRITICS[one["config"]["critic"]].reads
+                controls.setdefault(READS[reads if reads in tuple(READS) else own], split)
         if len(judged) == 1 and lines:
             for family in {CRITICS[line["critic"]] for line in lines if line["critic"] in CRITICS}:
                 if family.closed:
-                    controls.pop(_READS[family.reads], None)  # one of the runs is that ridge
+                    controls.pop(READS[family.reads], None)  # one of the runs is that ridge
         lines += [_control(f"ridge on {what} (control)", split) for what, split in controls.items()]
         lines.sort(key=lambda line: -line["spearman"])
     found = {"runs": [one["run"] for one in reports], "same_rows": len(judged) == 1, "splits": splits}

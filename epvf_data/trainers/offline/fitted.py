@@ -183,6 +183,11 @@ class FittedSplit:
         return slope, labels.mean() - slope * scores.mean(1)
 
 
+def fold_name(split: str, fold: int) -> str:
+    """What the folder of a fold's checkpoints is called, and what progress calls it: of the first as the split."""
+    return split if fold == 0 else f"{split}-{fold + 1}"
+
+
 def load_fitted(source: Source, name: str, config: OfflineConfig, directory: Path) -> FittedSplit | None:
     """The split as its checkpoints have it, or None before the first; of an unfinished run, the best epoch so far."""
     folder = directory / "checkpoints" / name

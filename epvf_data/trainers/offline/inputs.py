@@ -54,7 +54,9 @@ def stored_run(directory: Path) -> dict[str, Any]:
         build(_Rows, found["dataset"] if isinstance(found["dataset"], dict) else {})
     except (ConfigError, TypeError) as error:
         raise RunError(f"{directory} does not say which rows it was trained on; start a new run.") from error
-    return {**found, "config": rundir.stored_settings(directory, OfflineConfig, found["config"])}
+    config = found["config"]  # of 0.1.0 one family in ten was held out, once
+    config = {"folds": 1, **config} if isinstance(config, dict) else config
+    return {**found, "config": rundir.stored_settings(directory, OfflineConfig, config)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data import pictures
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import CRITICS, READS
 from epvf_data.envs import make, ships
 from epvf_data.errors import RunError
 from epvf_data.store.reader import Dataset
@@ -99,17 +99,27 @@ def chance(opened: Dataset, source: Source) -> tuple[bool | None, Float[np.ndarr
     return True, np.where(noisy, source.variances, 0.0 if known else np.nan)
 
 
-def judge_split(name: str, opened: Dataset, source: Source, config: OfflineConfig, found: FittedSplit | str) -> Judged:
-    """The report of one split, or the sentence that stands for one that is not available."""
+def judge_split(
+    name: str,
+    opened: Dataset,
+    source: Source,
+    config: OfflineConfig,
+    found: Sequence[FittedSplit] | str,
+    theta: Sequence[FittedSplit] = (),
+) -> Judged:
+    """The report of one split over its folds, or the sentence that stands for one that is not available.
+
+    `theta` are the folds' ridges on parameters, which stand beside a critic that is itself the ridge on actions.
+    """
     if isinstance(found, str):
         return Judged({"available": False, "reason": found}, None)
-    split = found.ground.split
-    test = split.test
-    no_ridge = _no_ridge(found)
+    test = np.concatenate([one.ground.split.test for one in found])
+    no_ridge = None if theta else _no_ridge(found)
     predictions = {
-        "critic": found.predict(test),
-        **({} if no_ridge else {"ridge": found.ridge(test)}),
-        "mean": np.full((1, len(test)), float(found.ground.scales[0].return_mean)),
+        "critic": _together(one.predict(one.ground.split.test) for one in found),
+        **({} if no_ridge else {"ridge": _together(one.ridge(one.ground.split.test) for one in theta or found)}),
+        # One number for all folds: each one's own mean is low where its held-out rows are high, which ranks backwards.
+        "mean": np.full((1, len(test)), np.mean([float(one.ground.scales[0].return_mean) for one in found])),
     }
     if not all(np.isfinite(one).all() for one in predictions.values()):
         raise RunError(f"the critics of the {name} split predict returns that are not finite; train the run again.")
@@ -124,22 +134,25 @@ def judge_split(name: str, opened: Dataset, source: Source, config: OfflineConfi
         config.resamples,
         config.seed,
         no_ridge,
+        f"the ridge on {READS[(theta or found)[0].source.column]}",
     )
-    planes = found.ground.ridge.values()
-    shared = source.column == "probe_actions"  # one ridge for all architectures
+    planes = [list(one.ground.ridge.values()) for one in theta or found]
+    shared = (theta or found)[0].source.column == "probe_actions"  # one ridge for all architectures
     result = {
         "available": True,
-        "finished": found.finished,
-        "rows_train": len(split.train),
-        "rows_validation": len(split.validation),
+        "finished": all(one.finished for one in found),
+        "folds": len(found),
+        "rows_train": round(np.mean([len(one.ground.split.train) for one in found])),
+        "rows_validation": round(np.mean([len(one.ground.validation) for one in found])),
         "rows_test": len(test),
-        "families_train": len(np.unique(source.families[split.train])),
+        "families_train": round(np.mean([len(np.unique(source.families[one.ground.split.train])) for one in found])),
         "families_test": len(np.unique(source.families[test])),
-        "epochs": found.epochs,
-        "best_epochs": found.best_epochs,
-        "ridge_penalty": float(next(iter(planes))["penalty"]),
-        "ridge_rows": (max if shared else sum)(int(plane["rows"]) for plane in planes),
-        "seconds": found.seconds,
+        "epochs": max(one.epochs for one in found),
+        "best_epochs": [epoch for one in found for epoch in one.best_epochs],
+        "ridge_reads": None if no_ridge else (theta or found)[0].source.column,
+        "ridge_penalties": [float(fold[0]["penalty"]) for fold in planes],
+        "ridge_rows": (max if shared else sum)(int(plane["rows"]) for plane in planes[0]),
+        "seconds": sum(one.seconds for one in found),
         **judged,
     }
     each = judged["critic"]["per_seed"]["spearman"]
@@ -159,11 +172,17 @@ def judge_split(name: str, opened: Dataset, source: Source, config: OfflineConfi
     return Judged(result, panel)
 
 
-def _no_ridge(found: FittedSplit) -> str | None:
+def _together(folds: Iterable[Float[np.ndarray, "S n"]]) -> Float[np.ndarray, "S m"]:
+    """Predictions of the folds one after the other."""
+    return np.concatenate(list(folds), axis=1)
+
+
+def _no_ridge(found: Sequence[FittedSplit]) -> str | None:
     """Why no ridge stands beside the critic as a control, or None where one does."""
-    if found.config.closed:
+    if found[0].config.closed:
         return "it is the ridge itself"
-    places = np.unique(found.source.places(found.ground.test))
-    if any(found.ground.ridge[str(place)]["rows"] > 0 for place in places):
-        return None
+    for one in found:
+        places = np.unique(one.source.places(one.ground.test))
+        if any(one.ground.ridge[str(place)]["rows"] > 0 for place in places):
+            return None
     return "no ridge on their parameters can be fitted, for no policy of their architecture was seen"

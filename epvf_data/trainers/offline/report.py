@@ -73,11 +73,13 @@ def judge(
     resamples: int,
     seed: int,
     no_ridge: str | None = None,
+    ridge: str = "the ridge",
 ) -> dict[str, Any]:
     """Metrics with 95 % intervals of `predictions` {"critic", "ridge", "mean"} on one split's test rows, and a verdict.
 
     By lineage, whole families are resampled where there are enough of them; the critic's seeds are resampled as well.
-    `no_ridge` says why "ridge" is not among the predictions, where it is not.
+    There, "within" is how the rows of each family are ranked among themselves, the mean over families.
+    `no_ridge` says why "ridge" is not among the predictions, where it is not, and `ridge` what it is, where it is.
     """
     by_family = name == "lineage" and len(np.unique(families)) >= metrics.MIN_FAMILIES
     samples = metrics.resample(len(true), families if by_family else None, resamples, seed)
@@ -86,6 +88,8 @@ def judge(
         measured[who] = metrics.measure(predicted, true)
         boot[who] = metrics.bootstrap(predicted, true, samples, seed)
         measured[who]["interval"] = {metric: metrics.interval(values) for metric, values in boot[who].items()}
+        inside = metrics.within(predicted, true, families) if name == "lineage" else None
+        measured[who]["within"] = inside and {**inside, "interval": metrics.interval_of_mean(inside["each"], seed)}
     against = None
     if no_ridge is None:
         against = {
@@ -100,33 +104,43 @@ def judge(
         "no_ridge": no_ridge,
         "interval_over": "families" if by_family else "rows",
         "ceiling": {"r2": ceiling, "basis": basis},
-        "verdict": _verdict(name, measured, against, no_ridge),
+        "verdict": _verdict(name, measured, against, no_ridge, ridge),
     }
 
 
-def _verdict(name: str, measured: dict[str, Any], against: dict[str, Any] | None, no_ridge: str | None) -> str:
-    """One sentence that does not flatter."""
+def _verdict(
+    name: str, measured: dict[str, Any], against: dict[str, Any] | None, no_ridge: str | None, who: str
+) -> str:
+    """One sentence that does not flatter, and one on the order inside families."""
     critic, ridge, mean = measured["critic"], measured.get("ridge"), measured["mean"]
     low, high = critic["interval"]["spearman"]
     numbers = f"Spearman {critic['spearman']:.2f} [{low:.2f}, {high:.2f}], R² {critic['r2']:.2f}"
     compared = (
-        no_ridge if ridge is None else f"the ridge reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
+        no_ridge if ridge is None else f"{who} reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
     )
     if low <= 0:
         finding = "the critic ranks no better than chance"
     elif against is None:
         finding = "the critic ranks better than chance"
     elif against["interval"][0] > 0:
-        finding = "the critic ranks better than the ridge"
+        finding = f"the critic ranks better than {who}"
     elif against["interval"][1] < 0:
-        finding = "the critic ranks worse than the ridge"
+        finding = f"the critic ranks worse than {who}"
     else:
-        finding = "the critic does not rank better than the ridge"
+        finding = f"the critic does not rank better than {who}"
     remark = ""
     if critic["r2"] <= mean["r2"]:
         remark = " Its squared errors are no smaller than those of predicting the mean return."
     elif critic["r2"] <= 0:
         remark = (
             " It beats predicting the training rows' mean return, but knowing these rows' own mean would be better."
+        )
+    inside = critic.get("within")
+    if inside is not None:
+        low, high = inside["interval"]
+        beside = "" if ridge is None else f"; {who} reaches {ridge['within']['spearman']:.2f}"
+        remark += (
+            f" Among the policies of one such family: Spearman {inside['spearman']:.2f} [{low:.2f}, {high:.2f}], mean of "
+            f"{inside['families']}{beside}."
         )
     return f"{SPLITS[name]}, {finding}: {numbers}; {compared}.{remark}"

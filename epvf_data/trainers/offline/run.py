@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,13 @@ from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
-from epvf_data.trainers.offline.fitted import FittedSplit, load_fitted
+from epvf_data.trainers.offline.fitted import FittedSplit, fold_name, load_fitted
 from epvf_data.trainers.offline.inputs import open_inputs, own_rows, stored_run, tables_of
 from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
 from epvf_data.trainers.offline.report import OfflineReport
 from epvf_data.trainers.offline.settings import OfflineConfig
 from epvf_data.trainers.offline.source import Source, open_source
-from epvf_data.trainers.offline.splits import make_split
+from epvf_data.trainers.offline.splits import Split, make_splits
 from epvf_data.trainers.offline.train import fit_split
 
 Progress = Callable[[dict[str, Any]], None]
@@ -58,18 +59,21 @@ def train_offline(
     settings = _settings(opened, config)
     if resume:
         rundir.check_same(directory, stored_run(directory), settings)
-    source = _source(opened, config)
+    source, plane = _source(opened, config), _parameters(opened, config)
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
         rundir.create_run(directory, settings)
     judged = {}
     with rundir.lock(directory):
         for name, split in splits.items():
-            fitted, spent = split, 0.0
-            if not isinstance(split, str):
-                fitted, spent = fit_split(source, name, split, config, directory, progress)
+            fitted = split if isinstance(split, str) else []
+            for fold, own in enumerate([] if isinstance(split, str) else split):
+                one, spent = fit_split(source, fold_name(name, fold), own, config, directory, progress)
+                fitting += spent
+                fitted.append(one)
+            theta, spent = _ridges_on_theta(plane, name, split, config, directory)
             fitting += spent
-            judged[name] = judge_split(name, opened, source, config, fitted)
+            judged[name] = judge_split(name, opened, source, config, fitted, theta)
             if told is not None:
                 told(name, judged[name].result)
     before = seconds_besides_fits(directory)
@@ -89,19 +93,30 @@ def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = Non
 
 def report_of(loaded: LoadedRun) -> OfflineReport:
     """Judges every split of a run that is loaded; report.json and the picture are written anew."""
-    directory, config, dataset, source, fitted = loaded
-    judged = {name: judge_split(name, dataset, source, config, found) for name, found in fitted.items()}
+    directory, config, dataset, source, folds = loaded
+    plane, judged = _parameters(dataset, config), {}
+    for name, found in folds.items():
+        theta = _stored_ridges(plane, name, config, directory) if plane is not None else []
+        judged[name] = judge_split(name, dataset, source, config, found, theta if len(theta) == len(found) else [])
     return publish(directory, dataset, source, config, judged, lambda: seconds_besides_fits(directory))
 
 
 class LoadedRun(NamedTuple):
-    """A run's critics on the rows that it was started on; a sentence stands for a split that is not there."""
+    """A run's critics on the rows that it was started on; a sentence stands for a split that is not there.
+
+    `folds` has the critics of every fold that is there, `fitted` of each split those of the first, which are its critics
+    where one is wanted.
+    """
 
     directory: Path
     config: OfflineConfig
     dataset: Dataset
     source: Source
-    fitted: dict[str, FittedSplit | str]
+    folds: dict[str, list[FittedSplit] | str]
+
+    @property
+    def fitted(self) -> dict[str, FittedSplit | str]:
+        return {name: found if isinstance(found, str) else found[0] for name, found in self.folds.items()}
 
 
 def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> LoadedRun:
@@ -114,14 +129,18 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
     opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
     rundir.check_same(directory, stored, _settings(opened, config))
     source = _source(opened, config)
-    fitted: dict[str, FittedSplit | str] = {}
+    folds: dict[str, list[FittedSplit] | str] = {}
     for name in config.splits:
         split = _split(source, name, config)
-        found = split if isinstance(split, str) else load_fitted(source, name, config, directory)
-        fitted[name] = found or "It is not trained yet; resume the run."
-    if not any(isinstance(found, FittedSplit) for found in fitted.values()):
+        if isinstance(split, str):
+            folds[name] = split
+            continue
+        each = [load_fitted(source, fold_name(name, fold), config, directory) for fold in range(len(split))]
+        there = [one for one in each[: each.index(None) if None in each else None] if one is not None]
+        folds[name] = there or "It is not trained yet; resume the run."
+    if all(isinstance(found, str) for found in folds.values()):
         raise RunError(f"{directory} holds no checkpoint yet; resume the run to train it.")
-    return LoadedRun(directory, config, opened, source, fitted)
+    return LoadedRun(directory, config, opened, source, folds)
 
 
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
@@ -137,10 +156,47 @@ def _source(opened: Dataset, config: OfflineConfig) -> Source:
     return open_source(tables_of(opened, config), config.device_bytes, CRITICS[config.critic].reads)
 
 
-def _split(source: Source, name: str, config: OfflineConfig) -> Any:
-    """The split, or why it is not available; when it is the only one asked for, DatasetError says so instead."""
+def _parameters(opened: Dataset, config: OfflineConfig) -> Source | None:
+    """The parameters of the rows, where the critic is the ridge on their actions: the same ridge on θ is its control."""
+    if not config.closed or CRITICS[config.critic].reads == "params":
+        return None
+    tables = tables_of(opened, config)
+    if any("params" not in table.names for table in tables):
+        return None
+    return open_source(tables, config.device_bytes, "params")
+
+
+def _ridges_on_theta(
+    source: Source | None, name: str, split: list[Split] | str, config: OfflineConfig, directory: Path
+) -> tuple[list[FittedSplit], float]:
+    """The control's folds of a split, and the seconds that fitting them took; none where there is no such control."""
+    if source is None or isinstance(split, str):
+        return [], 0.0
+    own, found, seconds = replace(config, critic="ridge"), [], 0.0
+    for fold, rows in enumerate(split):
+        one, spent = fit_split(source, _theta_name(name, fold), rows, own, directory, None)
+        found.append(one)
+        seconds += spent
+    return found, seconds
+
+
+def _stored_ridges(source: Source, name: str, config: OfflineConfig, directory: Path) -> list[FittedSplit]:
+    """As many folds of the control as a run holds."""
+    own, found = replace(config, critic="ridge"), []
+    while (one := load_fitted(source, _theta_name(name, len(found)), own, directory)) is not None:
+        found.append(one)
+    return found
+
+
+def _theta_name(split: str, fold: int) -> str:
+    return f"{fold_name(split, fold)}-ridge"
+
+
+def _split(source: Source, name: str, config: OfflineConfig) -> list[Split] | str:
+    """The split's folds, or why it is not available; when it is the only one asked for, DatasetError says so instead."""
     try:
-        return make_split(source, name, config.test_fraction, config.validation_fraction, config.seed, config.held_out)
+        fractions = config.test_fraction, config.validation_fraction
+        return make_splits(source, name, *fractions, config.seed, config.held_out, config.folds)
     except DatasetError as error:
         if len(config.splits) == 1:
             raise

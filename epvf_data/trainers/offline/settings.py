@@ -20,7 +20,7 @@ SPLITS = {
 }
 PAIR = ("iid", "lineage")
 TARGETS = ("mean return over episodes",)
-QUICK = {"seeds": 1, "steps": 100, "resamples": 100}  # a first look; `quicker` says at what cost
+QUICK = {"seeds": 1, "folds": 1, "steps": 100, "resamples": 100}  # a first look; `quicker` says at what cost
 _FEWEST = 10  # epochs
 MAX_MEMBERS, MAX_OUTPUTS = 1_000, 100_000  # critics side by side, and numbers that all of them give for a policy
 
@@ -53,7 +53,7 @@ def check_splits(text: str) -> None:
 class OfflineConfig(CriticSettings):
     """What is fitted, on which rows, and how long. Raises ConfigError for values that make no sense."""
 
-    critic: str = "mlp"  # a name of critics.CRITICS
+    critic: str = "ridge-actions"  # a name of critics.CRITICS; by default what ranks unseen families best on the Ant
     split: str = "both"  # names of splits with commas between them; "both": iid and lineage; "all"
     seeds: int = 5  # critics trained side by side from different initialisations on the same batches
     steps: int = 300  # batches that every critic sees at least, where `epochs` is left out
@@ -65,7 +65,8 @@ class OfflineConfig(CriticSettings):
     learning_rate: float = 3e-4  # falls to zero along a cosine
     weight_decay: float = 3.0  # P parameters outnumber the rows, so decay is strong
     clip: float = 1.0  # limit on the norm of a gradient
-    test_fraction: float = 0.1
+    folds: int = 5  # by lineage: every family is held out once; 1: a tenth of the rows, once
+    test_fraction: float = 0.1  # of splits without folds
     held_out: str | None = None  # source or (the beginning of the) id of the architecture that those splits hold out
     validation_fraction: float = 0.1  # of the training rows; they choose the epoch and the ridge's penalty
     seed: int = 0  # of the splits, the order of the batches and the first critic
@@ -89,6 +90,7 @@ class OfflineConfig(CriticSettings):
         check_range(self, "", 1, MAX_MEMBERS, "seeds")
         check_range(self, "", 1, 10**6, "steps", "epochs", "patience")
         check_range(self, "", 1, 10**7, "batch_size")
+        check_range(self, "", 1, 10_000, "folds")
         check_range(self, "", 1, 10_000, "resamples")
         check_range(self, "", 0, MAX_FLOAT, "learning_rate", "clip", above=True)
         check_range(self, "", 0, MAX_FLOAT, "weight_decay", "checkpoint_seconds", "conservative")
@@ -114,6 +116,11 @@ class OfflineConfig(CriticSettings):
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
         return parse_splits(self.split)
+
+    @property
+    def fits(self) -> int:
+        """How often all critics are fitted: once for each split, by lineage for each fold."""
+        return sum(self.folds if name == "lineage" else 1 for name in self.splits)
 
     @property
     def closed(self) -> bool:
@@ -144,4 +151,5 @@ class OfflineConfig(CriticSettings):
         """
         stated = self.epochs is not None or self.steps != OfflineConfig.steps
         quick = epochs if stated else max(_FEWEST, -(-epochs * QUICK["steps"] // self.steps))
-        return round(epochs / quick * (self.seeds if self.seeds == OfflineConfig.seeds else 1))
+        fits = self.fits / len(self.splits) if self.folds == OfflineConfig.folds else 1
+        return round(epochs / quick * fits * (self.seeds if self.seeds == OfflineConfig.seeds else 1))

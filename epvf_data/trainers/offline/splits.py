@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
-from epvf_data.store.splits import split_by_lineage, split_iid
+from epvf_data.store.splits import folds_by_lineage, split_by_lineage, split_iid
 from epvf_data.trainers.offline.source import Rows, Source
 from epvf_data.untrusted import printable, shown
 
@@ -25,29 +25,39 @@ class Split(NamedTuple):
         return np.sort(np.concatenate([self.fit, self.validation]))
 
 
-def make_split(
+def make_splits(
     source: Source,
     name: str,
     test_fraction: float,
     validation_fraction: float,
     seed: int,
     held_out: str | None = None,
-) -> Split:
-    """Test rows held out by `name`, and validation rows held out of the rest.
+    folds: int = 1,
+) -> list[Split]:
+    """Test rows held out by `name`, and validation rows held out of the rest; by lineage so many folds.
 
-    By lineage whole families are validation rows as well, and of the highest returns the highest that are left, so that
-    choosing by them is choosing for the test; where the training rows are one family, validation rows are drawn singly.
+    Over the folds every family is held out once (grouped cross-validation); with one fold, and otherwise than by
+    lineage, the test rows are `test_fraction` of all. By lineage whole families are validation rows as well, and of the
+    highest returns the highest that are left, so that choosing by them is choosing for the test; where the training
+    rows are one family, validation rows are drawn singly.
     Of sources and architectures the one called `held_out` is held out, else the smallest.
 
     Raises DatasetError where there is nothing to hold out.
     """
-    train, test = _hold_out(source, name, test_fraction, seed, held_out)
+    if name == "lineage" and folds > 1:
+        parts = folds_by_lineage(source.families, folds, seed)
+    else:
+        parts = [_hold_out(source, name, test_fraction, seed, held_out)]
+    return [_with_validation(source, name, train, test, validation_fraction, seed) for train, test in parts]
+
+
+def _with_validation(source: Source, name: str, train: Rows, test: Rows, validation_fraction: float, seed: int) -> Split:
     fit, validation = _hold_out_again(source, name, train, validation_fraction, seed + 1)
     split = Split(np.sort(train[fit]), np.sort(train[validation]), np.sort(test))
     if not all(len(part) for part in split):
         raise DatasetError(
             f"the {name} split left {len(split.fit)}, {len(split.validation)} and {len(test)} rows to fit, validate "
-            "and test; each needs one: collect more rows or change test_fraction."
+            "and test; each needs one: collect more rows, or change test_fraction or folds."
         )
     return split
 
