@@ -56,7 +56,7 @@ VERBS = (
     "export-policy a.zarr --out p.safetensors",
     "card a.zarr",
 )
-TRAIN = "train-offline a.zarr --quiet --set epochs=1 --set widths=[4] --set resamples=5"
+TRAIN = "train-offline a.zarr --critic mlp --quiet --set epochs=1 --set widths=[4] --set resamples=5"
 SPLITS = ("all", "iid", "lineage", "high", "source", "architecture")
 
 

@@ -16,7 +16,7 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.lineage import Lineage
 from epvf_data.store.loader import Loader, load_all
 from epvf_data.store.schema import EnvIdentity, Rows
-from epvf_data.store.splits import split_by_lineage, split_iid
+from epvf_data.store.splits import folds_by_lineage, split_by_lineage, split_iid
 from epvf_data.store.table import Table
 from epvf_data.store.writer import Writer
 
@@ -318,7 +318,29 @@ def test_lineage_split_keeps_families_whole(groups, fraction, seed):
     assert abs(len(test) - len(groups) * fraction) <= largest
 
 
+@given(
+    groups=st.lists(st.integers(0, 20), min_size=2, max_size=300).filter(lambda groups: len(set(groups)) > 1),
+    folds=st.integers(2, 30),
+    seed=st.integers(0, 9),
+)
+def test_folds_hold_every_family_out_once(groups, folds, seed):
+    labels = np.array(groups)
+    parts = folds_by_lineage(labels, folds, seed)
+    assert len(parts) == min(folds, len(set(groups)))
+    for train, test in parts:
+        np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(len(groups)))
+        assert len(train) > 0 < len(test)
+        assert not set(labels[train]) & set(labels[test])
+    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in parts])), np.arange(len(groups)))
+    sizes = [len(test) for _, test in parts]
+    assert max(sizes) - min(sizes) <= np.bincount(labels).max()
+    if folds >= len(set(groups)):
+        assert all(len(set(labels[test])) == 1 for _, test in parts)  # leave one out
+
+
 def test_split_refuses_one_family():
+    with pytest.raises(DatasetError, match="two families"):
+        folds_by_lineage(np.zeros(5, int), 3)
     with pytest.raises(DatasetError, match="two families"):
         split_by_lineage(np.zeros(5, int))
     with pytest.raises(DatasetError, match="two rows"):

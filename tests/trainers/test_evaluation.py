@@ -182,7 +182,7 @@ def test_runs_are_put_side_by_side(poles, toy, dataset, tmp_path):
     found = compare([poles / "mlp", poles / "stored-probing"], tmp_path / "both.png")
     assert found["same_rows"]
     assert {line["critic"] for line in found["splits"]["iid"]} == {
-        *("mlp", "stored-probing", "ridge on parameters (control)", "ridge on stored actions (control)")
+        *("mlp", "stored-probing", "ridge on θ (control)", "ridge on actions (control)")
     }
     again = compare([poles / "mlp", poles / "ridge"])["splits"]["iid"]
     assert [line["critic"] for line in again if "ridge" in line["critic"]] == ["ridge"]  # which needs no control beside

@@ -34,6 +34,26 @@ def test_rank_correlations_equal_scipy(pair):
         assert metrics.spearman(*pair) == metrics.kendall(*pair) == 0.0
 
 
+def test_the_order_within_families_is_what_is_left_without_their_means():
+    random = np.random.default_rng(0)
+    families = np.repeat([3, 5, 8, 9], [40, 25, 12, metrics.MIN_MEMBERS - 1])
+    true = random.normal(size=len(families))
+    predicted = true + random.normal(size=(2, len(families)))
+    found = metrics.within(predicted, true, families)
+    each = [
+        np.mean([stats.spearmanr(own[families == name], true[families == name]).statistic for own in predicted])
+        for name in (3, 5, 8)  # the last one is too small
+    ]
+    assert found["each"] == pytest.approx(each)
+    assert (found["families"], found["spearman"]) == (3, pytest.approx(np.mean(each)))
+    lifted = metrics.within(predicted + 100 * families, true - 100 * families, families)
+    assert lifted["each"] == pytest.approx(each)
+    assert metrics.spearman(predicted[0] + 100 * families, true - 100 * families) < -0.5  # while all together turn round
+    assert metrics.within(predicted, np.zeros(len(families)), families) is None
+    low, high = metrics.interval_of_mean(each, 0)
+    assert min(each) <= low <= np.mean(each) <= high <= max(each)
+
+
 @given(pairs())
 def test_r2_and_errors_follow_their_formulas(pair):
     predicted, true = pair

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data.critics.base import Scale
+from epvf_data.curation.select import withhold
 from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.offline.run import evaluate_run, train_offline
@@ -23,7 +24,7 @@ FILES = {"config.json", "versions.json", "metrics.jsonl", "checkpoints", "report
 
 
 def quick(**changes) -> OfflineConfig:
-    small = {"epochs": 4, "widths": (16,), "batch_size": 64, "seeds": 2, "resamples": 40}
+    small = {"critic": "mlp", "folds": 1, "epochs": 4, "widths": (16,), "batch_size": 64, "seeds": 2, "resamples": 40}
     return OfflineConfig(**{**small, **changes})
 
 
@@ -164,6 +165,41 @@ def test_streaming_learns_the_same_thing_in_parts(toy, tmp_path):
     assert again.splits["iid"]["critic"] == streamed.splits["iid"]["critic"]
 
 
+def test_over_the_folds_every_family_is_held_out_once(toy, tmp_path):
+    theta, returns, families = toy.linear_rows(rows=240)
+    path = toy.write(tmp_path / "toy.zarr", theta, returns, families)
+    report = train_offline(path, quick(folds=3, epochs=2, seeds=1, critic="linear"), tmp_path / "run")
+    lineage = report.splits["lineage"]
+    assert (lineage["folds"], lineage["rows_test"], lineage["families_test"]) == (3, 240, 12)
+    assert lineage["rows_train"] + lineage["rows_test"] / 3 == 240
+    assert lineage["controls"]["mean"]["r2"] == pytest.approx(0, abs=0.02)
+    assert lineage["critic"]["within"]["families"] == 12
+    assert "Among the policies of one such family" in lineage["verdict"]
+    assert report.splits["iid"]["folds"] == 1
+    held_out = [fitted(tmp_path / "run", name, "ground") for name in ("lineage", "lineage-2", "lineage-3")]
+    assert len(held_out) == 3
+    assert evaluate_run(tmp_path / "run") == report
+    one = train_offline(path, quick(folds=99, epochs=1, seeds=1, critic="ridge"), tmp_path / "each")
+    assert one.splits["lineage"]["folds"] == 12  # leave one family out
+
+
+def test_beside_the_ridge_on_actions_stands_the_one_on_parameters(toy, tmp_path):
+    theta, returns, families = toy.acting_rows(toy.SPEC)
+    path = toy.write(tmp_path / "acting.zarr", theta, returns, families, states=toy.STATES)
+    report = train_offline(path, OfflineConfig(resamples=40, folds=3), tmp_path / "run")
+    alone = train_offline(path, OfflineConfig(critic="ridge", resamples=40, folds=3), tmp_path / "alone")
+    for name, split in report.splits.items():
+        assert split["ridge_reads"] == "params"
+        assert split["controls"]["ridge"] == alone.splits[name]["critic"]
+        assert split["critic"]["spearman"] > 0.99 > split["controls"]["ridge"]["spearman"]  # made of actions
+        assert "the critic ranks better than the ridge on θ" in split["verdict"]
+    assert evaluate_run(tmp_path / "run") == report
+    withhold(path, tmp_path / "bare.zarr")
+    bare = train_offline(tmp_path / "bare.zarr", OfflineConfig(resamples=40, folds=3), tmp_path / "bare")
+    assert bare.splits["lineage"]["critic"] == report.splits["lineage"]["critic"]
+    assert bare.splits["lineage"]["controls"]["ridge"] is None
+
+
 def test_the_ridge_as_critic_needs_no_steps(dataset, tmp_path):
     report = train_offline(dataset, quick(critic="ridge", split="iid"), tmp_path / "run")
     iid = report.splits["iid"]
@@ -268,7 +304,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 def test_a_first_look_fits_as_many_times_fewer_batches_as_it_is_said(rows):
     batches = -(-rows // OfflineConfig.batch_size)
     config, quick = OfflineConfig(), OfflineConfig(**QUICK)
-    fitted = config.plan(batches)[0] * config.seeds, quick.plan(batches)[0] * quick.seeds
+    fitted = [one.plan(batches)[0] * one.seeds * one.fits for one in (config, quick)]
     assert config.quicker(config.plan(batches)[0]) == pytest.approx(fitted[0] / fitted[1], abs=1)
     assert quick.quicker(quick.plan(batches)[0]) == 1  # and so nothing is said
-    assert OfflineConfig(epochs=40).quicker(40) == config.seeds  # --quick leaves stated epochs alone
+    assert OfflineConfig(epochs=40).quicker(40) == 3 * config.seeds  # six fits for two; --quick leaves stated epochs alone

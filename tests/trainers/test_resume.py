@@ -23,8 +23,8 @@ CHILD = """
 import sys
 from epvf_data.trainers.offline.run import train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
-config = OfflineConfig(epochs=12, patience=12, widths=(32,), batch_size=32, seeds=2, resamples=20, checkpoint_seconds=0,
-                       device_bytes=int(sys.argv[4]))
+config = OfflineConfig(critic="mlp", folds=2, epochs=12, patience=12, widths=(32,), batch_size=32, seeds=2,
+                       resamples=20, checkpoint_seconds=0, device_bytes=int(sys.argv[4]))
 train_offline(sys.argv[1], config, sys.argv[2], resume=sys.argv[3] == "resume",
               progress=lambda now: print(now["split"], now["epoch"], flush=True))
 """
@@ -32,6 +32,8 @@ train_offline(sys.argv[1], config, sys.argv[2], resume=sys.argv[3] == "resume",
 
 def config(device_bytes):
     return OfflineConfig(
+        critic="mlp",
+        folds=2,
         epochs=12,
         patience=12,
         widths=(32,),
@@ -73,15 +75,17 @@ def test_killed_twice_and_resumed_equals_uninterrupted(dataset, tmp_path, device
     partial = evaluate_run(run)
     assert partial.splits["iid"]["finished"] is False
     assert partial.splits["lineage"] == {"available": False, "reason": "It is not trained yet; resume the run."}
-    kill_when("lineage 3", dataset, run, "resume", device_bytes)
+    kill_when("lineage-2 3", dataset, run, "resume", device_bytes)
+    partial = evaluate_run(run).splits["lineage"]
+    assert (partial["available"], partial["finished"]) == (True, False)
     seen = []
     resumed = train_offline(dataset, config(device_bytes), run, resume=True, progress=seen.append)
-    assert seen[0]["split"] == "lineage"
+    assert seen[0]["split"] == "lineage-2"
     assert 2 <= seen[0]["epoch"] <= 12
     reference = train_offline(dataset, config(device_bytes), whole)
     assert without_clock(resumed.to_dict()) == without_clock(reference.to_dict())
     assert (run / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
-    for split in ("iid", "lineage"):
+    for split in ("iid", "lineage", "lineage-2"):
         for what in ("ground", "final"):
             ours, theirs = (checkpoint.restore(path / "checkpoints" / split / what) for path in (run, whole))
             del ours["seconds"], theirs["seconds"]

@@ -114,6 +114,7 @@ def judge_split(
     if isinstance(found, str):
         return Judged({"available": False, "reason": found}, None)
     test = np.concatenate([one.ground.split.test for one in found])
+    due = len(source.labels) if name == "lineage" and config.folds > 1 else len(test)  # what all folds hold out
     no_ridge = None if theta else _no_ridge(found)
     predictions = {
         "critic": _together(one.predict(one.ground.split.test) for one in found),
@@ -140,7 +141,7 @@ def judge_split(
     shared = (theta or found)[0].source.column == "probe_actions"  # one ridge for all architectures
     result = {
         "available": True,
-        "finished": all(one.finished for one in found),
+        "finished": all(one.finished for one in found) and len(test) == due,
         "folds": len(found),
         "rows_train": round(np.mean([len(one.ground.split.train) for one in found])),
         "rows_validation": round(np.mean([len(one.ground.validation) for one in found])),
