@@ -210,6 +210,14 @@ def _describe(found: dict[str, Any]) -> list[str]:
             f"{there['error_spread_spearman']:.2f}"
         )
     before = dict.fromkeys(found["kept"], ", measured by an earlier call")
+    if (there := found["labels"]) is not None:
+        low, high = there["interval"]
+        apart = f", starts moved by {there['start_noise']:g}" if there["start_noise"] else ""
+        lines.append(
+            f"ceiling ({found['split']}{before.get('labels', '')}): {there['policies']} held-out policies rolled out again "
+            f"({plural(there['episodes'], 'episode')} each{apart}) rank as their stored returns with Spearman "
+            f"{there['spearman']:.2f} [{low:.2f}, {high:.2f}]: what a critic that knew every mean return would reach"
+        )
     if (there := found["gradient"]) is not None:
         low, high = there["interval"]
         ceiling = (

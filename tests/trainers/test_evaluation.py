@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import epvf_data
 from epvf_data.cli import app
 from epvf_data.errors import ConfigError, EnvironmentMismatchError, RunError
 from epvf_data.trainers.evaluation.calibration import calibrate
+from epvf_data.trainers.evaluation.ceiling import ceiling_of_labels
 from epvf_data.trainers.evaluation.compare import compare
 from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.evaluation.gradients import compare_gradients
@@ -30,6 +32,15 @@ class Linear:
 
     def returns(self, spec, theta):
         return theta @ self.slope + self.noise * self.random.normal(size=len(theta))
+
+    def varies(self, spec):
+        return self.noise > 0
+
+    def outcomes(self, spec, theta, episodes, stream, progress):
+        drawn = self.noise * self.random.normal(size=(len(theta), episodes))
+        return SimpleNamespace(returns=(theta @ self.slope)[:, None] + drawn)
+
+    progress = None
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +82,20 @@ def test_the_gradient_of_a_right_critic_is_that_of_evolution_strategies(known):
     assert low <= exact["cosine"] <= high
 
 
+def test_the_ceiling_is_what_the_mean_returns_would_reach(known):
+    _, fitted, slope = known
+    exact = ceiling_of_labels(fitted, 0, Linear(slope), EvaluationConfig(labels=30))
+    assert (exact["spearman"], exact["policies"], exact["episodes"]) == (1.0, 30, 1)  # a second episode tells no more
+    assert exact["largest_difference"] == pytest.approx(0, abs=1e-4)
+    spread = fitted.source.labels.std()
+    noisy = ceiling_of_labels(fitted, 0, Linear(slope, noise=2 * spread), EvaluationConfig(labels=40))
+    low, high = noisy["interval"]
+    assert low <= noisy["spearman"] <= high
+    # Means of eight episodes still differ by 0.7 spreads from what is stored: r = 1 / √(1 + 0.5) ≈ 0.82.
+    assert 0.55 < noisy["spearman"] < 0.95
+    assert noisy["median_difference"] > 0.2 * spread
+
+
 def test_climbing_a_right_critic_helps_and_random_steps_do_not(known):
     _, fitted, slope = known
     found = improve(fitted, 0, Linear(slope), EvaluationConfig(starts=20, steps=(1, 4, 16), step=0.05))
@@ -100,7 +125,7 @@ def poles(tmp_path_factory):
     return folder
 
 
-SMALL = EvaluationConfig(policies=2, pairs=4, starts=5, steps=(1, 2), episodes=2)
+SMALL = EvaluationConfig(labels=6, label_episodes=3, policies=2, pairs=4, starts=5, steps=(1, 2), episodes=2)
 
 
 @pytest.mark.parametrize("name", ["mlp", pytest.param("stored-probing", marks=pytest.mark.soak)])
@@ -111,8 +136,8 @@ def test_a_run_is_judged_from_end_to_end(poles, name):
     assert json.loads((poles / name / "evaluation.json").read_text()) == found
     assert (poles / name / "evaluation-iid.png").read_bytes().startswith(b"\x89PNG")
     assert told == sorted(told)
-    # 2 · 2 · 4 policies for the gradient; 5 starts, after each of 2 numbers of steps by 2 seeds and at random; 1 mean.
-    assert {total for _, total, _ in told} == {told[-1][0]} == {2 * (16 + 5 * (1 + 2 * (2 + 1)) + 1)}
+    # 6 · 3 episodes for the labels; 2 · 2 · 4 policies for the gradient; 5 starts, after each of 2 numbers of steps by 2 seeds and at random; 1 mean.
+    assert {total for _, total, _ in told} == {told[-1][0]} == {6 * 3 + 2 * (16 + 5 * (1 + 2 * (2 + 1)) + 1)}
     assert told[-1][2] > told[-1][0]
     assert found["splits"]["iid"]["available"]
     assert found["calibration"]["members"] == 2
@@ -130,7 +155,8 @@ def test_an_evaluation_keeps_what_earlier_ones_measured(poles):
     honest = evaluate(run, None, SMALL)
     assert (honest["split"], honest["kept"]) == ("lineage", [])  # the split that speaks for the run
     later = evaluate(run, rollouts=False)
-    assert later["kept"] == ["gradient", "improvement"]
+    assert later["kept"] == ["labels", "gradient", "improvement"]
+    assert later["labels"] == honest["labels"]
     assert (later["gradient"], later["improvement"]) == (honest["gradient"], honest["improvement"])
     assert later["elsewhere"] is None
     assert json.loads((run / "evaluation.json").read_text()) == later

@@ -11,7 +11,7 @@ from epvf_data import pictures
 from epvf_data.critics.families import CRITICS, READS
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
-from epvf_data.trainers.evaluation.settings import MEASURED, RESULT
+from epvf_data.trainers.evaluation.settings import RESULT, measured
 from epvf_data.trainers.offline.inputs import stored_run
 from epvf_data.trainers.offline.settings import SPLITS
 
@@ -82,8 +82,8 @@ def _read(run: Path) -> dict[str, Any]:
         and (not split["available"] or rundir.fits(split, _SPLIT))
         for name, split in splits.items()
     )
-    evaluated = evaluation.get("by_split", {})  # which files of early versions lack
-    if not right or not rundir.fits(evaluated, {str: MEASURED}):
+    evaluated = measured(evaluation)
+    if not right or evaluated is None:
         name = RESULT if right else path.name
         raise RunError(f"{run / name} is not what an evaluation of an offline run leaves; evaluate the run again.")
     config, content = settings["config"], settings["dataset"]["content"]

@@ -19,10 +19,11 @@ from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation import picture
 from epvf_data.trainers.evaluation.calibration import calibrate
+from epvf_data.trainers.evaluation.ceiling import ceiling_of_labels, labels_of
 from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
 from epvf_data.trainers.evaluation.inputs import check_inputs
-from epvf_data.trainers.evaluation.settings import MEASURED, PICTURE, RESULT, ROLLED_OUT, EvaluationConfig
+from epvf_data.trainers.evaluation.settings import PICTURE, RESULT, ROLLED_OUT, EvaluationConfig, measured
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.run import LoadedRun, load_run, report_of
@@ -45,7 +46,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judges the critics of a run; evaluation.json and evaluation-SPLIT.png appear in its directory.
 
-    Prediction on held-out rows of every split; for one split calibration, the direction of ∇V against evolution
+    Prediction on held-out rows of every split; for one split calibration, what no critic can know, the direction of ∇V against evolution
     strategies, and gradient ascent on V from the best training rows with real rollouts (both left out without
     `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw if it is another one.
     `trained_on` is the run's own data set, if it has moved. `progress` is called while policies are rolled out. `plot`
@@ -66,13 +67,13 @@ def evaluate(
     report, earlier = report_of(loaded), _earlier(loaded)
     test, members = fitted.ground.test, fitted.members(fitted.ground.test).reshape(-1, len(fitted.ground.test))
     before = earlier.get(name, {})
-    measured = {} if world is None else _roll_out(fitted, world, config, progress)
+    new = {} if world is None else _roll_out(fitted, world, config, progress)
     elsewhere = None if dataset is None else _elsewhere(dataset, fitted)
     others = {} if elsewhere is None else {elsewhere["dataset"]: elsewhere["architectures"]}
     found = {
         "epochs": _epochs(fitted),
         "calibration": calibrate(members, loaded.source.labels[test]),
-        **{part: measured.get(part, before.get(part)) for part in ROLLED_OUT},
+        **{part: new.get(part, before.get(part)) for part in ROLLED_OUT},
         "elsewhere": {**before.get("elsewhere", {}), **others},
     }
     result: dict[str, Any] = {
@@ -84,7 +85,7 @@ def evaluate(
         "splits": report.splits,
         **{part: found[part] for part in ("calibration", *ROLLED_OUT)},
         "elsewhere": elsewhere,
-        "kept": [part for part in ROLLED_OUT if part not in measured and found[part] is not None],
+        "kept": [part for part in ROLLED_OUT if part not in new and found[part] is not None],
         "by_split": {**earlier, name: found},
     }
     rundir.write_json(loaded.directory / RESULT, result)
@@ -118,8 +119,12 @@ def _roll_out(fitted: FittedSplit, world: World, config: EvaluationConfig, progr
         looks = 1 + (fitted.config.seeds + 1) * len(config.steps)  # at the start, and of each seed and the random steps
         policies = min(config.policies, sizes[place]) * 2 * config.pairs
         policies += min(config.starts, sizes[place]) * looks + 1 if config.starts else 0
-        total = policies * world.episodes_of(fitted.source.tables[place].spec)
+        spec = fitted.source.tables[place].spec
+        total = policies * world.episodes_of(spec)
+        total += labels_of(fitted, place, config).size * (config.label_episodes if world.varies(spec) else 1)
         world = replace(world, progress=_counter(progress, total))
+    if config.labels:
+        found["labels"] = ceiling_of_labels(fitted, place, world, config)
     if config.policies:
         found["gradient"] = compare_gradients(fitted, place, world, config)
     if config.starts:
@@ -149,10 +154,9 @@ def _earlier(loaded: LoadedRun) -> dict[str, Any]:
     if not os.path.lexists(path):
         return {}
     try:
-        stored = rundir.read(path).get("by_split", {})
+        found = measured(rundir.read(path)) or {}
     except RunError:  # it is written anew
         return {}
-    found: dict[str, Any] = stored if rundir.fits(stored, {str: MEASURED}) else {}
     now = {name: _epochs(one) for name, one in loaded.fitted.items() if isinstance(one, FittedSplit)}
     return {name: one for name, one in found.items() if now.get(name) == one.get("epochs")}
 
