@@ -24,7 +24,7 @@ install: $(BIN)/installed
 demo: $(BIN)/installed
 	@mkdir -p $(DEMO)
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data doctor
-	cd $(DEMO) && rm -rf ant.zarr ant-mlp returns.png && $(abspath $(BIN))/epvf-data collect --env ant --envs 4096
+	cd $(DEMO) && rm -rf ant.zarr ant-ridge-actions returns.png && $(abspath $(BIN))/epvf-data collect --env ant --envs 4096
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data info ant.zarr --plot returns.png
 	cd $(DEMO) && $(abspath $(BIN))/epvf-data train-offline
 

@@ -10,5 +10,5 @@ table = epvf_data.open("cartpole.zarr").table()
 best = table.mean_returns().argmax()
 print(f"row {best} is the best: {table.spec.size} parameters, {len(table.probe_states)} probing states")
 
-result = epvf_data.train_offline("cartpole.zarr", epvf_data.OfflineConfig(epochs=20), "cartpole-mlp")
+result = epvf_data.train_offline("cartpole.zarr", run_dir="cartpole-run")
 print(result.verdict)

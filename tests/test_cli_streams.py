@@ -166,7 +166,19 @@ def test_sigterm_saves_an_offline_run(in_tmp, shell):
     pytest.importorskip("jax")
     with Writer.open("a.zarr", store.ENV) as writer:
         writer.commit(store.build_rows(60), {})
-    words = ["train-offline", "a.zarr", "--critic", "mlp", "--split", "iid", "--set", "widths=[4]", "--set", "resamples=5", "--quiet"]
+    words = [
+        "train-offline",
+        "a.zarr",
+        "--critic",
+        "mlp",
+        "--split",
+        "iid",
+        "--set",
+        "widths=[4]",
+        "--set",
+        "resamples=5",
+        "--quiet",
+    ]
     words += ["--set", "epochs=100", "--set", "patience=100", "--set", "seeds=1"]
     told = terminated_when(in_tmp / "run/metrics.jsonl", lambda: shell(*words, "--out", "run", code=1)).stderr
     epochs = len(Path("run/metrics.jsonl").read_text().splitlines())

@@ -80,11 +80,10 @@ def test_the_python_example_runs(in_tmp, capsys, small):
     text = (ROOT / "examples" / "collect_and_train.py").read_text()
     if small:
         assert "envs=1024" in text
-        assert "epochs=20" in text
-        text = text.replace("envs=1024", "envs=64, horizon=30").replace("epochs=20", "epochs=2, seeds=1, split='iid'")
+        text = text.replace("envs=1024", "envs=64, horizon=30")
     exec(compile(text, "collect_and_train.py", "exec"), {})
     assert ("64 policies" if small else "1024 policies") in capsys.readouterr().out
-    assert (in_tmp / "cartpole-mlp" / "predicted_vs_true.png").exists()
+    assert (in_tmp / "cartpole-run" / "predicted_vs_true.png").exists()
 
 
 @pytest.mark.soak

@@ -214,8 +214,8 @@ def _describe(found: dict[str, Any]) -> list[str]:
         low, high = there["interval"]
         apart = f", starts moved by {there['start_noise']:g}" if there["start_noise"] else ""
         lines.append(
-            f"ceiling ({found['split']}{before.get('labels', '')}): {there['policies']} held-out policies rolled out again "
-            f"({plural(there['episodes'], 'episode')} each{apart}) rank as their stored returns with Spearman "
+            f"ceiling ({found['split']}{before.get('labels', '')}): {there['policies']} held-out policies rolled out "
+            f"again ({plural(there['episodes'], 'episode')} each{apart}) rank as their stored returns with Spearman "
             f"{there['spearman']:.2f} [{low:.2f}, {high:.2f}]: what a critic that knew every mean return would reach"
         )
     if (there := found["gradient"]) is not None:

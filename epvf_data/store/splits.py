@@ -53,7 +53,7 @@ def split_by_lineage(
 def folds_by_lineage(
     groups: Int[np.ndarray, " rows"], folds: int, seed: int = 0
 ) -> list[tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]]:
-    """Row numbers of a train and a test set, each sorted, for each fold: every row is in one test set, beside its family.
+    """Row numbers of a train and a test set for each fold, each sorted; a row is in one test set, with its family.
 
     The largest families come first, those of one size in a random order, each into the fold that has fewest rows. With
     as many folds as families, each family is left out once; with more there are no more folds than families.

@@ -144,9 +144,7 @@ def measure(predicted: Float[np.ndarray, "S n"], true: Vector) -> dict[str, Any]
     return result
 
 
-def within(
-    predicted: Float[np.ndarray, "S n"], true: Vector, families: Int[np.ndarray, "n"]
-) -> dict[str, Any] | None:
+def within(predicted: Float[np.ndarray, "S n"], true: Vector, families: Int[np.ndarray, "n"]) -> dict[str, Any] | None:
     """Rank correlation among the rows of each family of at least `MIN_MEMBERS`, means over predictors and families.
 
     What differs between families, which is most of what there is to know, counts for nothing here. None without such

@@ -136,7 +136,8 @@ def test_a_run_is_judged_from_end_to_end(poles, name):
     assert json.loads((poles / name / "evaluation.json").read_text()) == found
     assert (poles / name / "evaluation-iid.png").read_bytes().startswith(b"\x89PNG")
     assert told == sorted(told)
-    # 6 · 3 episodes for the labels; 2 · 2 · 4 policies for the gradient; 5 starts, after each of 2 numbers of steps by 2 seeds and at random; 1 mean.
+    # 6 · 3 episodes for the labels; 2 · 2 · 4 policies for the gradient; 5 starts, after each of 2 numbers of steps by
+    # 2 seeds and at random; 1 mean.
     assert {total for _, total, _ in told} == {told[-1][0]} == {6 * 3 + 2 * (16 + 5 * (1 + 2 * (2 + 1)) + 1)}
     assert told[-1][2] > told[-1][0]
     assert found["splits"]["iid"]["available"]

@@ -48,7 +48,9 @@ def test_the_order_within_families_is_what_is_left_without_their_means():
     assert (found["families"], found["spearman"]) == (3, pytest.approx(np.mean(each)))
     lifted = metrics.within(predicted + 100 * families, true - 100 * families, families)
     assert lifted["each"] == pytest.approx(each)
-    assert metrics.spearman(predicted[0] + 100 * families, true - 100 * families) < -0.5  # while all together turn round
+    assert (
+        metrics.spearman(predicted[0] + 100 * families, true - 100 * families) < -0.5
+    )  # while all together turn round
     assert metrics.within(predicted, np.zeros(len(families)), families) is None
     low, high = metrics.interval_of_mean(each, 0)
     assert min(each) <= low <= np.mean(each) <= high <= max(each)

@@ -307,4 +307,6 @@ def test_a_first_look_fits_as_many_times_fewer_batches_as_it_is_said(rows):
     fitted = [one.plan(batches)[0] * one.seeds * one.fits for one in (config, quick)]
     assert config.quicker(config.plan(batches)[0]) == pytest.approx(fitted[0] / fitted[1], abs=1)
     assert quick.quicker(quick.plan(batches)[0]) == 1  # and so nothing is said
-    assert OfflineConfig(epochs=40).quicker(40) == 3 * config.seeds  # six fits for two; --quick leaves stated epochs alone
+    assert (
+        OfflineConfig(epochs=40).quicker(40) == 3 * config.seeds
+    )  # six fits for two; --quick leaves stated epochs alone

@@ -46,9 +46,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judges the critics of a run; evaluation.json and evaluation-SPLIT.png appear in its directory.
 
-    Prediction on held-out rows of every split; for one split calibration, what no critic can know, the direction of ∇V against evolution
-    strategies, and gradient ascent on V from the best training rows with real rollouts (both left out without
-    `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw if it is another one.
+    Prediction on held-out rows of every split; for one split calibration, what no critic can know, the direction of
+    ∇V against evolution strategies, and gradient ascent on V from the best training rows with real rollouts (the last
+    three left out without `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw
+    if it is another one.
     `trained_on` is the run's own data set, if it has moved. `progress` is called while policies are rolled out. `plot`
     gets the picture too, as PNG, PDF or SVG.
 

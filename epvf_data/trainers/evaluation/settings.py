@@ -11,7 +11,11 @@ from epvf_data.scoring.settings import MAX_NOISE
 from epvf_data.trainers.rundir import fits
 
 RESULT, PICTURE = "evaluation.json", "evaluation-{}.png"
-ROLLED_OUT = ("labels", "gradient", "improvement")  # what takes rollouts, and is kept where a later call measures it not
+ROLLED_OUT = (
+    "labels",
+    "gradient",
+    "improvement",
+)  # what takes rollouts, and is kept where a later call measures it not
 _STEP = {"steps": int, "mean": float, "best": float}
 MEASURED = {  # of a split, as it is read again: the file may be a stranger's
     "labels": ({"spearman": float, "interval": [float, float], "policies": int, "episodes": int}, None),

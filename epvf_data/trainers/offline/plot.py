@@ -40,6 +40,7 @@ class Panel(NamedTuple):
     families: int  # of the test rows
     seeds: int
     ridge_spearman: float | None  # None where no ridge is a control
+    ridge_reads: str = "θ"  # or actions
 
 
 def draw(panels: list[Panel], heading: str) -> Figure:
@@ -67,7 +68,7 @@ def draw(panels: list[Panel], heading: str) -> Figure:
         scale = ", log scale" if logarithmic else ""
         axes.set_xlabel(f"true return{scale}")
         axes.set_ylabel("predicted return" + (" (median seed)" if panel.seeds > 1 else "") + scale)
-        ridge = "" if panel.ridge_spearman is None else f" (ridge {panel.ridge_spearman:.2f})"
+        ridge = "" if panel.ridge_spearman is None else f" (ridge on {panel.ridge_reads} {panel.ridge_spearman:.2f})"
         mean_of = f", means of {panel.seeds} seeds" if panel.seeds > 1 else ""
         families = f"{panel.families:,} {'family' if panel.families == 1 else 'families'}"
         axes.set_title(

@@ -114,7 +114,6 @@ def judge_split(
     if isinstance(found, str):
         return Judged({"available": False, "reason": found}, None)
     test = np.concatenate([one.ground.split.test for one in found])
-    due = len(source.labels) if name == "lineage" and config.folds > 1 else len(test)  # what all folds hold out
     no_ridge = None if theta else _no_ridge(found)
     predictions = {
         "critic": _together(one.predict(one.ground.split.test) for one in found),
@@ -137,25 +136,7 @@ def judge_split(
         no_ridge,
         f"the ridge on {READS[(theta or found)[0].source.column]}",
     )
-    planes = [list(one.ground.ridge.values()) for one in theta or found]
-    shared = (theta or found)[0].source.column == "probe_actions"  # one ridge for all architectures
-    result = {
-        "available": True,
-        "finished": all(one.finished for one in found) and len(test) == due,
-        "folds": len(found),
-        "rows_train": round(np.mean([len(one.ground.split.train) for one in found])),
-        "rows_validation": round(np.mean([len(one.ground.validation) for one in found])),
-        "rows_test": len(test),
-        "families_train": round(np.mean([len(np.unique(source.families[one.ground.split.train])) for one in found])),
-        "families_test": len(np.unique(source.families[test])),
-        "epochs": max(one.epochs for one in found),
-        "best_epochs": [epoch for one in found for epoch in one.best_epochs],
-        "ridge_reads": None if no_ridge else (theta or found)[0].source.column,
-        "ridge_penalties": [float(fold[0]["penalty"]) for fold in planes],
-        "ridge_rows": (max if shared else sum)(int(plane["rows"]) for plane in planes[0]),
-        "seconds": sum(one.seconds for one in found),
-        **judged,
-    }
+    result = {"available": True, **_facts(source, config, name, found, theta, no_ridge), **judged}
     each = judged["critic"]["per_seed"]["spearman"]
     median = int(np.argsort(each, kind="stable")[(len(each) - 1) // 2])
     kinds = source.kinds
@@ -169,8 +150,40 @@ def judge_split(
         families=result["families_test"],
         seeds=len(each),
         ridge_spearman=None if no_ridge else judged["controls"]["ridge"]["spearman"],
+        ridge_reads=READS[(theta or found)[0].source.column],
     )
     return Judged(result, panel)
+
+
+def _facts(
+    source: Source,
+    config: OfflineConfig,
+    name: str,
+    found: Sequence[FittedSplit],
+    theta: Sequence[FittedSplit],
+    no_ridge: str | None,
+) -> dict[str, Any]:
+    """What was fitted on how many rows, means over the folds."""
+    splits, ridges = [one.ground.split for one in found], theta or found
+    test = np.concatenate([split.test for split in splits])
+    due = len(source.labels) if name == "lineage" and config.folds > 1 else len(test)  # what all folds hold out
+    planes = [list(one.ground.ridge.values()) for one in ridges]
+    shared = ridges[0].source.column == "probe_actions"  # one ridge for all architectures
+    return {
+        "finished": all(one.finished for one in found) and len(test) == due,
+        "folds": len(found),
+        "rows_train": round(np.mean([len(split.train) for split in splits])),
+        "rows_validation": round(np.mean([len(split.validation) for split in splits])),
+        "rows_test": len(test),
+        "families_train": round(np.mean([len(np.unique(source.families[split.train])) for split in splits])),
+        "families_test": len(np.unique(source.families[test])),
+        "epochs": max(one.epochs for one in found),
+        "best_epochs": [epoch for one in found for epoch in one.best_epochs],
+        "ridge_reads": None if no_ridge else ridges[0].source.column,
+        "ridge_penalties": [float(fold[0]["penalty"]) for fold in planes],
+        "ridge_rows": (max if shared else sum)(int(plane["rows"]) for plane in planes[0]),
+        "seconds": sum(one.seconds for one in found),
+    }
 
 
 def _together(folds: Iterable[Float[np.ndarray, "S n"]]) -> Float[np.ndarray, "S m"]:

@@ -115,9 +115,7 @@ def _verdict(
     critic, ridge, mean = measured["critic"], measured.get("ridge"), measured["mean"]
     low, high = critic["interval"]["spearman"]
     numbers = f"Spearman {critic['spearman']:.2f} [{low:.2f}, {high:.2f}], R² {critic['r2']:.2f}"
-    compared = (
-        no_ridge if ridge is None else f"{who} reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
-    )
+    compared = no_ridge if ridge is None else f"{who} reaches Spearman {ridge['spearman']:.2f}, R² {ridge['r2']:.2f}"
     if low <= 0:
         finding = "the critic ranks no better than chance"
     elif against is None:
@@ -140,7 +138,7 @@ def _verdict(
         low, high = inside["interval"]
         beside = "" if ridge is None else f"; {who} reaches {ridge['within']['spearman']:.2f}"
         remark += (
-            f" Among the policies of one such family: Spearman {inside['spearman']:.2f} [{low:.2f}, {high:.2f}], mean of "
-            f"{inside['families']}{beside}."
+            f" Among the policies of one such family: Spearman {inside['spearman']:.2f} [{low:.2f}, {high:.2f}], mean "
+            f"of {inside['families']}{beside}."
         )
     return f"{SPLITS[name]}, {finding}: {numbers}; {compared}.{remark}"

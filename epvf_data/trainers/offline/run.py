@@ -26,6 +26,7 @@ from epvf_data.trainers.offline.splits import Split, make_splits
 from epvf_data.trainers.offline.train import fit_split
 
 Progress = Callable[[dict[str, Any]], None]
+_THETA = "-ridge"  # after the name of a split, of the folder of its ridge on parameters
 Told = Callable[[str, dict[str, Any]], None]  # (name of a split, what the report says of it)
 
 
@@ -66,14 +67,13 @@ def train_offline(
     judged = {}
     with rundir.lock(directory):
         for name, split in splits.items():
-            fitted = split if isinstance(split, str) else []
-            for fold, own in enumerate([] if isinstance(split, str) else split):
-                one, spent = fit_split(source, fold_name(name, fold), own, config, directory, progress)
-                fitting += spent
-                fitted.append(one)
-            theta, spent = _ridges_on_theta(plane, name, split, config, directory)
-            fitting += spent
-            judged[name] = judge_split(name, opened, source, config, fitted, theta)
+            if isinstance(split, str):
+                judged[name] = judge_split(name, opened, source, config, split)
+            else:
+                fitted, spent = _fit_folds(source, name, split, config, directory, progress)
+                theta, more = _ridges_on_theta(plane, name, split, config, directory)
+                fitting += spent + more
+                judged[name] = judge_split(name, opened, source, config, fitted, theta)
             if told is not None:
                 told(name, judged[name].result)
     before = seconds_besides_fits(directory)
@@ -104,8 +104,8 @@ def report_of(loaded: LoadedRun) -> OfflineReport:
 class LoadedRun(NamedTuple):
     """A run's critics on the rows that it was started on; a sentence stands for a split that is not there.
 
-    `folds` has the critics of every fold that is there, `fitted` of each split those of the first, which are its critics
-    where one is wanted.
+    `folds` has the critics of every fold that is there, `fitted` of each split those of the first, which are its
+    critics where one is wanted.
     """
 
     directory: Path
@@ -157,7 +157,7 @@ def _source(opened: Dataset, config: OfflineConfig) -> Source:
 
 
 def _parameters(opened: Dataset, config: OfflineConfig) -> Source | None:
-    """The parameters of the rows, where the critic is the ridge on their actions: the same ridge on θ is its control."""
+    """The parameters of the rows, where the critic is the ridge on their actions: the ridge on θ is its control."""
     if not config.closed or CRITICS[config.critic].reads == "params":
         return None
     tables = tables_of(opened, config)
@@ -166,34 +166,43 @@ def _parameters(opened: Dataset, config: OfflineConfig) -> Source | None:
     return open_source(tables, config.device_bytes, "params")
 
 
-def _ridges_on_theta(
-    source: Source | None, name: str, split: list[Split] | str, config: OfflineConfig, directory: Path
+def _fit_folds(
+    source: Source,
+    name: str,
+    split: list[Split],
+    config: OfflineConfig,
+    directory: Path,
+    progress: Progress | None,
+    after: str = "",
 ) -> tuple[list[FittedSplit], float]:
-    """The control's folds of a split, and the seconds that fitting them took; none where there is no such control."""
-    if source is None or isinstance(split, str):
-        return [], 0.0
-    own, found, seconds = replace(config, critic="ridge"), [], 0.0
+    """The critics of every fold, and the seconds that fitting them took; `after` ends the names of their folders."""
+    found, seconds = [], 0.0
     for fold, rows in enumerate(split):
-        one, spent = fit_split(source, _theta_name(name, fold), rows, own, directory, None)
+        one, spent = fit_split(source, fold_name(name, fold) + after, rows, config, directory, progress)
         found.append(one)
         seconds += spent
     return found, seconds
 
 
+def _ridges_on_theta(
+    source: Source | None, name: str, split: list[Split], config: OfflineConfig, directory: Path
+) -> tuple[list[FittedSplit], float]:
+    """The control's folds of a split, and the seconds that fitting them took; none where there is no such control."""
+    if source is None:
+        return [], 0.0
+    return _fit_folds(source, name, split, replace(config, critic="ridge"), directory, None, _THETA)
+
+
 def _stored_ridges(source: Source, name: str, config: OfflineConfig, directory: Path) -> list[FittedSplit]:
     """As many folds of the control as a run holds."""
     own, found = replace(config, critic="ridge"), []
-    while (one := load_fitted(source, _theta_name(name, len(found)), own, directory)) is not None:
+    while (one := load_fitted(source, fold_name(name, len(found)) + _THETA, own, directory)) is not None:
         found.append(one)
     return found
 
 
-def _theta_name(split: str, fold: int) -> str:
-    return f"{fold_name(split, fold)}-ridge"
-
-
 def _split(source: Source, name: str, config: OfflineConfig) -> list[Split] | str:
-    """The split's folds, or why it is not available; when it is the only one asked for, DatasetError says so instead."""
+    """The split's folds, or why it is not available; where no other was asked for, DatasetError says so instead."""
     try:
         fractions = config.test_fraction, config.validation_fraction
         return make_splits(source, name, *fractions, config.seed, config.held_out, config.folds)

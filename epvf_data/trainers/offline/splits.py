@@ -51,7 +51,9 @@ def make_splits(
     return [_with_validation(source, name, train, test, validation_fraction, seed) for train, test in parts]
 
 
-def _with_validation(source: Source, name: str, train: Rows, test: Rows, validation_fraction: float, seed: int) -> Split:
+def _with_validation(
+    source: Source, name: str, train: Rows, test: Rows, validation_fraction: float, seed: int
+) -> Split:
     fit, validation = _hold_out_again(source, name, train, validation_fraction, seed + 1)
     split = Split(np.sort(train[fit]), np.sort(train[validation]), np.sort(test))
     if not all(len(part) for part in split):
