@@ -29,7 +29,9 @@ def bundled_files(env: Env) -> list[str]:
 
 
 def _files(env: Env) -> list[Path]:
-    return sorted((Path(str(resources.files("epvf_data.collectors"))) / "bases" / env.name).glob("*.safetensors"))
+    return sorted(
+        (Path(str(resources.files("epvf_data.collectors"))) / "bases" / envs.relative(env.name)).glob("*.safetensors")
+    )
 
 
 def main(names: list[str]) -> None:

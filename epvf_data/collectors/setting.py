@@ -132,9 +132,9 @@ def configure(
     typed = configuration.merge(configuration.parse_overrides(overrides), flags)
     code.check_stated(stated, typed, str(file))
     name = typed.get("env", stated.get("env", CollectConfig.env))
-    recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{name}.toml"
-    shipped = name in list(envs.ENVS) and recipe.is_file()
-    default = configuration.read_toml(recipe) if shipped else {}
+    own = envs.relative(name) if name in list(envs.ENVS) else ""  # a list: what a file states need not be a name
+    recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{own}.toml"
+    default = {**configuration.read_toml(recipe), "env": name} if own and recipe.is_file() else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
     layers = (default, stated, typed, base_layer)
     found = policy_of(configuration.build(CollectConfig, *layers))

@@ -8,13 +8,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from epvf_data import code
-from epvf_data.envs.names import ENVS, PREFIX, check_name, known, objectives, ships
+from epvf_data.envs.names import ENVS, PREFIX, check_name, known, objectives, relative, ships
 from epvf_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from epvf_data.envs.base import Env, Physics
 
-__all__ = ["ENVS", "Env", "Physics", "check_name", "full_name", "known", "make", "objectives", "ships"]
+__all__ = ["ENVS", "Env", "Physics", "check_name", "full_name", "known", "make", "objectives", "relative", "ships"]
 
 
 def make(name: str) -> Env:

@@ -19,6 +19,7 @@ class Entry(NamedTuple):
     horizon: int
     digest: str
     objectives: tuple[str, ...] = ()  # what else its body can be rewarded for
+    like: str | None = None  # the environment whose bases, probing states and recipe are its own, too
 
 
 _GYM = ("backward", "slow", "standing")
@@ -27,6 +28,15 @@ ENVS: dict[str, Entry] = {
     "ant": Entry("ant", "make", 34, 8, 1000, "238a88a2147a871517fcc4ff8e5eb7acec494d504893fad330cc4c53b56e5842", _ANT),
     "ant-gym": Entry(
         "gym", "ant", 27, 8, 1000, "3a5f2f0e2c3d3d022c35257db675d7d2378418bec839cd8837d1e149a912aa64", _GYM
+    ),
+    "ant-reset-noise": Entry(
+        "ant_reset_noise",
+        "make",
+        34,
+        8,
+        1000,
+        "69483ff94b8d9db83713564a39cde3037f9e563cb79ca26c356e2636804fc198",
+        like="ant",
     ),
     "ant-servo": Entry(
         "ant_servo", "make", 34, 8, 1000, "921c44d7e60339c42cb4618dc17f9e39e51e24ada1a2d216f1fec43a2bb45ad6"
@@ -72,6 +82,11 @@ PREFIX = "playground-"  # of names in data sets and files; users write playgroun
 def objectives(name: str) -> tuple[str, ...]:
     """What else the body of an environment can be rewarded for."""
     return ENVS[name].objectives if name in ENVS else ()
+
+
+def relative(name: str) -> str:
+    """The environment whose bases, probing states and recipe are this one's: itself, but for a few."""
+    return (ENVS[name].like if name in ENVS else None) or name
 
 
 def ships(name: str) -> bool:

@@ -39,6 +39,7 @@ def probing_states(env: Env, count: int, file: str | None = None) -> Float[np.nd
         states = _load(Path(file))
     else:
         body = env.name.partition(".")[0] if envs.ships(env.name) else env.name  # other objectives, same states
+        body = envs.relative(body)
         shipped = Path(str(FOLDER)) / f"{body}-{env.version}.npy"
         states = _load(shipped) if shipped.is_file() else draw(env, count)
     with np.errstate(over="ignore"):

@@ -47,7 +47,7 @@ class Footage(NamedTuple):
     def caption(self, state: int) -> str:
         """Time, return, what the task is about and, over the last frame, how it ended."""
         parts = [f"{self.seconds(state):.2f} s", f"return {self.returns[state]:.1f}"]
-        if self.env.name in ("ant", "ant-servo"):
+        if self.env.name in ("ant", "ant-reset-noise", "ant-servo"):
             speed = self.played.observations[state, ANT_SPEED]
             parts.append(f"speed {speed:.2f} of {ant.TARGET_VELOCITY[0]:g} m/s")
         if self.env.name == "cartpole":

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import epvf_data
 from epvf_data import envs
-from epvf_data.envs import ant, ant_servo
+from epvf_data.collectors.bundled import bundled_files
+from epvf_data.envs import ant, ant_reset_noise, ant_servo
 from epvf_data.envs.base import Physics
+from epvf_data.recording.probes import probing_states
 
 NAMES = ("ant", "ant-servo")
 POSE = {"ant": np.zeros(8), "ant-servo": np.array([0, 1.2, 0, -1.2, 0, -1.2, 0, 1.2])}
@@ -169,6 +172,22 @@ def test_start(case):
     assert not one.qvel.any()
     assert not one.action.any()
     assert env.horizon == 1000
+
+
+def test_with_reset_noise_it_is_the_same_task_from_starts_a_hair_apart():
+    env, fixed = envs.make("ant-reset-noise"), envs.make("ant")
+    starts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 2000))
+    start = fixed.reset(jax.random.key(0))
+    for one, other in ((starts.qpos, start.qpos), (starts.qvel, start.qvel)):
+        moved = (np.asarray(one) - np.asarray(other)) / ant_reset_noise.RESET_NOISE
+        np.testing.assert_allclose(moved.mean(0), 0, atol=0.1)
+        np.testing.assert_allclose(moved.std(0), 1, atol=0.06)
+    assert {**env.identity, "name": "ant"} == fixed.identity
+    assert env.random_start
+    config = epvf_data.collect_config("ant-reset-noise", envs=3, horizon=5)
+    assert config.perturbed == epvf_data.collect_config("ant", envs=3).perturbed  # the same bases and radii
+    np.testing.assert_array_equal(probing_states(env, 8), probing_states(fixed, 8))
+    assert bundled_files(env) == bundled_files(fixed)
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4).filter(lambda q: sum(x * x for x in q) > 0.01))

@@ -13,7 +13,7 @@ from epvf_data.errors import ConfigError
 
 
 def test_unknown_environment_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'zebra'.*ant, ant-gym, ant-servo, cartpole"):
+    with pytest.raises(ConfigError, match=r"'zebra'.*ant, ant-gym, ant-reset-noise, ant-servo, cartpole"):
         envs.make("zebra")
 
 
