@@ -144,7 +144,7 @@ def _print_commits(dataset: Path, events: list[dict[str, Any]], json: bool) -> N
             say(f"  holds    {', '.join(several)}{more}, listed above")
         for key, name in FACTS.items():
             if event[key]:
-                say(f"{' ' * len(indent)}  {name:8} {visible(event[key])}")
+                say(f"{' ' * len(indent)}  {name:8} {visible(event[key], 2000)}")  # a command is to be typed again
     say(f"{dataset}: {plural(sum(not event['origin'] for event in events), 'commit')}.")
 
 

@@ -101,7 +101,7 @@ def _chain(place: Place, address: Address, root: Path) -> Chain:
     if not os.path.lexists(root / ROOT):
         return follow(place, until=address.revision)
     if place.small(ROOT, untrusted.MAX_JSON_BYTES) not in (None, untrusted.read_bytes(root / ROOT)):
-        raise DatasetError(f"{root} is another data set than {place.shown}; choose another path.")
+        raise DatasetError(f"{root} is another data set than {place.shown}; pull it elsewhere, and merge the two.")
     here = list(read_chain(root))
     if address.revision is not None and any(record.sha256 == address.revision for record in here):
         cut = [record.sha256 for record in here].index(address.revision) + 1

@@ -153,6 +153,7 @@ class TestRoundTrip:
                 data = file[f"commits/{record.number:08d}.json"][:].tobytes()
                 assert json.loads(data)["provenance"] == record.provenance
 
+    @pytest.mark.soak  # that of export-npz is tried always
     def test_memory_does_not_grow_with_the_rows(self, tmp_path):
         spec = PolicySpec(4, 2, (512,))
         with Writer.open(tmp_path / "a.zarr", ENV) as writer:

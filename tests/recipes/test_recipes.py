@@ -195,6 +195,7 @@ def test_adding_a_source_leaves_the_policies_of_the_others(made):
     assert len(drawn[0] & drawn[1]) > 20
 
 
+@pytest.mark.soak  # a plain collection, through the same door, is killed always
 def test_a_killed_collection_goes_on_to_the_same_rows(made, tmp_path):
     lines = json.dumps(RECIPE)
     imports = "import json; from epvf_data.recipes import collect, tables"

@@ -101,8 +101,17 @@ def answers(kind: str, handler, name: str, data: bytes) -> None:
 KINDS = ("another", "ftp", "file", "gopher", "loop", "refuses", "html", "garbage", "short", "long", "huge", "negative")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("file", ["zarr.json", "commits/00000001.json", "params/c/0/0"])
+FEW = ("html", "huge", "loop")  # of the small files, always
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        pytest.param(file, kind, marks=[pytest.mark.soak] * (file != "params/c/0/0" and kind not in FEW))
+        for file in ("zarr.json", "commits/00000001.json", "params/c/0/0")
+        for kind in KINDS
+    ],
+)
 def test_what_a_server_may_answer(liar, quick_path, kind, file):
     """One sentence, nothing half there, no word of the server's on the terminal; and honest answers finish the pull."""
     server, path, call = liar

@@ -34,7 +34,7 @@ from epvf_data.store.validate import leftovers, validate
 from epvf_data.store.writer import Writer
 
 
-@pytest.fixture(params=["folder", "file", "s3"])
+@pytest.fixture(params=["folder", pytest.param("file", marks=pytest.mark.soak), "s3"])
 def place(request, quick_path) -> str:
     """Where a data set is pushed to: each kind of place."""
     if request.param == "s3":
@@ -114,7 +114,7 @@ def test_two_labs_push_into_one_place(place, grow, quick_path):
     pushed = [record.provenance.get("pushed") for record in epvf_data.open(quick_path / "c.zarr").commits]
     assert pushed[:2] == [None, None]
     assert [one["record"] for one in pushed[2:4]] == records(second)
-    with pytest.raises(CorruptDatasetError, match="not the one in .*merge"):
+    with pytest.raises(DatasetError, match="merge"):  # how they differ hangs on whether both began in the same second
         pull(place, second)
 
 
@@ -227,7 +227,7 @@ def run(*words: object) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", CALL, *map(str, words)], stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("at", [3, 30, 64])
+@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.soak), 30, pytest.param(64, marks=pytest.mark.soak)])
 def test_a_kill_during_a_push(bucket, grow, quick_path, at):
     """The store kills the pusher when it is asked the at-th time: what it published is whole, and pushing goes on."""
     path, killed = grow("a.zarr", 3), []
@@ -253,7 +253,7 @@ def test_a_kill_during_a_push(bucket, grow, quick_path, at):
     assert equal(path, quick_path / "b.zarr")
 
 
-@pytest.mark.parametrize("at", [2, 20, 40, 61])
+@pytest.mark.parametrize("at", [2, *(pytest.param(at, marks=pytest.mark.soak) for at in (20, 61)), 40])
 def test_a_kill_during_a_pull(servers, grow, quick_path, at):
     """What is here then is whole, or is no data set yet; what had come does not come again."""
     path, killed = grow("a.zarr", 3), []
@@ -325,7 +325,7 @@ def test_every_flip_in_transit_is_noticed(servers, grow, quick_path, request):
     names = [
         name for name in names if "staging" not in name and not name.endswith(("commits/zarr.json", "s/zarr.json"))
     ]
-    step = 1 if request.config.getoption("--soak") else 9
+    step = 1 if request.config.getoption("--soak") else 25
     for name in names[::step]:
         with servers.files(quick_path) as server:
             for always in (True, False):

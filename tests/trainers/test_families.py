@@ -21,7 +21,7 @@ from epvf_data.trainers.offline.settings import SPLITS, OfflineConfig
 from epvf_data.trainers.offline.source import open_source
 from epvf_data.trainers.offline.splits import make_splits
 
-MANY = ("linear", "statistics", "simba", "probing+raw", "unf+raw")  # the others stand for them in `make test`
+MANY = ("linear", "statistics", "simba", "probing+raw", "unf", "unf+raw")  # the others stand for them in `make test`
 
 
 def quick(**changes) -> OfflineConfig:
