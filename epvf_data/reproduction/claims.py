@@ -31,6 +31,7 @@ from epvf_data.reproduction.verdicts import (
     faster,
     grows,
     higher,
+    ranks,
     reach,
 )
 
@@ -94,6 +95,10 @@ def _judge(claim: Claim, scale: str, panel: Panel) -> Verdict:
 _PAIR = "final return at equal environment steps: the interval of the difference lies above 0"
 _ALIKE = (
     f"final return at equal environment steps: the interval of the difference lies within ±{ALIKE:.0%} of the maximum"
+)
+_RANKS = (
+    "rank correlation of Q with realised discounted returns over perturbed policies, over the second half of equal "
+    "environment steps: the interval of the difference lies above 0"
 )
 _NOT_WORSE = (
     f"final return at equal environment steps: the interval of the difference lies above −{ALIKE:.0%} of the maximum"
@@ -182,6 +187,16 @@ def claims(figure: str, panel: str) -> list[Claim]:
         own = [(name, label) for name, label, _ in TIME_ABLATIONS]
         own += [("epvf", "V(θ)"), ("es", "OpenAI-ES"), *BASELINES.items()]
         found += [_above(f"Q(s, a, θ) ends above: {label}.", "best", name, "ours") for name, label in own]
+        found += [
+            Claim(
+                f"Q(s, a, θ) ranks perturbed policies better than: {label}.",
+                _RANKS,
+                ("best", name),
+                partial(ranks, "best", name),
+                "ours",
+            )
+            for name, label, _ in TIME_ABLATIONS[:2]
+        ]
     if figure == "fig2-architectures":
         best = f"critic-{REFERENCE_CRITICS[panel]}"
         others = ("mlp", "linear", "probing") if mine else ("linear", "probing-ridge")

@@ -12,22 +12,24 @@ from jaxtyping import Float
 from epvf_data.trainers import rundir
 
 RETURNS = ("return_perturbed", "return_unperturbed")
+RANK = "q_rank_perturbed"  # Spearman of Q and realised discounted returns over the perturbed policies
 AXES = ("env_steps", "iteration")
 _LINE = {"seed": int, "iteration": float, "env_steps": float}
 CELLS = 120  # of a common axis
 
 
 class Curve(NamedTuple):
-    """What one seed logged, in the order of its iterations; returns that were not logged or not finite are NaN."""
+    """What one seed logged, in the order of its iterations; what was not logged or is not finite is NaN."""
 
     seed: int
     iteration: Float[np.ndarray, "n"]
     env_steps: Float[np.ndarray, "n"]  # of this seed since its start
     return_perturbed: Float[np.ndarray, "n"]
     return_unperturbed: Float[np.ndarray, "n"]
+    q_rank_perturbed: Float[np.ndarray, "n"]  # of critics that use time
 
     def points(self, key: str, axis: str) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-        """Places on the axis and values of one of RETURNS, where it is finite."""
+        """Places on the axis and values of one of RETURNS, or RANK, where it is finite."""
         x, y = getattr(self, axis), getattr(self, key)
         there = np.isfinite(y)
         return x[there], y[there]
@@ -42,7 +44,7 @@ def read_curves(directory: Path, expected: Container[int] | None = None) -> list
     seeds: dict[int, dict[float, tuple[float, ...]]] = {}
     for line in rundir.read_lines(directory):
         if rundir.fits(line, _LINE) and (expected is None or line["seed"] in expected):
-            numbers = (line[name] if rundir.fits(line.get(name), float) else np.nan for name in RETURNS)
+            numbers = (line[name] if rundir.fits(line.get(name), float) else np.nan for name in (*RETURNS, RANK))
             seeds.setdefault(line["seed"], {})[float(line["iteration"])] = (line["env_steps"], *numbers)
     return [_curve(seed, sorted(found.items())) for seed, found in sorted(seeds.items())]
 

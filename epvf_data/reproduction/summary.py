@@ -58,13 +58,13 @@ class Measured:
             raise RunError(f"the run is of {untrusted.shown(name)}, which is none of this package's environments.")
         return float(self.config.get("horizon") or envs.make(name).horizon)
 
-    def final(self, key: str = "return_perturbed", steps: float | None = None) -> np.ndarray:
-        """Each seed's mean return over the last tenth of the steps before `steps` environment steps (None: its end)."""
+    def final(self, key: str = "return_perturbed", steps: float | None = None, share: float = LAST) -> np.ndarray:
+        """Each seed's mean over the last `share` of the steps before `steps` environment steps (None: its end)."""
         found = shared_range(self.curves, key)
         if found is None:
             return np.zeros(0)
         end = found[1] if steps is None else min(steps, found[1])
-        return mean_between(self.curves, key, max(found[0], (1 - LAST) * end), end)
+        return mean_between(self.curves, key, max(found[0], (1 - share) * end), end)
 
     def passes(self) -> tuple[np.ndarray, np.ndarray]:
         """Each seed's first iteration, and environment steps, at which the smoothed perturbed return is at SOLVED."""

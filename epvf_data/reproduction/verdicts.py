@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from epvf_data.reproduction.curves import RANK
 from epvf_data.reproduction.statistics import Estimate, difference, estimate, median, quotient
 from epvf_data.reproduction.summary import SOLVED, Measured
 
@@ -79,6 +80,20 @@ def competes(first: str, second: str, panel: Panel) -> Verdict:
     """`first` ends at most ALIKE of the maximum below `second`."""
     gap, evidence, most, _ = _pair(panel, first, second)
     return Verdict(_by(gap, -ALIKE * most, -ALIKE * most), evidence)
+
+
+def ranks(first: str, second: str, panel: Panel) -> Verdict:
+    """The critic of `first` ranks perturbed policies better, over the second half of equal environment steps."""
+    pair = panel[first], panel[second]
+    steps = min(found.steps for found in pair)
+    values = [found.final(RANK, steps, 0.5) for found in pair]
+    if not all(len(one) for one in values):
+        return Verdict(CANNOT_TELL, "Their logs have no rank correlations.")
+    gap = difference(values[0], values[1])
+    both = ", ".join(_named(found, estimate(one), 2) for found, one in zip(pair, values, strict=True))
+    return Verdict(
+        _by(gap), f"Spearman: {both} up to {steps / 1e6:,.3g} M environment steps; difference {show(gap, 2)}."
+    )
 
 
 def faster(panel: Panel) -> Verdict:

@@ -13,7 +13,7 @@ from epvf_data.reproduction.verdicts import AGREES, CANNOT_TELL, DISAGREES
 WORDS = {AGREES, DISAGREES, CANNOT_TELL}
 
 
-def measured(variant, config, final, rate=0.05, seeds=5, spread=1.0, status="finished", unperturbed=None):
+def measured(variant, config, final, rate=0.05, seeds=5, spread=1.0, status="finished", unperturbed=None, rank=np.nan):
     """Curves that rise to `final`, one seed a little apart from the next."""
     at = np.arange(1.0, 401.0)
     curves = []
@@ -21,7 +21,7 @@ def measured(variant, config, final, rate=0.05, seeds=5, spread=1.0, status="fin
         shift = spread * (seed - (seeds - 1) / 2)
         values = (final + shift) * (1 - np.exp(-rate * (1 + 0.01 * seed) * at))
         other = values if unperturbed is None else np.full_like(values, unperturbed)
-        curves.append(Curve(seed, at, 1000.0 * at + seed, values, other))
+        curves.append(Curve(seed, at, 1000.0 * at + seed, values, other, np.full_like(values, rank) + 0.01 * seed))
     return Measured(variant, status, "", flatten(to_dict(config)), curves, 1.0, {})
 
 
@@ -113,6 +113,16 @@ def test_runs_of_unequal_length_are_compared_at_equal_steps(sim):
     assert slow.final().min() > 45
     assert last["verdict"] == DISAGREES
     assert "at 0.1 M environment steps" in last["evidence"]
+
+
+def test_what_a_policy_input_is_good_for_is_asked_apart_from_what_it_earns(sim):
+    claim = "Q(s, a, θ) ranks perturbed policies better than: no policy input: TD3 with parameter noise."
+    ends = "Q(s, a, θ) ends above: no policy input: TD3 with parameter noise."
+    options = {"finals": {"rest": 200.0}, "only": ("best", "no-policy")}
+    found = verdicts("time", sim, **options, rank={"best": 0.7, "no-policy": 0.5})
+    assert (found[claim], found[ends]) == (AGREES, CANNOT_TELL)
+    assert verdicts("time", sim, **options, rank={"best": 0.5, "no-policy": 0.7})[claim] == DISAGREES
+    assert verdicts("time", sim, **options)[claim] == CANNOT_TELL  # nothing was logged
 
 
 def test_architectures(sim):

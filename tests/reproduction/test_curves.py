@@ -23,7 +23,7 @@ def curve(steps, returns, seed=0, iterations=None):
     count = len(steps)
     at = np.arange(1.0, count + 1) if iterations is None else np.asarray(iterations, float)
     values = np.asarray(returns, float)
-    return Curve(seed, at, np.asarray(steps, float), values, values + 1)
+    return Curve(seed, at, np.asarray(steps, float), values, values + 1, np.full_like(values, np.nan))
 
 
 POINTS = st.lists(st.tuples(st.floats(0.1, 100.0), st.floats(-50.0, 50.0)), min_size=1, max_size=20).map(
