@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from epvf_data.trainers.online import run
@@ -54,3 +60,31 @@ def kept_loops():
         for name in ("make_loop", "make_step_loop"):
             patch.setattr(run, name, keeping(getattr(run, name)))
         yield
+
+
+CHILD = """
+import json, sys
+from epvf_data.trainers.online.run import train_online
+from epvf_data.trainers.online.settings import online_config
+preset, changes, run, record = json.loads(sys.argv[1])
+train_online(online_config(preset, **changes), run, resume=False, record=record,
+             progress=lambda event: print(event["iteration"], flush=True))
+"""
+
+
+def _kill_at(iteration, preset, changes, run, record):
+    """Trains in another process and kills it as soon as it tells of this iteration."""
+    command = [sys.executable, "-c", CHILD, json.dumps([preset, changes, str(run), record and str(record)])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if int(line) >= iteration:
+                os.kill(child.pid, signal.SIGKILL)
+                break
+    assert child.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="session")
+def kill_at():
+    """`kill_at(iteration, preset, changes, run, record)`, with SIGKILL."""
+    return _kill_at

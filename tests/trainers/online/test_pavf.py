@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data.collectors.resimulate import resimulate
+from epvf_data.config import to_dict
 from epvf_data.errors import ConfigError
 from epvf_data.physics.play import stepper_of
 from epvf_data.policies import mlp
@@ -382,8 +383,15 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.param(Stop, marks=pytest.mark.soak)])
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(None, id="SIGKILL"),
+        *(pytest.param(one, marks=pytest.mark.soak) for one in (KeyboardInterrupt, Stop)),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, kill_at, error):
+    """Killed, interrupted, or ended by whatever `progress` raises."""
     config, files = tiny(**PAIR), [tmp_path / name for name in ("whole", "stopped")]
 
     def stop(event):
@@ -391,8 +399,11 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, error):
             raise error
 
     run.train_online(config, files[0], record=tmp_path / "whole.zarr")
-    with pytest.raises(error):
-        run.train_online(config, files[1], record=tmp_path / "stopped.zarr", progress=stop)
+    if error is None:
+        kill_at(4, "ant-pavf", to_dict(config), files[1], tmp_path / "stopped.zarr")
+    else:
+        with pytest.raises(error):
+            run.train_online(config, files[1], record=tmp_path / "stopped.zarr", progress=stop)
     run.train_online(config, files[1], record=tmp_path / "stopped.zarr", resume=True)
     first, second = (checkpoint.restore(run / "checkpoints") for run in files)
     first.pop("seconds"), second.pop("seconds")

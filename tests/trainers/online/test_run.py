@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -27,16 +23,6 @@ from epvf_data.trainers.online.exploration import spread
 from epvf_data.trainers.online.loop import evaluation_seeds
 from epvf_data.trainers.online.run import read_config, resolve, train_online
 
-CHILD = """
-import json, sys
-from epvf_data.trainers.online.run import train_online
-from epvf_data.trainers.online.settings import online_config
-preset, changes, run, record = json.loads(sys.argv[1])
-train_online(online_config(preset, **changes), run, resume=False, record=record,
-             progress=lambda event: print(event["iteration"], flush=True))
-"""
-
-
 TWO = {"seeds": 2, "iterations": None, "env_steps": 480}  # compiled once for the tests that have them
 
 
@@ -48,24 +34,12 @@ def without_clock(found):
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in found]
 
 
-def kill_at(iteration, preset, changes, run, record):
-    """Trains in another process and kills it as soon as it tells of this iteration."""
-    command = [sys.executable, "-c", CHILD, json.dumps([preset, changes, str(run), record and str(record)])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if int(line) >= iteration:
-                os.kill(child.pid, signal.SIGKILL)
-                break
-    assert child.returncode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize(
     ("task", "changes"),
     # CartPole is killed when one of its seeds has spent its budget and the other has not.
     [("cartpole", TWO), pytest.param("ant", {"seeds": 2}, marks=pytest.mark.soak)],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, task, changes):
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, kill_at, task, changes):
     config = request.getfixturevalue(task)(**changes)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     report = train_online(config, whole, record=tmp_path / "whole.zarr")
