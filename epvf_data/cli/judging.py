@@ -30,7 +30,8 @@ from epvf_data.errors import ConfigError, RunError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one
     "Spearman: rank correlation of predicted and true returns of held-out policies; mean over seeds, 95 % interval.",
-    "IQM: its interquartile mean over seeds. top tenth: Spearman on the tenth of highest return.",
+    "IQM: its interquartile mean over seeds. within: Spearman among the policies of one held-out family, mean over them.",
+    "top tenth: Spearman on the tenth of highest return.",
     "regret@10: the best held-out return minus the best among the ten predicted highest.",
     "gradient: cosine of ∇V and the ES gradient. gain: mean return after gradient ascent on V, less that at its start,",
     "and less that after random steps of the same length. –: not measured; `evaluate RUN --split SPLIT` does.",
@@ -182,7 +183,7 @@ def compare(
         say("These runs were not judged on the same rows: data sets, seeds, test fractions or architectures differ.")
     for name, lines in found["splits"].items():
         say(f"{visible(name, 60)}:")
-        head = ["", "Spearman", "95 %", "IQM", "R²", "top tenth", "regret@10", "gradient"]
+        head = ["", "Spearman", "95 %", "IQM", "R²", "within", "top tenth", "regret@10", "gradient"]
         print_table(
             [*head, "gain over start", "over random"], [_row(label(line), line) for line in lines], numbers=True
         )
@@ -194,7 +195,15 @@ def compare(
 
 def _row(name: str, line: dict[str, Any]) -> list[str]:
     """One line of `compare`'s table; – for what was not measured."""
-    keys = {"spearman": 3, "iqm": 3, "r2": 3, "top_tenth_spearman": 3, "regret_10": 2, "gradient_cosine": 3}
+    keys = {
+        "spearman": 3,
+        "iqm": 3,
+        "r2": 3,
+        "within": 3,
+        "top_tenth_spearman": 3,
+        "regret_10": 2,
+        "gradient_cosine": 3,
+    }
     keys |= {"improvement_over_start": 2, "improvement": 2}
     cells = ["–" if line[key] is None else f"{line[key]:.{digits}f}" for key, digits in keys.items()]
     return [f"  {visible(name, 60)}", cells[0], "[{:.2f}, {:.2f}]".format(*line["interval"]), *cells[1:]]

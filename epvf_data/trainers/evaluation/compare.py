@@ -118,6 +118,7 @@ def _numbers(found: dict[str, Any]) -> dict[str, Any]:
         "iqm": found["iqm"]["spearman"],
         "seeds": len(found["per_seed"]["spearman"]),
         "r2": found["r2"],
+        "within": found["within"]["spearman"] if rundir.fits(found.get("within"), {"spearman": float}) else None,
         "top_tenth_spearman": found["top_tenth"]["spearman"],
         "top_tenth_error": found["top_tenth"]["mean_absolute_error"],
         "regret_10": found["regret"]["10"],
