@@ -30,7 +30,7 @@ from epvf_data.errors import ConfigError, RunError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one
     "Spearman: rank correlation of predicted and true returns of held-out policies; mean over seeds, 95 % interval.",
-    "IQM: its interquartile mean over seeds. within: Spearman among policies of one held-out family, mean over families.",
+    "IQM: its interquartile mean over seeds. within: Spearman among policies of one held-out family, mean of families.",
     "top tenth: Spearman on the tenth of highest return.",
     "regret@10: the best held-out return minus the best among the ten predicted highest.",
     "gradient: cosine of ∇V and the ES gradient. gain: mean return after gradient ascent on V, less that at its start,",
