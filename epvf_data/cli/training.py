@@ -121,6 +121,9 @@ def train_offline(
         return
     for line in ABOUT:
         say(line)
+    bases = {split["ceiling"]["basis"] for split in report.splits.values() if split.get("ceiling")}
+    for basis in sorted(bases):
+        say(f"ceiling: {basis}")
     say(f"picture: {plot or target / 'predicted_vs_true.png'}   report: {target / 'report.json'}")
 
 
@@ -183,6 +186,6 @@ def _print_split(name: str, result: dict[str, Any]) -> None:
     print_table([*heads, "within"] if inside else heads, rows, numbers=True)
     ceiling = result["ceiling"]
     if ceiling["r2"] is not None and ceiling["r2"] < 0.9995:
-        say(f"  no critic can exceed R² {ceiling['r2']:.3f}. {ceiling['basis']}")
+        say(f"  no critic can exceed R² {ceiling['r2']:.3f}")
     say(f"  {result['verdict']}")
     say()

@@ -98,7 +98,10 @@ def noise_ceiling(labels: Vector, variances: Vector, random_start: bool | None) 
     actions) it is 1; with one episode a policy and a random or unknown start it cannot be known (None).
     """
     if random_start is False:
-        return 1.0, "The start is fixed, so one episode is a row's exact return; it may hang on rounding (see `score`)."
+        return (
+            1.0,
+            "The start is fixed: one episode is a row's exact return; how far rounding made it, `evaluate` tells.",
+        )
     known = variances[~np.isnan(variances)]
     if not len(known):
         return None, "One episode a policy does not tell noise from skill; collect with several episodes."
@@ -106,7 +109,7 @@ def noise_ceiling(labels: Vector, variances: Vector, random_start: bool | None) 
     if not total > 0:
         return None, "All returns are equal, so there is nothing to explain."
     ceiling = 1.0 - known.mean() / total
-    return float(np.clip(ceiling, 0.0, 1.0)), "The spread between the episodes of each policy tells so."
+    return float(np.clip(ceiling, 0.0, 1.0)), "What the episodes of one policy differ by, no critic can know."
 
 
 POINTS: Mapping[str, Callable[[Vector, Vector], float]] = {
