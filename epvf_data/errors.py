@@ -101,7 +101,7 @@ def extra(name: str | None = None) -> Iterator[None]:
         if wanted is None or isinstance(error, EpvfError):
             raise
         missing = isinstance(error, ModuleNotFoundError)
-        told = f"{package} is not installed" if missing else f"a package cannot be imported ({error})"
+        told = f"{error.name} is not installed" if missing else f"a package cannot be imported ({error})"
         raise MissingPackageError(f"{told}; install the extra: pip install 'epvf-data[{wanted}]'.") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from copy import copy
 from functools import lru_cache
@@ -83,7 +84,7 @@ def _mjx_move(env: Env):
 def _mjx(env: Env) -> tuple[Any, Any, Any]:
     """The MJX library, the environment's model and a blank Data, as constants of whatever is traced."""
     with extra("mjx"), contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional library is missing
-        from mujoco import mjx  # imported late: takes seconds, and the native backend does without
+        mjx = importlib.import_module("mujoco.mjx")  # imported late: takes seconds, and the native backend does without
     plain = copy(compile_model(env))
     if plain.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         plain.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON  # MJX has no PGS; both solve the same problem
