@@ -1,5 +1,6 @@
 # make demo   installs everything into .venv and runs the main job
 # make test   installs everything into .venv and runs the tests
+# make docs   builds the site into site/
 # make soak   all tests, also the exhaustive ones that `make test` has a sample of; writes tests/soak.json
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ DEMO   ?= demo
 # Processes that the tests run in. What a file compiles its tests share, so files are not split; the longest come first.
 JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: demo test soak install lint constraints clean
+.PHONY: demo test soak install lint docs release constraints clean
 
 # Reinstalled when the declared or pinned versions, or the C source, change.
 $(BIN)/installed: pyproject.toml constraints.txt hatch_build.py epvf_data/physics/mujoco_step.c
@@ -37,9 +38,21 @@ soak: $(BIN)/installed
 lint: $(BIN)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
 
+docs: $(BIN)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/mkdocs build --strict
+
+# Source distribution and wheel in dist/, looked at, installed into a fresh environment and tried there.
+release: $(BIN)/installed
+	grep -q "^## $$($(BIN)/python -c 'import epvf_data; print(epvf_data.__version__)')$$" CHANGELOG.md || \
+	  { echo "CHANGELOG.md has no heading for this version" >&2; exit 1; }
+	rm -rf dist && $(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	$(BIN)/python -m build && $(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest tests/test_installation.py::test_the_wheel_works_in_a_fresh_environment
+
 # The same versions install twice: pins for every Python and platform, from the ranges in pyproject.toml.
 constraints:
-	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --extra dev --extra gpu pyproject.toml -o constraints.txt
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --extra dev --extra docs --extra gpu pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -7,38 +7,56 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name → module that defines it. Loaded on first use, so that reading data never imports jax or mujoco.
+# Public name → module that defines it, and its name there where that is another. Loaded on first use: reading data
+# never imports jax or mujoco.
 _PUBLIC = {
-    "CollectConfig": "epvf_data.collectors.setting",
-    "Loader": "epvf_data.store.loader",
-    "OfflineConfig": "epvf_data.trainers.offline.settings",
-    "OnlineConfig": "epvf_data.trainers.online.settings",
-    "PolicySpec": "epvf_data.policies.spec",
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
+    "CollectConfig": "epvf_data.collectors.setting",
+    "compare": "epvf_data.trainers.evaluation.compare",
+    "diff": "epvf_data.curation.diff",
+    "evaluate": "epvf_data.trainers.evaluation.evaluate",
     "evaluate_run": "epvf_data.trainers.offline.run",
+    "EvaluationConfig": "epvf_data.trainers.evaluation.settings",
+    "filter": "epvf_data.curation.select:filter_rows",
     "import_policy": "epvf_data.importing.run",
     "improve": "epvf_data.trainers.improving.improve",
     "ImproveConfig": "epvf_data.trainers.improving.settings",
+    "load_critic": "epvf_data.trainers.offline.use",
     "load_policy": "epvf_data.policies.files",
+    "Loader": "epvf_data.store.loader",
+    "make_env": "epvf_data.envs:make",
+    "merge": "epvf_data.curation.merge",
+    "OfflineConfig": "epvf_data.trainers.offline.settings",
     "online_config": "epvf_data.trainers.online.settings",
+    "OnlineConfig": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
+    "plot": "epvf_data.cards.portrait:plot_dataset",
+    "PolicySpec": "epvf_data.policies.spec",
     "pull": "epvf_data.sharing.pull",
     "push": "epvf_data.sharing.push",
+    "render": "epvf_data.render.either",
+    "rollout": "epvf_data.rollout",
+    "sample": "epvf_data.curation.select",
     "save_policy": "epvf_data.policies.files",
-    "sign": "epvf_data.sharing.signatures",
     "score": "epvf_data.scoring.score",
     "ScoreConfig": "epvf_data.scoring.settings",
+    "sign": "epvf_data.sharing.signatures",
+    "split": "epvf_data.curation.select",
     "split_by_lineage": "epvf_data.store.splits",
     "split_iid": "epvf_data.store.splits",
+    "task": "epvf_data.recording.write",
     "top": "epvf_data.scoring.top",
     "train_offline": "epvf_data.trainers.offline.run",
     "train_online": "epvf_data.trainers.online.run",
     "validate": "epvf_data.store.validate",
     "verify": "epvf_data.sharing.signatures",
+    "write": "epvf_data.recording.write",
+    "write_card": "epvf_data.cards.card",
 }
 __all__ = [
     "CollectConfig",
+    "EvaluationConfig",
     "ImproveConfig",
     "Loader",
     "OfflineConfig",
@@ -48,34 +66,61 @@ __all__ = [
     "__version__",
     "collect",
     "collect_config",
+    "compare",
+    "diff",
+    "evaluate",
     "evaluate_run",
+    "filter",
     "import_policy",
     "improve",
+    "load_critic",
     "load_policy",
+    "make_env",
+    "merge",
     "online_config",
     "open",
+    "plot",
     "pull",
     "push",
+    "render",
+    "rollout",
+    "sample",
     "save_policy",
     "score",
     "sign",
+    "split",
     "split_by_lineage",
     "split_iid",
+    "task",
     "top",
     "train_offline",
     "train_online",
     "validate",
     "verify",
+    "write",
+    "write_card",
 ]
 
 if TYPE_CHECKING:
+    from epvf_data.cards.card import write_card as write_card
+    from epvf_data.cards.portrait import plot_dataset as plot
     from epvf_data.collectors.collect import collect as collect
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
+    from epvf_data.curation.diff import diff as diff
+    from epvf_data.curation.merge import merge as merge
+    from epvf_data.curation.select import filter_rows as filter
+    from epvf_data.curation.select import sample as sample
+    from epvf_data.curation.select import split as split
+    from epvf_data.envs import make as make_env
     from epvf_data.importing.run import import_policy as import_policy
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec
+    from epvf_data.recording.write import task as task
+    from epvf_data.recording.write import write as write
+    from epvf_data.render.either import render as render
+    from epvf_data.rollout import rollout as rollout
     from epvf_data.scoring.score import score as score
     from epvf_data.scoring.settings import ScoreConfig as ScoreConfig
     from epvf_data.scoring.top import top as top
@@ -88,11 +133,15 @@ if TYPE_CHECKING:
     from epvf_data.store.splits import split_by_lineage as split_by_lineage
     from epvf_data.store.splits import split_iid as split_iid
     from epvf_data.store.validate import validate as validate
+    from epvf_data.trainers.evaluation.compare import compare as compare
+    from epvf_data.trainers.evaluation.evaluate import evaluate as evaluate
+    from epvf_data.trainers.evaluation.settings import EvaluationConfig as EvaluationConfig
     from epvf_data.trainers.improving.improve import improve as improve
     from epvf_data.trainers.improving.settings import ImproveConfig as ImproveConfig
     from epvf_data.trainers.offline.run import evaluate_run as evaluate_run
     from epvf_data.trainers.offline.run import train_offline as train_offline
     from epvf_data.trainers.offline.settings import OfflineConfig as OfflineConfig
+    from epvf_data.trainers.offline.use import load_critic as load_critic
     from epvf_data.trainers.online.run import train_online as train_online
     from epvf_data.trainers.online.settings import OnlineConfig as OnlineConfig
     from epvf_data.trainers.online.settings import online_config as online_config
@@ -101,7 +150,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'epvf_data' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    from epvf_data.errors import extra
+
+    with extra():
+        module, _, inner = _PUBLIC[name].partition(":")
+        return getattr(importlib.import_module(module), inner or name)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 
 class EpvfError(Exception):
@@ -68,8 +69,47 @@ class BackendError(EpvfError):
     """A physics backend cannot run this environment on this machine."""
 
 
+class MissingPackageError(EpvfError, ImportError):
+    """A package that is not part of the small installation is missing, or cannot be imported."""
+
+
 class RunError(EpvfError):
     """A run directory is missing, incomplete, or belongs to other settings."""
+
+
+# The extra that brings a package; what is not here comes with every installation.
+EXTRAS = {
+    **dict.fromkeys(
+        ("jax", "jaxlib", "flax", "optax", "orbax", "tensorstore", "scipy", "mujoco", "tensorboardX"), "train"
+    ),
+    **{"matplotlib": "plot", "av": "render", "PIL": "render", "obstore": "s3", "pandas": "pandas", "torch": "torch"},
+    **{"brax": "baselines", "evosax": "baselines", "mujoco_playground": "playground"},
+}
+
+
+@contextlib.contextmanager
+def extra(name: str | None = None) -> Iterator[None]:
+    """Where packages of an extra are imported: one that is missing is a MissingPackageError that names the extra.
+
+    With a `name`, whatever cannot be imported inside comes with that extra; without, `EXTRAS` tells.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").split(".")[0]
+        wanted = name or EXTRAS.get(package)
+        if wanted is None or isinstance(error, EpvfError):
+            raise
+        missing = isinstance(error, ModuleNotFoundError)
+        told = f"{error.name} is not installed" if missing else f"a package cannot be imported ({error})"
+        raise MissingPackageError(f"{told}; install the extra: pip install 'epvf-data[{wanted}]'.") from error
+
+
+def require(package: str) -> None:
+    """Raises MissingPackageError unless the package is installed; nothing is imported."""
+    with extra():
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
 
 
 @contextlib.contextmanager

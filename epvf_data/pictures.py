@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epvf_data import outputs
-from epvf_data.errors import ConfigError
+from epvf_data.errors import ConfigError, extra, require
 from epvf_data.untrusted import printable
 
 if TYPE_CHECKING:
@@ -20,17 +20,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9
 
 
 def check(out: Path, force: bool = False) -> None:
-    """Raises ConfigError unless the name ends as one of `KINDS`, DatasetError where `outputs.check_free` does."""
+    """Raises ConfigError unless the name ends as one of `KINDS`, DatasetError where `outputs.check_free` does,
+    MissingPackageError where nothing can draw."""
     if out.suffix[1:].lower() not in KINDS:
         ends = ", ".join(f".{kind}" for kind in KINDS)
         raise ConfigError(f"the picture would be {printable(out, 300)}; expected a name that ends in one of {ends}.")
     outputs.check_free(out, force)
+    require("matplotlib")
 
 
 def blank(width: float, height: float, dpi: int = 120) -> Figure:
     """An empty figure of that size in inches."""
-    from matplotlib.figure import Figure
-
+    with extra():
+        from matplotlib.figure import Figure
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 

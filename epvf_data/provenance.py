@@ -79,6 +79,13 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def now() -> str:
     """The present time as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt32
 
+from epvf_data import envs
 from epvf_data.config import BACKENDS
 from epvf_data.envs import Env
 from epvf_data.envs.model import compile_model
@@ -19,6 +23,16 @@ from epvf_data.physics.play import play
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.runtime import check
 from epvf_data.untrusted import shown
+
+
+class _Rollout(ModuleType):
+    """This module, which is called as its function is: `epvf_data.rollout` is both."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Outcomes:
+        return rollout(*args, **settings)
+
+
+sys.modules[__name__].__class__ = _Rollout
 
 
 def resolve_backend(env: Env, backend: str = "auto") -> str:
@@ -57,7 +71,7 @@ def _check_processor() -> None:
 
 
 def rollout(
-    env: Env,
+    env: Env | str,
     spec: PolicySpec,
     params: Float[np.ndarray, "N P"],
     *,
@@ -68,7 +82,7 @@ def rollout(
     sample: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcomes:
-    """Rolls out `episodes` episodes of each of N policies and tells how each ended.
+    """Rolls out `episodes` episodes of each of N policies of an environment, or of its name, and tells how each ended.
 
     `reset_seed` is the raw JAX key data of each row's start states: episode e starts from `fold_in(key, e)`. Rows
     without seeds share key 0. With `sample`, the outcomes hold one observation of each episode, drawn uniformly from
@@ -77,6 +91,7 @@ def rollout(
 
     Raises ArchitectureMismatchError when the policies do not fit the specification or the environment.
     """
+    env = envs.make(env) if isinstance(env, str) else env
     params = np.asarray(params, np.float32)
     if params.ndim != 2 or params.shape[1] != spec.size:
         raise ArchitectureMismatchError(

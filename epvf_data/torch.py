@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.errors import ConfigError, DatasetError, require
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.commit import CommitRecord
 from epvf_data.store.loader import Loader
@@ -135,7 +135,7 @@ class TorchDataset(_Base):
     `Loader`. `rank` and `ranks` come from `torch.distributed` if that runs already. With `workers`, which must equal
     the DataLoader's `num_workers`, `len()` works. Every worker holds up to three pools in memory.
 
-    Raises ConfigError without PyTorch, DatasetError or CorruptDatasetError as `epvf_data.open` and `Loader` do.
+    Raises MissingPackageError without PyTorch, DatasetError or CorruptDatasetError as `epvf_data.open` and `Loader` do.
     """
 
     def __init__(
@@ -156,8 +156,7 @@ class TorchDataset(_Base):
         ranks: int | None = None,
         workers: int | None = None,
     ) -> None:
-        if _torch is None:
-            raise ConfigError("TorchDataset needs PyTorch, which is not installed: pip install 'epvf-data[torch]'.")
+        require("torch")
         super().__init__()
         settings = {
             "columns": tuple(columns),

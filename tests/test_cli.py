@@ -65,7 +65,7 @@ def test_envs_and_doctor(in_tmp, shell):
     assert set(listed[0]) == {"name", "observation_size", "action_size", "horizon", "digest", "objectives"}
     assert "cartpole" in shell("envs").stdout
     found = json.loads(shell("doctor", "--json").stdout)
-    assert set(found) == {"versions", "devices", "backends", "problems"}
+    assert set(found) == {"versions", "devices", "backends", "problems", "notes"}
     assert set(found["backends"]) == {"native", "mjx"}
 
 

@@ -12,20 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from epvf_data.errors import ConfigError
+from epvf_data.errors import extra
 
 
 def load(module: str) -> Any:
-    """brax's module of that name, such as "training.agents.ppo.train". Raises ConfigError where brax is missing."""
+    """brax's module of that name, such as "training.agents.ppo.train". Raises MissingPackageError without brax."""
     # Its imports warn of an unmaintained dependency and print that optional libraries are missing.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", DeprecationWarning)
-        try:
+        with extra("baselines"):
             return importlib.import_module(f"brax.{module}")
-        except ImportError as error:
-            raise ConfigError(
-                f"PPO and SAC come from brax, which cannot be imported ({error}); install epvf-data[baselines]."
-            ) from error
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, Int64
 
 from epvf_data import pictures
 from epvf_data.errors import DatasetError
+from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
 from epvf_data.untrusted import picture_text
@@ -117,13 +118,14 @@ def _components(actions: Float[np.ndarray, "n D"]) -> tuple[Float64[np.ndarray, 
     return place, (shares[0], shares[1])
 
 
-def plot_dataset(dataset: Dataset, path: str | Path, seed: int = 0, *, force: bool = False) -> Portrait:
-    """Draws the data set as PNG, PDF or SVG.
+def plot_dataset(dataset: str | Path | Dataset, path: str | Path, seed: int = 0, *, force: bool = False) -> Portrait:
+    """Draws the data set (a path or an opened one) as PNG, PDF or SVG.
 
     Raises ConfigError for another kind of file, DatasetError for a data set without rows and where there is a file
     already, unless `force` replaces it, StorageError if the disk refuses.
     """
     pictures.check(Path(path), force)
+    dataset = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
     seen = sit(dataset, seed)
     pictures.save(draw(dataset.env.name, seen), Path(path), force=force)
     return seen

@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperCommand
 
 from epvf_data import __version__
-from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning, StorageError
+from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning, StorageError, extra
 from epvf_data.progress import Bar, on_signal
 
 MAX_LINE = 10_000  # characters
@@ -207,7 +207,7 @@ def _ignore_settings_of_matplotlib() -> None:
     may name a window system."""
     os.environ["MPLBACKEND"] = "agg"
     if os.path.lexists("matplotlibrc"):
-        with contextlib.chdir(Path(__file__).parent):
+        with contextlib.chdir(Path(__file__).parent), contextlib.suppress(ImportError):  # whoever reads does without
             import matplotlib
 
             matplotlib.get_data_path()
@@ -282,7 +282,7 @@ def main() -> None:
     try:
         _ignore_settings_of_matplotlib()
         try:
-            with on_signal():
+            with on_signal(), extra():
                 app()
         finally:
             _flush()

@@ -37,20 +37,27 @@ RECIPE = choice(
 @app.command(rich_help_panel="This machine", epilog="Example: `epvf-data doctor --json`")
 def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """Versions, devices, backends that work here, and known-bad combinations. Exits with 1 when there is a problem."""
-    from epvf_data.doctor import examine
-    from epvf_data.runtime import prepare
+    from importlib.util import find_spec
 
-    prepare()
+    from epvf_data.doctor import examine
+
+    if find_spec("jax") is not None:
+        from epvf_data.runtime import prepare
+
+        prepare()
     found = examine()
     if json:
-        print_json({key: found[key] for key in ("versions", "devices", "backends", "problems")})
+        print_json({key: found[key] for key in ("versions", "devices", "backends", "problems", "notes")})
     else:
         say("versions  " + ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version))
-        say("devices   " + ", ".join(f"{device['platform']} ({device['kind']})" for device in found["devices"]))
+        devices = [f"{device['platform']} ({device['kind']})" for device in found["devices"]]
+        say(f"devices   {', '.join(devices) or 'none'}")
         say(f"processor {found['processor']}, {found['cores']} cores")
         say(f"backends  {', '.join(found['backends']) or 'none'}")
         say(f"cache     {found['cache']}")
         say(f"you       {', '.join(found['who'].values()) or 'EPVF_AUTHOR and EPVF_LAB would say who makes the rows'}")
+        for note in found["notes"]:
+            say(f"note      {note}")
         for problem in found["problems"]:
             say(f"problem   {problem}")
         if not found["problems"]:

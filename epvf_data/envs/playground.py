@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.envs.names import PREFIX
-from epvf_data.errors import ConfigError
+from epvf_data.errors import extra
 
 
 def make(name: str) -> Env:
@@ -35,7 +35,7 @@ def make(name: str) -> Env:
 
     Runs code of the installed package mujoco_playground and no other, so the name may come from anywhere.
 
-    Raises ConfigError where that package is not installed.
+    Raises MissingPackageError where that package is not installed.
     """
     with _quiet(), jax.numpy_rank_promotion("allow"):
         world = _suite().load(name, config_overrides={"impl": "jax"})
@@ -123,13 +123,8 @@ def _as_playground(function: Callable) -> Callable:
 
 def _suite() -> Any:
     """Playground's dm_control suite, whose models are in its wheel: nothing is downloaded."""
-    try:
+    with extra("playground"):
         return importlib.import_module("mujoco_playground").dm_control_suite
-    except ImportError as error:
-        raise ConfigError(
-            f"playground:NAME needs MuJoCo Playground, which cannot be imported ({error}); "
-            "install epvf-data[playground]."
-        ) from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ There are no attributes, no text types and no links, so the importer refuses all
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -56,13 +55,6 @@ class ImportReport:
     architectures: int
 
 
-def _h5py() -> Any:
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise DatasetError("HDF5 files need the package h5py: pip install 'epvf-data[hdf5]'.") from error
-
-
 def export_hdf5(
     dataset_path: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -77,7 +69,9 @@ def export_hdf5(
     `out` exists and `force` does not replace it, CorruptDatasetError where the data set is damaged, StorageError if the
     disk refuses.
     """
-    h5py, target = _h5py(), Path(out)
+    import h5py  # imported late: other verbs do without
+
+    target = Path(out)
     check_free(target, force)
     dataset = reader.open(dataset_path)
     objects = 5 + len(dataset.commits) + sum(len(part.names) + 2 for part in dataset.parts)
@@ -193,7 +187,6 @@ def import_hdf5(
     the file is none of ours or `out` exists, CorruptDatasetError and UnsafeDatasetError as `epvf_data.open` does,
     StorageError if the disk refuses.
     """
-    _h5py()
     source, target = Path(file), Path(out)
     with open_hdf5(source) as hdf5:
         dataset = read_dataset(hdf5)

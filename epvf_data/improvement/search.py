@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from epvf_data.errors import ConfigError
+from epvf_data.errors import extra
 from epvf_data.improvement.ascent import Value, make_improver
 
 
@@ -28,7 +27,7 @@ def cma_es(
     """The `count` best of the population by V after so many generations of separable CMA-ES (Ros and Hansen 2008).
 
     θ is searched in units of its spread, with `sigma` at first. The covariance is diagonal: a full one of some
-    thousand parameters would need more generations than V is worth. Raises ConfigError where evosax is missing.
+    thousand parameters would need more generations than V is worth. Raises MissingPackageError where evosax is missing.
     """
     strategy = evosax().Sep_CMA_ES(population_size=max(population, count), solution=jnp.zeros(len(start)))
     scale, found = jnp.asarray(spread), []
@@ -79,9 +78,7 @@ def evolve(
 
 
 def evosax() -> Any:
-    """The library's algorithms. Raises ConfigError where it is missing."""
-    with contextlib.suppress(ImportError):
+    """The library's algorithms. Raises MissingPackageError where it is missing."""
+    with extra("baselines"):
         from evosax import algorithms
-
-        return algorithms
-    raise ConfigError("CMA-ES comes from evosax, which cannot be imported; install epvf-data[baselines].")
+    return algorithms

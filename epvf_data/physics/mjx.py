@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from copy import copy
 from functools import lru_cache
@@ -15,7 +16,7 @@ from jaxtyping import Array
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.envs.model import compile_model
-from epvf_data.errors import BackendError
+from epvf_data.errors import BackendError, extra
 from epvf_data.physics.loop import Stepper
 
 LANES = 64  # worlds stepped together on a CPU; their weights stay in cache
@@ -82,8 +83,8 @@ def _mjx_move(env: Env):
 @lru_cache(maxsize=8)
 def _mjx(env: Env) -> tuple[Any, Any, Any]:
     """The MJX library, the environment's model and a blank Data, as constants of whatever is traced."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional library is missing
-        from mujoco import mjx  # imported late: takes seconds, and the native backend does without
+    with extra("mjx"), contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional library is missing
+        mjx = importlib.import_module("mujoco.mjx")  # imported late: takes seconds, and the native backend does without
     plain = copy(compile_model(env))
     if plain.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
         plain.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON  # MJX has no PGS; both solve the same problem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import Block, Stepper, Work, finished, make_advance, make_block
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.provenance import cores
 
 PLACES = 8  # times the lanes: episodes that a thread takes at once
 DEVICE_LANES = 16384  # worlds stepped together on an accelerator
@@ -70,7 +70,7 @@ def play(
     if on_cpu:
         lanes = (lanes or stepper.lanes) + stepper.spare
         places = PLACES * lanes
-        threads = 1 if stepper.single else threads or len(os.sched_getaffinity(0))
+        threads = 1 if stepper.single else threads or cores()
         threads = min(threads, math.ceil(queue.items / lanes))
     else:
         lanes, threads = lanes or min(DEVICE_LANES, _power_of_two(queue.items)), 1

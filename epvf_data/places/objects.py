@@ -24,6 +24,7 @@ from epvf_data.errors import (
     StorageError,
     TransferError,
     UnsafeDatasetError,
+    extra,
 )
 from epvf_data.places.address import STORES, Address
 from epvf_data.places.base import PIECE
@@ -48,14 +49,10 @@ class ObjectPlace:
     """An object store's prefix or a web server's folder."""
 
     def __init__(self, address: Address) -> None:
-        """Raises ConfigError where obstore is not installed or takes these settings for wrong."""
-        try:
+        """Raises MissingPackageError without obstore, ConfigError where it takes these settings for wrong."""
+        with extra("s3"):
             import obstore  # pyright: ignore[reportMissingImports]
             from obstore import exceptions, store  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ConfigError(
-                f"{address.scheme}:// needs the package obstore; install it with `pip install 'epvf-data[s3]'`."
-            ) from error
         self.shown, self._obstore, self._errors, self._window = address.shown, obstore, exceptions, WINDOW
         self.writable = STORES[address.scheme] != "http"
         self._ranges = True

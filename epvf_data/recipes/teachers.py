@@ -19,7 +19,7 @@ from epvf_data.baselines.settings import BaselineConfig, baseline_config
 from epvf_data.baselines.train import train_baseline
 from epvf_data.collectors.bundled import bundled_files
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, ConfigError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, MissingPackageError
 from epvf_data.policies.config import PolicyConfig
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
@@ -65,7 +65,7 @@ def prepare(
             elif isinstance(source, Teacher):
                 seed = (config.seed + zlib.crc32(f"{name}/{architecture}".encode())) % 2**31
                 training[name] = _training(source, config, architecture, spec, runs / f"{name}-{architecture}", seed)
-        except (ConfigError, ArchitectureMismatchError) as error:
+        except (ConfigError, ArchitectureMismatchError, MissingPackageError) as error:
             raise type(error)(f"sources.{name}: {error}") from error
     return files, training
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epvf_data.errors import BackendError
+from epvf_data.errors import BackendError, extra
 from epvf_data.render.picture import Image
 
 
@@ -17,12 +17,10 @@ from epvf_data.render.picture import Image
 def encoder(path: Path, width: int, height: int, fps: int) -> Iterator[Callable[[Image], None]]:
     """Writes an mp4 file at `path`, one call a frame of uint8 [height, width, 3]; both must be even (yuv420p).
 
-    Raises BackendError where PyAV is not installed, or its FFmpeg has no H.264.
+    Raises MissingPackageError where PyAV is not installed, BackendError where its FFmpeg has no H.264.
     """
-    try:
+    with extra("render"):
         import av
-    except ImportError as error:
-        raise BackendError("writing a video needs PyAV; install it with `pip install av`.") from error
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         try:
             stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "medium"})

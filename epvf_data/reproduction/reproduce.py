@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -152,7 +151,7 @@ def _plan(figure: str, scale: str, before: Mapping[str, Any], left_out: Mapping[
         "versions": provenance.versions(),
         "hardware": {
             "processor": provenance.processor(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": provenance.cores(),
             "device": jax.devices()[0].device_kind,
         },
     }

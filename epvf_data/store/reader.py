@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -19,12 +19,16 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import licences
 from epvf_data.store.afar import far_of, open_url
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
+from epvf_data.store.frame import to_frame
 from epvf_data.store.lineage import LINEAGE_COLUMNS, VOCABULARIES, Lineage, by_word
 from epvf_data.store.loader import Loader
 from epvf_data.store.part import Layouts, Mapped, Part
 from epvf_data.store.root import Root, read_root
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.store.table import Table
+
+if TYPE_CHECKING:
+    import pandas  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,14 @@ class Dataset:
         """All rows of one architecture in memory, one array [rows, …] a column (all columns of the table for None)."""
         table = self.table(architecture)
         return {name: table.column(name) for name in (columns or table.names)}
+
+    def to_pandas(self, architecture: str | PolicySpec | None = None) -> pandas.DataFrame:
+        """One line a policy, of one architecture or of all: mean, least and greatest return, mean length, lineage.
+
+        `row` is its number in `table(architecture)`, where its parameters are. Needs the extra `pandas`.
+        """
+        names = [item.id for item in self.architectures] if architecture is None else [architecture]
+        return to_frame([self.table(name) for name in names])
 
     def iter_batches(
         self,

@@ -18,7 +18,7 @@ from epvf_data.conformance import check_env
 from epvf_data.envs import playground
 from epvf_data.envs.base import Physics
 from epvf_data.envs.names import PLAYGROUND
-from epvf_data.errors import ConfigError, EnvironmentMismatchError
+from epvf_data.errors import ConfigError, EnvironmentMismatchError, MissingPackageError
 from epvf_data.physics import mjx, native
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
@@ -55,14 +55,14 @@ def test_names_are_refused_with_the_known_ones():
 
 
 def test_without_playground_one_sentence_tells_the_extra(absent):
-    with pytest.raises(ConfigError, match=r"cannot be imported .*; install epvf-data\[playground\]\.$"):
+    with pytest.raises(MissingPackageError, match=r"not installed; .*'epvf-data\[playground\]'\.$"):
         envs.make("playground:CheetahRun")
 
 
 def test_data_sets_may_name_them_and_nothing_else_there(absent, in_tmp, env, make_rows):
     """The package that the name stands for is asked for; a name that only looks alike loads nothing."""
     for name, error, told in (
-        ("playground-PendulumSwingup", ConfigError, r"install epvf-data\[playground\]"),
+        ("playground-PendulumSwingup", MissingPackageError, r"epvf-data\[playground\]"),
         ("playground-evil", EnvironmentMismatchError, "none of this package's"),
     ):
         with Writer.open(f"{name}.zarr", replace(env, name=name)) as writer:

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 import epvf_data
-from epvf_data.errors import ConfigError, DatasetError, EpvfError, StorageError, UnsafeDatasetError
+from epvf_data.errors import (
+    ConfigError,
+    DatasetError,
+    EpvfError,
+    MissingPackageError,
+    StorageError,
+    UnsafeDatasetError,
+)
 from epvf_data.places.address import parse, without_secrets
 from epvf_data.places.objects import ObjectPlace
 from epvf_data.provenance import provenance
@@ -284,5 +291,5 @@ def test_credentials_of_aws_s_own_files(servers, bucket, tmp_path, monkeypatch, 
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(ConfigError, match=r"pip install 'epvf-data\[s3\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'epvf-data\[s3\]'"):
         pull("https://host/a.zarr", "never")

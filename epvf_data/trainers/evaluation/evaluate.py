@@ -26,8 +26,7 @@ from epvf_data.trainers.evaluation.inputs import check_inputs
 from epvf_data.trainers.evaluation.settings import PICTURE, RESULT, ROLLED_OUT, EvaluationConfig, measured
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
-from epvf_data.trainers.offline.run import LoadedRun, load_run, report_of
-from epvf_data.trainers.offline.settings import headline
+from epvf_data.trainers.offline.run import LoadedRun, choose_split, load_run, report_of
 from epvf_data.trainers.offline.source import open_source
 
 Progress = Callable[[int, int, int], None]  # (episodes finished, episodes in all, control steps), cumulative
@@ -64,7 +63,7 @@ def evaluate(
     if rollouts:
         _check_parameters(loaded)
     world = _world(loaded, config) if rollouts else None
-    name, fitted = _chosen(loaded, config.split)
+    name, fitted = choose_split(loaded, config.split)
     report, earlier = report_of(loaded), _earlier(loaded)
     test, members = fitted.ground.test, fitted.members(fitted.ground.test).reshape(-1, len(fitted.ground.test))
     before = earlier.get(name, {})
@@ -164,15 +163,6 @@ def _earlier(loaded: LoadedRun) -> dict[str, Any]:
 
 def _world(loaded: LoadedRun, config: EvaluationConfig) -> World:
     return open_world(loaded.dataset, config.env, config.episodes, config.backend, config.seed, config.start_noise)
-
-
-def _chosen(loaded: LoadedRun, wanted: str | None) -> tuple[str, FittedSplit]:
-    """The split to judge: the one named, else the one that speaks for the run."""
-    there = {name: found for name, found in loaded.fitted.items() if isinstance(found, FittedSplit)}
-    if wanted is not None and wanted not in there:
-        raise RunError(f"{loaded.directory} has no critic of the split {wanted!r}; choose one of {', '.join(there)}.")
-    name = wanted or headline(list(there))
-    return name, there[name]
 
 
 def _elsewhere(dataset: str | Path, fitted: FittedSplit) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from epvf_data.trainers.offline.fitted import FittedSplit, fold_name, load_fitte
 from epvf_data.trainers.offline.inputs import open_inputs, own_rows, stored_run, tables_of
 from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
 from epvf_data.trainers.offline.report import OfflineReport
-from epvf_data.trainers.offline.settings import OfflineConfig
+from epvf_data.trainers.offline.settings import OfflineConfig, headline
 from epvf_data.trainers.offline.source import Source, open_source
 from epvf_data.trainers.offline.splits import Split, make_splits
 from epvf_data.trainers.offline.train import fit_split
@@ -141,6 +141,15 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -
     if all(isinstance(found, str) for found in folds.values()):
         raise RunError(f"{directory} holds no checkpoint yet; resume the run to train it.")
     return LoadedRun(directory, config, opened, source, folds)
+
+
+def choose_split(loaded: LoadedRun, wanted: str | None = None) -> tuple[str, FittedSplit]:
+    """The split whose critics are meant: the one named, else the one that speaks for the run. Raises RunError."""
+    there = {name: found for name, found in loaded.fitted.items() if isinstance(found, FittedSplit)}
+    if wanted is not None and wanted not in there:
+        raise RunError(f"{loaded.directory} has no critic of the split {wanted!r}; choose one of {', '.join(there)}.")
+    name = wanted or headline(list(there))
+    return name, there[name]
 
 
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
