@@ -14,6 +14,7 @@ from epvf_data.cli import (
     online,
     rendering,
     reproducing,
+    scaling,
     scoring,
     sharing,
     training,
@@ -21,7 +22,7 @@ from epvf_data.cli import (
 from epvf_data.cli.app import app, main
 
 ORDER = (
-    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online"),
+    *("collect", "finalize", "train-offline", "evaluate", "compare", "critics", "train-online"),
     *("improve", "top", "score", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
@@ -46,6 +47,7 @@ __all__ = [
     "online",
     "rendering",
     "reproducing",
+    "scaling",
     "scoring",
     "sharing",
     "training",

@@ -28,10 +28,16 @@ from epvf_data.errors import ConfigError, DatasetError, EpvfError
 
 if TYPE_CHECKING:
     from epvf_data.collectors.collect import CollectReport
+    from epvf_data.collectors.shards import Shard
 
 RECIPE = choice(
     "recipe", ("diverse",), "A mixture of many sources.", others="FILE.toml DATASET", check=lambda name: None
 )
+SHARD = {
+    "help": "Make shard I (from 0) of N of the rows; auto: as SLURM_ARRAY_TASK_ID and _COUNT, JOB_COMPLETION_INDEX and "
+    "JOB_COMPLETIONS, or RANK and WORLD_SIZE say.",
+    "metavar": "I/N|auto",
+}
 
 
 @app.command(rich_help_panel="This machine", epilog="Example: `epvf-data doctor --json`")
@@ -86,6 +92,7 @@ def collect(
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue or extend a collection in --out.")] = False,
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow another architecture beside those in --out.")] = False,
+    shard: Annotated[str | None, typer.Option(**SHARD)] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -106,19 +113,26 @@ def collect(
         "backend": backend,
     }
     flags = {key: value for key, value in flags.items() if value is not None}
+    mine = None
+    if shard is not None:
+        from epvf_data.collectors.shards import parse
+
+        mine = parse(shard)
     if recipe is not None:
         for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
             if given:
                 raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
-        report = _follow(recipe, flags, set_ or [], out, resume, quiet)
+        report = _follow(recipe, flags, set_ or [], out, resume, mine, quiet)
     else:
-        report = _collect(flags, config, set_ or [], base or [], out, resume, mixed, quiet)
+        report = _collect(flags, config, set_ or [], base or [], out, resume, mixed, mine, quiet)
     values = asdict(report)
     if json:
         print_json(values)
         return
     if not report.rows:
-        say(f"{report.dataset} holds all {report.rows_total:,} rows already; nothing to do.")
+        total = f"{report.rows_total:,}"
+        held = f"the rows of shard {mine}, and {total} in all," if mine else f"all {total} rows"
+        say(f"{report.dataset} holds {held} already; nothing to do.")
         return
     commits = plural(report.commits, "commit")
     say(
@@ -138,6 +152,7 @@ def _collect(
     out: Path | None,
     resume: bool,
     mixed: bool,
+    shard: Shard | None,
     quiet: bool,
 ) -> CollectReport:
     from epvf_data.collectors.setting import configure, existing
@@ -146,7 +161,7 @@ def _collect(
 
     settings = configure(config, changes, flags, bases)
     target = out or Path(f"{full_name(settings.env)}.zarr")
-    existing(target, resume)  # before anything heavy is imported
+    existing(target, resume or (None if shard else False))  # before anything heavy is imported
 
     from epvf_data.collectors.collect import collect as run
     from epvf_data.runtime import prepare
@@ -159,6 +174,7 @@ def _collect(
                 target,
                 resume=resume,
                 mixed=mixed,
+                shard=shard,
                 progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
             )
     except KeyboardInterrupt:
@@ -166,7 +182,13 @@ def _collect(
 
 
 def _follow(
-    recipe: str, flags: dict[str, Any], changes: list[str], out: Path | None, resume: bool, quiet: bool
+    recipe: str,
+    flags: dict[str, Any],
+    changes: list[str],
+    out: Path | None,
+    resume: bool,
+    shard: Shard | None,
+    quiet: bool,
 ) -> CollectReport:
     """Collects what a recipe says: a bar for each teacher, then one for the rows."""
     from epvf_data.collectors.setting import existing
@@ -178,7 +200,8 @@ def _follow(
     typed = merge(parse_overrides(changes), flags)
     settings = build(read(recipe, typed.get("env"), typed), typed)
     target = out or Path(f"{full_name(settings.env)}-{Path(recipe).stem}.zarr")
-    existing(target, resume)
+    either = resume or (None if shard else False)
+    existing(target, either)
 
     from epvf_data.collectors.collect import gather
     from epvf_data.recipes.collect import lots_of, runs_of
@@ -196,7 +219,7 @@ def _follow(
 
     with contextlib.ExitStack() as stack:
         try:
-            lots = lots_of(settings, target, resume=resume, trained=trained)
+            lots = lots_of(settings, target, resume=either, trained=trained)
         except KeyboardInterrupt:
             raise DatasetError(
                 f"interrupted while teachers were trained: what they have learned is kept in {runs_of(target)}, and "
@@ -208,6 +231,7 @@ def _follow(
                 lots,
                 target,
                 resume=resume,
+                shard=shard,
                 progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
             )
     except KeyboardInterrupt:

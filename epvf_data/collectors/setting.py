@@ -150,8 +150,8 @@ def policy_of(config: CollectConfig) -> PolicySpec | None:
     return load_policy(files[0])[0] if files else None
 
 
-def existing(out: Path, resume: bool) -> Dataset | None:
-    """The data set that rows shall go to; None where there is none yet.
+def existing(out: Path, resume: bool | None) -> Dataset | None:
+    """The data set that rows shall go to; None where there is none yet. With `resume` None either will do.
 
     Raises DatasetError where there is none to resume, or something else.
     """
