@@ -16,6 +16,8 @@ _PUBLIC = {
     "PolicySpec": "epvf_data.policies.spec",
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
+    "fan_out": "epvf_data.launch.fan_out",
+    "finalize": "epvf_data.curation.finalize",
     "evaluate_run": "epvf_data.trainers.offline.run",
     "import_policy": "epvf_data.importing.run",
     "improve": "epvf_data.trainers.improving.improve",
@@ -49,6 +51,8 @@ __all__ = [
     "collect",
     "collect_config",
     "evaluate_run",
+    "fan_out",
+    "finalize",
     "import_policy",
     "improve",
     "load_policy",
@@ -72,7 +76,9 @@ if TYPE_CHECKING:
     from epvf_data.collectors.collect import collect as collect
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
+    from epvf_data.curation.finalize import finalize as finalize
     from epvf_data.importing.run import import_policy as import_policy
+    from epvf_data.launch.fan_out import fan_out as fan_out
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec

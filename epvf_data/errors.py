@@ -72,6 +72,12 @@ class RunError(EpvfError):
     """A run directory is missing, incomplete, or belongs to other settings."""
 
 
+class StoppedError(EpvfError):
+    """Work was stopped by Ctrl-C or a signal, and nothing is wrong: the message says what is kept and how to go on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again. A scheduler can tell it from a failure
+
+
 @contextlib.contextmanager
 def of_file() -> Iterator[None]:
     """Where a named file is read: what is wrong with its contents is a FileError."""

@@ -17,7 +17,14 @@ from epvf_data.collectors.setting import CollectConfig, existing
 from epvf_data.collectors.shards import Shard
 from epvf_data.config import MAX_POLICIES
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, RowsTakenError, StorageError
+from epvf_data.errors import (
+    ArchitectureMismatchError,
+    ConfigError,
+    CorruptDatasetError,
+    DatasetError,
+    RowsTakenError,
+    StorageError,
+)
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
@@ -26,6 +33,7 @@ from epvf_data.recording.task import check_target, made_by
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
 from epvf_data.store.claims import gaps
+from epvf_data.store.commit import MAX_RECORDS
 from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
 from epvf_data.untrusted import shown
@@ -89,6 +97,7 @@ def gather(
     out = Path(out)
     shards = [(shard or Shard(0, 1)).of(lot.rows) for lot in lots]
     missing = _missing_rows(lots, shards, out, resume or (None if shard else False), mixed)
+    _check_commits(lots)
     counts = [(lot, sum(map(len, ranges))) for lot, ranges in zip(lots, missing, strict=True)]
     needed = sum(count * row_bytes(lot.spec, lot.probe_states) for lot, count in counts)
     check_space(out, sum(count for _, count in counts), needed)
@@ -126,6 +135,16 @@ def gather(
         rows_not_finite=not_finite,
         start_up_seconds=round(tally.first or 0.0, 3),
     )
+
+
+def _check_commits(lots: Sequence[Lot]) -> None:
+    """Raises ConfigError where a data set would need more commits than it can have."""
+    commits = sum(-(-lot.rows // lot.batch) for lot in lots)
+    if commits > MAX_RECORDS:
+        raise ConfigError(
+            f"{sum(lot.rows for lot in lots):,} policies in commits of {lots[0].batch:,} would be {commits:,} commits, "
+            f"and a data set has at most {MAX_RECORDS:,}; ask for more --envs."
+        )
 
 
 def make_rows(lot: Lot, rows: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Rows:

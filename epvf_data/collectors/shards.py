@@ -48,10 +48,11 @@ def parse(text: str, environ: Mapping[str, str] | None = None) -> Shard:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None:
         raise ConfigError(f"--shard is {shown(text)}; expected I/N with I from 0 to N - 1, as 3/32, or {AUTO}.")
-    return _checked(int(match[1]), int(match[2]), f"--shard is {text}")
+    return checked(int(match[1]), int(match[2]), f"--shard is {text}")
 
 
-def _checked(index: int, count: int, got: str) -> Shard:
+def checked(index: int, count: int, got: str) -> Shard:
+    """The shard. Raises ConfigError, after what was `got`, where there can be none of these numbers."""
     if not (0 <= index < count <= MAX_SHARDS):
         raise ConfigError(f"{got}: shards are numbered from 0 to N - 1, and there are at most {MAX_SHARDS:,}.")
     return Shard(index, count)
@@ -74,7 +75,7 @@ def _scheduled(environ: Mapping[str, str]) -> Shard:
                 f"--shard {AUTO}: {index}={number} is none of {total} evenly spaced numbers from {first} on; "
                 "give --shard I/N yourself."
             )
-        return _checked(place, total, f"--shard {AUTO} is {place}/{total} by {index} and {count}")
+        return checked(place, total, f"--shard {AUTO} is {place}/{total} by {index} and {count}")
     names = ", ".join(f"{index} with {count}" for index, count, *_ in _SCHEDULERS)
     raise ConfigError(f"--shard {AUTO}: no scheduler says which one this is ({names}); give --shard I/N.")
 

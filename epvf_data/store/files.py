@@ -16,8 +16,9 @@ from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError
 from epvf_data.outputs import UNKNOWN
 from epvf_data.store import guard
-from epvf_data.store.durable import Folder, discard, flush_tree, inner, open_folder, publish, write_file
+from epvf_data.store.durable import Folder, discard, flush_tree, inner, open_folder, write_file
 from epvf_data.store.folders import ROOT, Files
+from epvf_data.store.publishing import publish
 from epvf_data.store.schema import KEY, Column, to_json
 from epvf_data.store.shard import Layout, array_metadata, chunk_rows, encode
 
