@@ -6,6 +6,8 @@
     python benchmarks/cluster.py overhead  16 shards on each launcher against the same rows in one process
     python benchmarks/cluster.py finalize  64 data sets of 4,096 rows against copying them
 
+    python benchmarks/cluster.py metadata  as many records and parts as 10⁸ rows have: opened, validated, sampled
+
 Each writes benchmarks/results/cluster-NAME.json.
 """
 
@@ -25,6 +27,7 @@ from collections import Counter
 from pathlib import Path
 
 import epvf_data
+import epvf_data.store.reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.extract import part_rows
 from epvf_data.store.validate import validate
@@ -227,9 +230,63 @@ def finalize(folder: Path) -> dict:
     }
 
 
+def metadata(folder: Path) -> dict:
+    """As many records and parts as 10⁸ rows have in commits of 8,192, with one row each: what every process reads."""
+    run("collect", *SMALL, "--policies", "1", "--quiet", "--out", folder / "one.zarr")
+    one = epvf_data.open(folder / "one.zarr")
+    commits, path = 10**8 // 8192 + 1, folder / "many.zarr"
+    provenance = dict(one.commits[0].provenance)
+    began = time.perf_counter()
+    with Writer.open(path, one.env) as writer:
+        for number in range(commits):
+            made = {**provenance, "rows": [number, number + 1], "rows_wanted": commits}
+            writer.commit(one.parts[0], made, link=True)
+    built = time.perf_counter() - began
+    looks = """
+import resource, sys, time
+import numpy as np, epvf_data
+from epvf_data.store.validate import validate
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def timed(name, call):
+    began = time.perf_counter(); value = call(); found[name] = round(time.perf_counter() - began, 2); return value
+found = {"megabytes_before": round(peak())}
+dataset = timed("open_seconds", lambda: epvf_data.open(sys.argv[1]))
+found["megabytes_open"] = round(peak())
+table = timed("index_seconds", lambda: dataset.table())
+timed("returns_seconds", lambda: table.column("returns"))
+batches = dataset.iter_batches(256, seed=1)
+timed("first_batch_seconds", lambda: next(batches))
+timed("forty_batches_seconds", lambda: [next(batches, None) for _ in range(40)])
+timed("refresh_seconds", lambda: dataset.refresh())
+found["problems"] = len(timed("validate_seconds", lambda: validate(sys.argv[1])))
+found["megabytes_end"] = round(peak())
+import json; print(json.dumps(found))
+"""
+    told = subprocess.check_output([sys.executable, "-c", looks, path], text=True)
+    records = sum(file.stat().st_size for file in (path / "commits").iterdir())
+    files = sum(len(part.entry.files) for part in one.parts)
+    return {
+        "commits": commits,
+        "files_a_part": files,
+        "files": commits * (files + 1),
+        "record_bytes": records,
+        "build_seconds": round(built, 1),
+        "last_commit_seconds": round(_commit_once(path, one, provenance, commits), 3),
+        **json.loads(told),
+    }
+
+
+def _commit_once(path: Path, one: epvf_data.store.reader.Dataset, provenance: dict, number: int) -> float:
+    """Seconds that one more process takes to open the data set and add a commit."""
+    began = time.perf_counter()
+    with Writer.open(path, one.env) as writer:
+        writer.commit(one.parts[0], {**provenance, "rows": [number, number + 1]}, link=True)
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["slurm", "ray", "same", "overhead", "finalize"])
+    parser.add_argument("what", choices=["slurm", "ray", "same", "overhead", "finalize", "metadata"])
     parser.add_argument("--folder", type=Path, help="where the data sets lie while it runs")
     parser.add_argument("--out", help="another file than that in results/; - for none")
     asked = parser.parse_args()

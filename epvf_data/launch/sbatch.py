@@ -15,21 +15,21 @@ WARNING = 120  # seconds before the time limit
 TEMPLATE = """\
 #!/bin/bash
 #SBATCH --job-name={name}
-#SBATCH --array=0-{last}%{at_once}      # the shards, and how many run at once
+#SBATCH --array=0-{last}%{at_once}         # the shards, and how many run at once
 #SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00         # a shard that needs longer goes on where it was
 ##SBATCH --gres=gpu:1           # for --backend mjx: remove one #
 #SBATCH --requeue               # after a node failed, too
 #SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@{warning}   # so many seconds before the time limit
+#SBATCH --signal=B:USR1@{warning}     # so many seconds before the time limit
 
 warned=
 {command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" &
 shard=$!
 trap 'warned=1; kill -USR1 $shard' USR1
 trap 'kill -TERM $shard' TERM
+while kill -0 $shard 2>/dev/null; do wait $shard; done  # a signal ends a wait, not the shard
 wait $shard; code=$?
-while kill -0 $shard 2>/dev/null; do wait $shard; code=$?; done
 if [ "$code" = {stopped} ] && [ "$warned" ]; then  # stopped by the warning: what was made is committed
   scontrol requeue "$SLURM_JOB_ID"; exit 0
 fi

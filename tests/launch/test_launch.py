@@ -193,11 +193,16 @@ def test_the_job_script_passes_signals_on(in_tmp, monkeypatch, number, code, req
     assert ("requeue 77" in told) == requeued
 
 
-def test_the_printed_job_is_this_command(in_tmp, shell):
+def test_the_printed_job_is_this_command_and_what_the_page_shows(in_tmp, shell, monkeypatch):
     told = shell("collect", *WORDS, "--print-sbatch", "--shards", "5").stdout
     assert f"collect {shlex.join(WORDS)} --out cartpole.zarr --shard" in told
     assert "--array=0-4%5" in told
     assert "--print-sbatch" not in told
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    shown = page.split("<!-- the script -->\n```bash\n")[1].split("```")[0]
+    words = shlex.split(page.split("```sh\nepvf-data ")[1].split(" > ant.sh")[0])
+    monkeypatch.setattr("epvf_data.launch.sbatch.program", lambda: "epvf-data")
+    assert shell(*words).stdout == shown
     assert list(in_tmp.iterdir()) == []
 
 
