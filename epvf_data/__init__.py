@@ -16,6 +16,8 @@ _PUBLIC = {
     "compare": "epvf_data.trainers.evaluation.compare",
     "diff": "epvf_data.curation.diff",
     "evaluate": "epvf_data.trainers.evaluation.evaluate",
+    "fan_out": "epvf_data.launch.fan_out",
+    "finalize": "epvf_data.curation.finalize",
     "evaluate_run": "epvf_data.trainers.offline.run",
     "EvaluationConfig": "epvf_data.trainers.evaluation.settings",
     "filter": "epvf_data.curation.select:filter_rows",
@@ -70,7 +72,9 @@ __all__ = [
     "diff",
     "evaluate",
     "evaluate_run",
+    "fan_out",
     "filter",
+    "finalize",
     "import_policy",
     "improve",
     "load_critic",
@@ -108,12 +112,14 @@ if TYPE_CHECKING:
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
     from epvf_data.curation.diff import diff as diff
+    from epvf_data.curation.finalize import finalize as finalize
     from epvf_data.curation.merge import merge as merge
     from epvf_data.curation.select import filter_rows as filter
     from epvf_data.curation.select import sample as sample
     from epvf_data.curation.select import split as split
     from epvf_data.envs import make as make_env
     from epvf_data.importing.run import import_policy as import_policy
+    from epvf_data.launch.fan_out import fan_out as fan_out
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
     from epvf_data.policies.spec import PolicySpec as PolicySpec

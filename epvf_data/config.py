@@ -28,7 +28,7 @@ MAX_LIST = 10_000  # entries of a setting
 MAX_LEVELS = 16  # of a dotted name
 # What can be asked for at most. More is a slip of the hand, or somebody's trick: no machine has room or time for it.
 MAX_WORLDS = 1 << 20  # at once
-MAX_POLICIES = 10**8
+MAX_POLICIES = 10**9
 MAX_EPISODES = 10_000  # a policy
 MAX_HORIZON = 10**6  # control steps
 MAX_PROBES = 1 << 16

@@ -112,6 +112,12 @@ def require(package: str) -> None:
             raise ModuleNotFoundError(name=package)
 
 
+class StoppedError(EpvfError):
+    """Work was stopped by Ctrl-C or a signal, and nothing is wrong: the message says what is kept and how to go on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again. A scheduler can tell it from a failure
+
+
 @contextlib.contextmanager
 def of_file() -> Iterator[None]:
     """Where a named file is read: what is wrong with its contents is a FileError."""

@@ -19,12 +19,13 @@ from epvf_data.untrusted import printable
 COMPILING = "compiling, up to a minute"  # what verbs say that compile before their first result
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 SETTLED = 3.0  # seconds after the first report, before which no rate and no time left is worth telling
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a cluster's time limit, a closed terminal
+# Ctrl-C, a cluster's time limit, a closed terminal, and the warning before a time limit that a job can ask SLURM for.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
 def on_signal(handler: Callable[[int, Any], None] = signal.default_int_handler) -> Iterator[None]:
-    """What Ctrl-C, SIGTERM and SIGHUP do in the block: Ctrl-C's KeyboardInterrupt, or what is given.
+    """What Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 do in the block: Ctrl-C's KeyboardInterrupt, or what is given.
 
     Those that this process was started to ignore, as jobs in the background and under nohup are, stay ignored.
     """
@@ -46,9 +47,10 @@ class Bar:
     Until the first report it says `waiting`. Rates and the time left count from that report on: what came before was
     compiling, or the work of a run that goes on.
 
-    Ctrl-C inside the block (or SIGTERM, SIGHUP) raises KeyboardInterrupt, and again at each update: Python swallows an
-    interrupt that falls into a callback or a destructor, and the work would go on. With `patient`, the first one waits
-    for the next update, so that the step under way is finished and can be saved; the second one raises at once.
+    Ctrl-C inside the block (or another of `on_signal`) raises KeyboardInterrupt, and again at each update: Python
+    swallows an interrupt that falls into a callback or a destructor, and the work would go on. With `patient`, the
+    first one waits for the next update, so that the step under way is finished and can be saved; the second one raises
+    at once.
     """
 
     def __init__(self, name: str, unit: str, quiet: bool = False, patient: bool = False, waiting: str = "starting"):

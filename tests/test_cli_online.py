@@ -28,7 +28,7 @@ def test_sigterm_as_ctrl_c_keeps_what_was_done_and_tells_how_to_go_on(in_tmp, sh
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         told = process.stderr.read()
-    assert process.returncode == 1, told
+    assert process.returncode == 75, told
     assert "Traceback" not in told
     assert "stopping after this step" in told
     again = told.split("continue from the last checkpoint with: ")[1].strip()
@@ -92,7 +92,7 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "write", interrupted_write)
         patch.setattr(checkpoint, "flush", interrupted_flush)
-        stopped = shell(*words, code=1)
+        stopped = shell(*words, code=75)
     assert told in stopped.stderr.splitlines()[-1]
     assert stopped.stderr.count("\n") <= 3, stopped.stderr  # compiling, stopping, interrupted
     kept = in_tmp / "run" / "checkpoints"

@@ -94,7 +94,7 @@ def heeded():
 
 
 @pytest.mark.usefixtures("heeded")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_the_first_signal_waits_for_the_step_and_the_second_does_not(number, capsys):
     with Bar("train", "steps", patient=True) as bar:
         kill(number)
@@ -131,14 +131,14 @@ def test_work_goes_on_when_nobody_reads_its_progress(monkeypatch):
         monkeypatch.undo()
 
 
-def terminated_when(there: Path, run) -> subprocess.CompletedProcess[str]:
-    """What a verb in this process tells when a cluster's SIGTERM comes as soon as a file is there."""
+def terminated_when(there: Path, run, number: int = signal.SIGTERM) -> subprocess.CompletedProcess[str]:
+    """What a verb in this process tells when a cluster's signal comes as soon as a file is there."""
 
     def wait() -> None:
         while not (there.exists() and there.stat().st_size) and not done:
             time.sleep(0.01)
         if not done:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     done: list[bool] = []
     thread = threading.Thread(target=wait)
@@ -150,10 +150,13 @@ def terminated_when(there: Path, run) -> subprocess.CompletedProcess[str]:
         thread.join()
 
 
-def test_sigterm_keeps_what_was_collected(in_tmp, shell):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_signal_keeps_what_was_collected(in_tmp, shell, number):
     pytest.importorskip("jax")
     words = ("collect", "--env", "cartpole", "--envs", "8", "--horizon", "5", "--policies", "100000", "--quiet")
-    told = terminated_when(in_tmp / "cartpole.zarr/commits/00000000.json", lambda: shell(*words, code=1)).stderr
+    told = terminated_when(
+        in_tmp / "cartpole.zarr/commits/00000000.json", lambda: shell(*words, code=75), number
+    ).stderr
     rows = epvf_rows(in_tmp / "cartpole.zarr")
     assert f"{rows} rows are committed" in told.replace(",", "")
     again = shlex.split(told.split("continue with: ")[1])[1:]
@@ -162,7 +165,8 @@ def test_sigterm_keeps_what_was_collected(in_tmp, shell):
     assert epvf_rows(in_tmp / "cartpole.zarr") == rows + 8
 
 
-def test_sigterm_saves_an_offline_run(in_tmp, shell):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.soak)])
+def test_a_scheduler_signal_saves_an_offline_run(in_tmp, shell, number):
     pytest.importorskip("jax")
     with Writer.open("a.zarr", store.ENV) as writer:
         writer.commit(store.build_rows(60), {})
@@ -180,7 +184,7 @@ def test_sigterm_saves_an_offline_run(in_tmp, shell):
         "--quiet",
     ]
     words += ["--set", "epochs=100", "--set", "patience=100", "--set", "seeds=1"]
-    told = terminated_when(in_tmp / "run/metrics.jsonl", lambda: shell(*words, "--out", "run", code=1)).stderr
+    told = terminated_when(in_tmp / "run/metrics.jsonl", lambda: shell(*words, "--out", "run", code=75), number).stderr
     epochs = len(Path("run/metrics.jsonl").read_text().splitlines())
     assert 0 < epochs < 100
     assert [path.name for path in Path("run/checkpoints/iid/epochs").iterdir()] == [str(epochs)]

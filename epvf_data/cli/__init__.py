@@ -11,9 +11,11 @@ from epvf_data.cli import (
     exchanging,
     improving,
     judging,
+    machine,
     online,
     rendering,
     reproducing,
+    scaling,
     scoring,
     sharing,
     training,
@@ -21,7 +23,7 @@ from epvf_data.cli import (
 from epvf_data.cli.app import app, main
 
 ORDER = (
-    *("collect", "train-offline", "evaluate", "compare", "critics", "train-online"),
+    *("collect", "finalize", "train-offline", "evaluate", "compare", "critics", "train-online"),
     *("improve", "top", "score", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
@@ -42,10 +44,12 @@ __all__ = [
     "exchanging",
     "improving",
     "judging",
+    "machine",
     "main",
     "online",
     "rendering",
     "reproducing",
+    "scaling",
     "scoring",
     "sharing",
     "training",

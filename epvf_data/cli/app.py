@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperCommand
 
 from epvf_data import __version__
-from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning, StorageError, extra
+from epvf_data.errors import ConfigError, DatasetError, EpvfError, EpvfWarning, StoppedError, StorageError, extra
 from epvf_data.progress import Bar, on_signal
 
 MAX_LINE = 10_000  # characters
@@ -49,7 +49,10 @@ class _Verb(TyperCommand):
             if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} has more than 19 digits; a whole number of 64 bits is expected.")
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # outside of what tells better
+            raise StoppedError("interrupted before the work began, or after it; the same command goes on.") from None
 
 
 class _App(typer.Typer):
@@ -107,7 +110,7 @@ def working(verb: str, quiet: bool, interrupted: str, unit: str = "rows") -> Ite
             scale = 1e6 if unit == "MB" else 1  # the work is counted in bytes then
             yield lambda done, total: bar.update(done / scale, total / scale, done / scale, unit)
     except KeyboardInterrupt:
-        raise DatasetError(f"interrupted; {interrupted}.") from None
+        raise StoppedError(f"interrupted; {interrupted}.") from None
 
 
 def only_dataset() -> Path:

@@ -1,4 +1,4 @@
-"""doctor, collect."""
+"""collect: in one process, as one shard of many, or as all of them."""
 
 from __future__ import annotations
 
@@ -20,50 +20,19 @@ from epvf_data.cli.app import (
     app,
     plural,
     print_json,
-    resume_command,
     say,
 )
 from epvf_data.cli.choices import Backend, choice, environment
-from epvf_data.errors import ConfigError, DatasetError, EpvfError
+from epvf_data.cli.launching import EXECUTOR, SHARD, configured, interrupted, print_job, recipe_of, shard_of, spread
+from epvf_data.errors import ConfigError, StoppedError
 
 if TYPE_CHECKING:
     from epvf_data.collectors.collect import CollectReport
+    from epvf_data.collectors.shards import Shard
 
 RECIPE = choice(
     "recipe", ("diverse",), "A mixture of many sources.", others="FILE.toml DATASET", check=lambda name: None
 )
-
-
-@app.command(rich_help_panel="This machine", epilog="Example: `epvf-data doctor --json`")
-def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
-    """Versions, devices, backends that work here, and known-bad combinations. Exits with 1 when there is a problem."""
-    from importlib.util import find_spec
-
-    from epvf_data.doctor import examine
-
-    if find_spec("jax") is not None:
-        from epvf_data.runtime import prepare
-
-        prepare()
-    found = examine()
-    if json:
-        print_json({key: found[key] for key in ("versions", "devices", "backends", "problems", "notes")})
-    else:
-        say("versions  " + ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version))
-        devices = [f"{device['platform']} ({device['kind']})" for device in found["devices"]]
-        say(f"devices   {', '.join(devices) or 'none'}")
-        say(f"processor {found['processor']}, {found['cores']} cores")
-        say(f"backends  {', '.join(found['backends']) or 'none'}")
-        say(f"cache     {found['cache']}")
-        say(f"you       {', '.join(found['who'].values()) or 'EPVF_AUTHOR and EPVF_LAB would say who makes the rows'}")
-        for note in found["notes"]:
-            say(f"note      {note}")
-        for problem in found["problems"]:
-            say(f"problem   {problem}")
-        if not found["problems"]:
-            say("No problem found.")
-    if found["problems"]:
-        raise typer.Exit(1)
 
 
 @app.command(
@@ -93,6 +62,14 @@ def collect(
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue or extend a collection in --out.")] = False,
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow another architecture beside those in --out.")] = False,
+    shard: Annotated[str | None, typer.Option(**SHARD)] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="How many shards --executor or --print-sbatch makes.  [default: 16]", min=1)
+    ] = None,
+    executor: Annotated[str | None, typer.Option(**EXECUTOR)] = None,
+    print_sbatch: Annotated[
+        bool, typer.Option("--print-sbatch", help="Only print a job script for SLURM: an array of --shards.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -113,19 +90,29 @@ def collect(
         "backend": backend,
     }
     flags = {key: value for key, value in flags.items() if value is not None}
-    if recipe is not None:
+    mine = shard_of(shard, shards, executor, print_sbatch)
+    if print_sbatch:
+        print_job(recipe, flags, config, set_ or [], base or [], out, shards)
+        return
+    if executor is not None:
+        if recipe is not None:
+            raise ConfigError("--executor goes with a collection without --recipe; give its shards with --shard I/N.")
+        report = spread(executor, shards, flags, config, set_ or [], base or [], out, mixed, quiet)
+    elif recipe is not None:
         for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
             if given:
                 raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
-        report = _follow(recipe, flags, set_ or [], out, resume, quiet)
+        report = _follow(recipe, flags, set_ or [], out, resume, mine, quiet)
     else:
-        report = _collect(flags, config, set_ or [], base or [], out, resume, mixed, quiet)
+        report = _collect(flags, config, set_ or [], base or [], out, resume, mixed, mine, quiet)
     values = asdict(report)
     if json:
         print_json(values)
         return
     if not report.rows:
-        say(f"{report.dataset} holds all {report.rows_total:,} rows already; nothing to do.")
+        total = f"{report.rows_total:,}"
+        held = f"the rows of shard {mine}, and {total} in all," if mine else f"all {total} rows"
+        say(f"{report.dataset} holds {held} already; nothing to do.")
         return
     commits = plural(report.commits, "commit")
     say(
@@ -145,15 +132,14 @@ def _collect(
     out: Path | None,
     resume: bool,
     mixed: bool,
+    shard: Shard | None,
     quiet: bool,
 ) -> CollectReport:
-    from epvf_data.collectors.setting import configure, existing
-    from epvf_data.envs import full_name
+    from epvf_data.collectors.setting import existing
     from epvf_data.progress import COMPILING, Bar
 
-    settings = configure(config, changes, flags, bases)
-    target = out or Path(f"{full_name(settings.env)}.zarr")
-    existing(target, resume)  # before anything heavy is imported
+    settings, target = configured(flags, config, changes, bases, out)
+    existing(target, resume or (None if shard else False))  # before anything heavy is imported
 
     from epvf_data.collectors.collect import collect as run
     from epvf_data.runtime import prepare
@@ -166,26 +152,29 @@ def _collect(
                 target,
                 resume=resume,
                 mixed=mixed,
+                shard=shard,
                 progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
             )
     except KeyboardInterrupt:
-        raise _interrupted(target) from None
+        raise interrupted(target) from None
 
 
 def _follow(
-    recipe: str, flags: dict[str, Any], changes: list[str], out: Path | None, resume: bool, quiet: bool
+    recipe: str,
+    flags: dict[str, Any],
+    changes: list[str],
+    out: Path | None,
+    resume: bool,
+    shard: Shard | None,
+    quiet: bool,
 ) -> CollectReport:
     """Collects what a recipe says: a bar for each teacher, then one for the rows."""
     from epvf_data.collectors.setting import existing
-    from epvf_data.config import merge, parse_overrides
-    from epvf_data.envs import full_name
     from epvf_data.progress import COMPILING, Bar
-    from epvf_data.recipes.tables import build, read
 
-    typed = merge(parse_overrides(changes), flags)
-    settings = build(read(recipe, typed.get("env"), typed), typed)
-    target = out or Path(f"{full_name(settings.env)}-{Path(recipe).stem}.zarr")
-    existing(target, resume)
+    settings, target = recipe_of(recipe, flags, changes, out)
+    either = resume or (None if shard else False)
+    existing(target, either)
 
     from epvf_data.collectors.collect import gather
     from epvf_data.recipes.collect import lots_of, runs_of
@@ -203,9 +192,9 @@ def _follow(
 
     with contextlib.ExitStack() as stack:
         try:
-            lots = lots_of(settings, target, resume=resume, trained=trained)
+            lots = lots_of(settings, target, resume=either, trained=trained)
         except KeyboardInterrupt:
-            raise DatasetError(
+            raise StoppedError(
                 f"interrupted while teachers were trained: what they have learned is kept in {runs_of(target)}, and "
                 "the same command goes on from there."
             ) from None
@@ -215,17 +204,8 @@ def _follow(
                 lots,
                 target,
                 resume=resume,
+                shard=shard,
                 progress=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
             )
     except KeyboardInterrupt:
-        raise _interrupted(target) from None
-
-
-def _interrupted(target: Path) -> EpvfError:
-    from epvf_data.store import reader
-
-    try:
-        kept = f"{reader.open(target).rows:,} rows are committed in {target}"
-    except DatasetError:
-        return DatasetError("interrupted before the first commit; nothing was written.")
-    return DatasetError(f"interrupted: {kept}; continue with: {resume_command()}")
+        raise interrupted(target) from None

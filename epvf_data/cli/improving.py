@@ -23,7 +23,7 @@ from epvf_data.cli.app import (
 from epvf_data.cli.choices import Backend, OwnEnv, choice
 from epvf_data.cli.scoring import StartNoise
 from epvf_data.critics.families import CRITICS
-from epvf_data.errors import RunError
+from epvf_data.errors import StoppedError
 from epvf_data.improvement.methods import METHODS
 
 
@@ -110,7 +110,7 @@ def improve(
                 progress=told,
             )
     except KeyboardInterrupt:
-        raise RunError(f"interrupted; the critics so far are kept, continue with: {resume_command()}") from None
+        raise StoppedError(f"interrupted; the critics so far are kept, continue with: {resume_command()}") from None
     if json:
         print_json(found.to_dict())
         return

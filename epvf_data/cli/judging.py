@@ -26,7 +26,7 @@ from epvf_data.cli.app import (
 )
 from epvf_data.cli.choices import Backend, OwnEnv, Split, environment
 from epvf_data.cli.places import readable
-from epvf_data.errors import ConfigError, RunError
+from epvf_data.errors import ConfigError, StoppedError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one
     "Spearman: rank correlation of predicted and true returns of held-out policies; mean over seeds, 95 % interval.",
@@ -149,7 +149,7 @@ def evaluate(
             progress = lambda done, total, steps: bar.update(done, total, steps, "env steps")  # noqa: E731
             found = judge(run, dataset, settings, trained_on, rollouts, progress, plot=plot, force=force)
     except KeyboardInterrupt:
-        raise RunError("interrupted; the run is as it was.") from None
+        raise StoppedError("interrupted; the run is as it was.") from None
     if json:
         print_json(found)
         return

@@ -10,7 +10,7 @@ import typer
 from epvf_data.baselines.settings import PRESETS as BASELINES
 from epvf_data.cli.app import Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
 from epvf_data.cli.choices import Backend, choice, environment
-from epvf_data.errors import ConfigError, RunError
+from epvf_data.errors import ConfigError, StoppedError
 from epvf_data.trainers.online.settings import ALGORITHMS, presets
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool)
         with Bar("train", "env steps", quiet, patient=True, waiting=COMPILING) as bar:
             return run(settings, target, progress=bar.run, **how)
     except KeyboardInterrupt:
-        raise RunError(_interrupted(target)) from None
+        raise StoppedError(_interrupted(target)) from None
 
 
 def _interrupted(target: Path) -> str:
@@ -191,7 +191,7 @@ def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quie
         with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
             report = train_baseline(settings, target, progress=bar.run)
     except KeyboardInterrupt:
-        raise RunError(f"interrupted; {name} cannot go on, and the same command begins it anew.") from None
+        raise StoppedError(f"interrupted; {name} cannot go on, and the same command begins it anew.") from None
     if json:
         print_json(report.to_dict())
         return

@@ -9,7 +9,7 @@ import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Plot, Quiet, Seed, Set, app, check_plot, plural, print_json, say
 from epvf_data.cli.choices import Backend, choice
-from epvf_data.errors import RunError
+from epvf_data.errors import RunError, StoppedError
 from epvf_data.reproduction.figures import FIGURES, SCALES, SETTINGS, variants
 
 
@@ -77,7 +77,7 @@ def reproduce(
             debug=debug,
         )
     except KeyboardInterrupt:
-        raise RunError("interrupted; give the same command to go on, or add --draw to see what there is.") from None
+        raise StoppedError("interrupted; give the same command to go on, or add --draw to see what there is.") from None
     if json:
         print_json(result.to_dict())
     else:

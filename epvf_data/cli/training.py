@@ -29,7 +29,7 @@ from epvf_data.cli.app import (
 from epvf_data.cli.choices import Critic, Loss, Splits
 from epvf_data.cli.places import readable
 from epvf_data.critics.families import READS
-from epvf_data.errors import RunError
+from epvf_data.errors import StoppedError
 
 if TYPE_CHECKING:
     from epvf_data.progress import Bar
@@ -115,7 +115,7 @@ def train_offline(
                 source, settings, target, resume, progress, None if json else _teller(bar), plot=plot, force=force
             )
     except KeyboardInterrupt:
-        raise RunError(f"interrupted; continue with: {resume_command()}") from None
+        raise StoppedError(f"interrupted; continue with: {resume_command()}") from None
     if json:
         print_json(report.to_dict())
         return

@@ -14,9 +14,17 @@ import numpy as np
 
 from epvf_data.collectors.lot import Lot, lot_of
 from epvf_data.collectors.setting import CollectConfig, existing
+from epvf_data.collectors.shards import Shard
 from epvf_data.config import MAX_POLICIES
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError, CorruptDatasetError, DatasetError, RowsTakenError, StorageError
+from epvf_data.errors import (
+    ArchitectureMismatchError,
+    ConfigError,
+    CorruptDatasetError,
+    DatasetError,
+    RowsTakenError,
+    StorageError,
+)
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
@@ -24,6 +32,8 @@ from epvf_data.recording.rows import make_rows as rows_of
 from epvf_data.recording.task import check_target, made_by
 from epvf_data.rollout import rollout
 from epvf_data.store import reader
+from epvf_data.store.claims import gaps
+from epvf_data.store.commit import MAX_RECORDS
 from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
 from epvf_data.untrusted import shown
@@ -56,19 +66,21 @@ def collect(
     *,
     resume: bool = False,
     mixed: bool = False,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> CollectReport:
     """Makes the rows of the configuration that `out` does not hold yet and commits them, `config.envs` rows at a time.
 
     `resume` continues an interrupted run, or extends it to more policies; the rows are those that an uninterrupted run
     would have made, and each is there once, however many processes make them at once. `mixed` allows another
-    architecture beside those already in the data set.
+    architecture beside those already in the data set. `shard` makes only that shard of the rows, and begins or
+    continues `out`, whichever is needed: shards may share one data set, or have one each for `finalize` to join.
 
     Raises DatasetError when `out` holds these rows already or another environment's, StorageError when the disk is
     full.
     What was committed before stays readable in every case.
     """
-    return gather([lot_of(config)], out, resume=resume, mixed=mixed, progress=progress)
+    return gather([lot_of(config)], out, resume=resume, mixed=mixed, shard=shard, progress=progress)
 
 
 def gather(
@@ -77,12 +89,15 @@ def gather(
     *,
     resume: bool = False,
     mixed: bool = True,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> CollectReport:
     """`collect` for lots of one environment, a batch of each in turn."""
     began = time.perf_counter()
     out = Path(out)
-    missing = _missing_rows(lots, out, resume, mixed)
+    shards = [(shard or Shard(0, 1)).of(lot.rows) for lot in lots]
+    missing = _missing_rows(lots, shards, out, resume or (None if shard else False), mixed)
+    _check_commits(lots)
     counts = [(lot, sum(map(len, ranges))) for lot, ranges in zip(lots, missing, strict=True)]
     needed = sum(count * row_bytes(lot.spec, lot.probe_states) for lot, count in counts)
     check_space(out, sum(count for _, count in counts), needed)
@@ -91,7 +106,7 @@ def gather(
     returns: list[np.ndarray] = []
     not_finite = 0
     with Writer.open(out, env_identity(lots[0].env)) as writer:
-        batches = _batches(lots, missing)
+        batches = _batches(lots, shards, missing)
         while piece := next(batches, None):
             lot, rows = piece
             started = now()
@@ -99,7 +114,7 @@ def gather(
             try:
                 writer.commit(batch, _record(lot, rows, started))
             except RowsTakenError:  # another process makes the same rows: go on with what is missing now
-                batches = _batches(lots, _missing_rows(lots, out, True, mixed))
+                batches = _batches(lots, shards, _missing_rows(lots, shards, out, None, mixed))
                 continue
             commits += 1
             returns.append(batch.returns.mean(axis=1))
@@ -120,6 +135,16 @@ def gather(
         rows_not_finite=not_finite,
         start_up_seconds=round(tally.first or 0.0, 3),
     )
+
+
+def _check_commits(lots: Sequence[Lot]) -> None:
+    """Raises ConfigError where a data set would need more commits than it can have."""
+    commits = sum(-(-lot.rows // lot.batch) for lot in lots)
+    if commits > MAX_RECORDS:
+        raise ConfigError(
+            f"{sum(lot.rows for lot in lots):,} policies in commits of {lots[0].batch:,} would be {commits:,} commits, "
+            f"and a data set has at most {MAX_RECORDS:,}; ask for more --envs."
+        )
 
 
 def make_rows(lot: Lot, rows: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Rows:
@@ -162,8 +187,8 @@ class _Tally:
             self.progress(self.episodes, self.total, self.steps)
 
 
-def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
-    """The data set that rows of this environment shall go to; None where there is none yet.
+def target(out: Path, env: Env, resume: bool | None) -> reader.Dataset | None:
+    """The data set that rows of this environment shall go to; None where there is none yet. See `existing`.
 
     Raises DatasetError where there is none to resume, EnvironmentMismatchError where it is of another environment.
     """
@@ -173,11 +198,13 @@ def target(out: Path, env: Env, resume: bool) -> reader.Dataset | None:
     return dataset
 
 
-def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> list[list[range]]:
-    """Numbers of the rows of each lot that `out` does not hold yet."""
+def _missing_rows(
+    lots: Sequence[Lot], shards: Sequence[range], out: Path, resume: bool | None, mixed: bool
+) -> list[list[range]]:
+    """Numbers of the rows of each lot's shard that `out` does not hold yet; with `resume` None it may hold any."""
     dataset, runs = target(out, lots[0].env, resume), [lot.run for lot in lots]  # no set: records hold anything
     if dataset is None:
-        return [[range(lot.rows)] for lot in lots]
+        return [[shard] for shard in shards]
     mine = [commit.provenance for commit in dataset.commits if commit.provenance.get("run") in runs]
     if not mine and any(
         made.get("run") in runs for commit in dataset.commits for made in first_hand(commit.provenance)
@@ -191,7 +218,12 @@ def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> 
             f"no row in {out} comes from these settings; leave --resume out to add such rows, or resume "
             "with the settings of the first call."
         )
-    if mine and not resume:
+    if resume is None and not mine and dataset.commits and not mixed:
+        raise DatasetError(
+            f"{out} holds rows, and none comes from these settings, which all shards of a collection share; give the "
+            "settings of the others, another --out, or --mixed to keep both collections side by side."
+        )
+    if mine and resume is False:
         held = sum(end - begin for begin, end in map(_numbers, mine))
         raise DatasetError(
             f"{out} already holds {held} rows of exactly this collection; "
@@ -205,16 +237,7 @@ def _missing_rows(lots: Sequence[Lot], out: Path, resume: bool, mixed: bool) -> 
             f"({spec.id[:8]}); give another --out, or --mixed to keep both architectures side by side."
         )
     held = {run: sorted(_numbers(made) for made in mine if made["run"] == run) for run in runs}
-    return [list(_gaps(lot.rows, held[lot.run])) for lot in lots]
-
-
-def _gaps(rows: int, held: Sequence[tuple[int, int]]) -> Iterator[range]:
-    """The numbers below `rows` that are in none of these runs of numbers, which are in order."""
-    begun = 0
-    for begin, end in (*held, (rows, rows)):
-        if begun < min(begin, rows):
-            yield range(begun, min(begin, rows))
-        begun = max(begun, end)
+    return [list(gaps(shard, held[lot.run])) for lot, shard in zip(lots, shards, strict=True)]
 
 
 def _numbers(made: Mapping[str, Any]) -> tuple[int, int]:
@@ -225,17 +248,19 @@ def _numbers(made: Mapping[str, Any]) -> tuple[int, int]:
     raise CorruptDatasetError(f"a commit says to hold the rows {shown(made.get('rows'))} of its collection.")
 
 
-def _batches(lots: Sequence[Lot], missing: Sequence[Sequence[range]]) -> Iterator[tuple[Lot, np.ndarray]]:
-    """Runs of consecutive row numbers, at most a batch long and not across a multiple of it; the lots take turns."""
-    for turn in zip_longest(*map(_pieces, lots, missing)):
+def _batches(
+    lots: Sequence[Lot], shards: Sequence[range], missing: Sequence[Sequence[range]]
+) -> Iterator[tuple[Lot, np.ndarray]]:
+    """Runs of consecutive row numbers, at most a batch long and not across a multiple of it, counted from the first of
+    the shard; the lots take turns."""
+    for turn in zip_longest(*map(_pieces, lots, shards, missing)):
         yield from (piece for piece in turn if piece is not None)
 
 
-def _pieces(lot: Lot, ranges: Sequence[range]) -> Iterator[tuple[Lot, np.ndarray]]:
+def _pieces(lot: Lot, shard: range, ranges: Sequence[range]) -> Iterator[tuple[Lot, np.ndarray]]:
     for one in ranges:
-        for number in range(one.start // lot.batch, -(-one.stop // lot.batch)):
-            begin, end = number * lot.batch, (number + 1) * lot.batch
-            yield lot, np.arange(max(one.start, begin), min(one.stop, end))
+        for begin in range(one.start - (one.start - shard.start) % lot.batch, one.stop, lot.batch):
+            yield lot, np.arange(max(one.start, begin), min(one.stop, begin + lot.batch))
 
 
 def row_bytes(spec: PolicySpec, probe_states: np.ndarray) -> int:
@@ -258,6 +283,7 @@ def _record(lot: Lot, rows: np.ndarray, started: str) -> dict:
     return provenance(
         run=lot.run,
         rows=[int(rows[0]), int(rows[-1]) + 1],
+        rows_wanted=lot.rows,
         config=lot.config,
         **made_by(lot.env),
         simulation=lot.simulation,

@@ -18,8 +18,10 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
 from epvf_data.store.creation import unmade
 from epvf_data.store.reader import Dataset
+from epvf_data.store.schema import MAX_PART_ROWS
 from epvf_data.untrusted import shown
 
+MANY_COMMITS = 16_384
 STOCHASTIC_EPISODES = 8  # default episodes a policy where the start is random or actions are sampled
 
 
@@ -137,11 +139,21 @@ def configure(
     default = {**configuration.read_toml(recipe), "env": name} if own and recipe.is_file() else {}
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
     layers = (default, stated, typed, base_layer)
+    if "envs" not in stated and "envs" not in typed:
+        layers = ({"envs": commit_rows(configuration.build(CollectConfig, *layers).policies)}, *layers)
     found = policy_of(configuration.build(CollectConfig, *layers))
     if found is None:
         return configuration.build(CollectConfig, *layers)
     fields = [item.name for item in dataclasses.fields(PolicyConfig)]
     return configuration.build(CollectConfig, {"policy": {name: getattr(found, name) for name in fields}}, *layers)
+
+
+def commit_rows(policies: int | None) -> int:
+    """Rows of a commit for so many in all, where nobody says: a data set stays far below the records it may have."""
+    rows = CollectConfig.envs
+    while policies is not None and policies > rows * MANY_COMMITS and rows < MAX_PART_ROWS:
+        rows *= 2
+    return rows
 
 
 def policy_of(config: CollectConfig) -> PolicySpec | None:
@@ -150,8 +162,8 @@ def policy_of(config: CollectConfig) -> PolicySpec | None:
     return load_policy(files[0])[0] if files else None
 
 
-def existing(out: Path, resume: bool) -> Dataset | None:
-    """The data set that rows shall go to; None where there is none yet.
+def existing(out: Path, resume: bool | None) -> Dataset | None:
+    """The data set that rows shall go to; None where there is none yet. With `resume` None either will do.
 
     Raises DatasetError where there is none to resume, or something else.
     """

@@ -60,7 +60,7 @@ def merge(
     if not opened or not any(dataset.rows for dataset in opened):
         raise DatasetError("there are no rows to merge; name data sets that hold some.")
     if not other_environments:
-        _check_same(opened)
+        check_same(opened, CURE)
     env = join(dataset.env for dataset in opened)
     tally = _Tally(progress, sum(dataset.rows for dataset in opened))
     with Writer.create(out, env) as writer:
@@ -82,18 +82,18 @@ def merge(
     )
 
 
-def _check_same(opened: Sequence[Dataset]) -> None:
+def check_same(opened: Sequence[Dataset], cure: str) -> None:
     """Raises EnvironmentMismatchError unless all data sets are of one environment, which computes the same in all."""
     first, known = opened[0], functions_of(opened[0])
     for dataset in opened[1:]:
         sentence = f"{dataset.path} holds rows of {dataset.env.name}, {first.path} of {first.env.name}"
-        expect(dataset.env, first.env, sentence, CURE)
+        expect(dataset.env, first.env, sentence, cure)
         found = functions_of(dataset)
         verdicts = [changed(known, functions) for functions in found]
         if names := next(filter(None, verdicts), None):
             raise EnvironmentMismatchError(
                 f"{dataset.path} holds rows that another {', '.join(names)} of {dataset.env.name} gave than those in "
-                f"{first.path}, and its version is {first.env.version} in both: {CURE}."
+                f"{first.path}, and its version is {first.env.version} in both: {cure}."
             )
         if None in verdicts or (known and not found):
             warnings.warn(

@@ -12,7 +12,7 @@ from epvf_data.curation.rowkeys import slab_rows
 from epvf_data.store.commit import CommitRecord
 from epvf_data.store.compact import kind
 from epvf_data.store.extract import part_rows, row_bytes
-from epvf_data.store.origins import derived, leaves, origin
+from epvf_data.store.origins import Seen, derived, leaves_of, origin
 from epvf_data.store.part import Part
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import Rows, to_json
@@ -72,13 +72,11 @@ class Rewriter:
 def sources(dataset: Dataset, chosen: Iterable[tuple[Part, np.ndarray]]) -> list[tuple[CommitRecord, int]]:
     """The commits that made the chosen rows of these parts, before any compaction, each with how many of the rows."""
     found: dict[str, tuple[CommitRecord, int]] = {}
+    seen: Seen = {}
     for part, rows in chosen:
-        record = dataset.record_of(part)
-        place = [entry.id for entry in record.add].index(part.entry.id)
-        first = sum(entry.rows for entry in record.add[:place])
-        made_by = leaves(dataset, record)
+        made_by = leaves_of(dataset, part.entry, seen)
         ends = np.cumsum([count for _, count in made_by])
-        counts = np.bincount(np.searchsorted(ends, rows + first, side="right"), minlength=len(made_by)).tolist()
+        counts = np.bincount(np.searchsorted(ends, rows, side="right"), minlength=len(made_by)).tolist()
         for (leaf, _), count in zip(made_by, counts, strict=True):
             if count:
                 found[leaf.sha256] = (leaf, count + found.get(leaf.sha256, (leaf, 0))[1])

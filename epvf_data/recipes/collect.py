@@ -55,7 +55,7 @@ def runs_of(out: str | Path) -> Path:
 
 
 def lots_of(
-    config: RecipeConfig, out: str | Path, *, resume: bool = False, trained: Progress | None = None
+    config: RecipeConfig, out: str | Path, *, resume: bool | None = False, trained: Progress | None = None
 ) -> list[Lot]:
     """The rows of each architecture for the data set `out`, once its teachers are trained. What can be refused without
     them is refused before."""

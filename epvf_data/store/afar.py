@@ -21,12 +21,13 @@ from epvf_data.places.base import Place
 from epvf_data.places.cache import Cache
 from epvf_data.places.opening import open_place
 from epvf_data.store.commit import FOLDER_METADATA, CommitRecord, live_parts, read_chain, record_path
-from epvf_data.store.durable import open_folder, publish, storage_errors
+from epvf_data.store.durable import open_folder, storage_errors
 from epvf_data.store.fetch import fetch_file
 from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, ROOT, Files
 from epvf_data.store.follow import follow, read_record
 from epvf_data.store.meter import Meter
 from epvf_data.store.part import Find
+from epvf_data.store.publishing import publish
 
 _SMALL = 1 << 20  # bytes of a file that is fetched together with the same one of the next parts
 _AHEAD_SMALL, _AHEAD_LARGE = 64, 2  # how many

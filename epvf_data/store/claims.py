@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epvf_data.errors import RowsTakenError
@@ -46,3 +46,12 @@ def check_unclaimed(known: Sequence[CommitRecord], provenance: Mapping[str, Any]
             f"commit {taken.number} of {where} holds {wanted.unit} {wanted.first} to {wanted.end - 1} of this run, "
             "or some of them; nothing was added."
         )
+
+
+def gaps(wanted: range, held: Sequence[tuple[int, int]]) -> Iterator[range]:
+    """The numbers of `wanted` that are in none of these runs [first, end) of numbers, which are in order."""
+    begun = wanted.start
+    for begin, end in (*held, (wanted.stop, wanted.stop)):
+        if begun < min(begin, wanted.stop):
+            yield range(begun, min(begin, wanted.stop))
+        begun = max(begun, end)

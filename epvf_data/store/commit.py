@@ -15,8 +15,9 @@ from typing import Any
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError, UnsafeDatasetError
 from epvf_data.store.claims import check_unclaimed
-from epvf_data.store.durable import discard, publish, write_file
+from epvf_data.store.durable import discard, write_file
 from epvf_data.store.folders import COMMITS, ROOT, Files, Folders
+from epvf_data.store.publishing import publish
 from epvf_data.store.schema import FORMAT_VERSION, to_json
 
 FOLDER_METADATA = to_json({"zarr_format": 3, "node_type": "group", "attributes": {}})

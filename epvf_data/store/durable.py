@@ -1,4 +1,4 @@
-"""File system primitives that survive a crash: write and flush, flush a tree, publish a name that nobody else has.
+"""File system primitives that survive a crash: write and flush, flush a tree, lock, move. `publishing` has one more.
 
 They work in open folders: whatever takes a folder's place while a writer is at work, nothing is written or removed
 there. Each is a thin layer over `os`, so that a test can make any single system call fail.
@@ -7,7 +7,6 @@ there. Each is a thin layer over `os`, so that a test can make any single system
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -28,7 +27,6 @@ _FLUSHERS = 8
 _PUSH = 16 << 20  # bytes after which the disk is told to begin
 _WAITING = 8  # pieces that may wait for their hash: they stay in memory
 _SMALL = 1 << 18  # pieces below this are joined before they are written
-_NO_EXCHANGE = 1  # renameat2's flag RENAME_NOREPLACE
 
 
 _CURES = {
@@ -219,41 +217,6 @@ def make_folder(folder: Folder, name: str) -> None:
 def move(name: str, folder: Folder, target: Folder, final: str) -> None:
     """Gives what lies in `folder` under `name` the name `final` in `target`; a file of that name is replaced."""
     os.rename(name, final, src_dir_fd=folder.descriptor, dst_dir_fd=target.descriptor)
-
-
-def publish(draft: str, folder: Folder, target: Folder, final: str) -> bool:
-    """Gives a flushed draft its final name, only if nobody has that name; the draft's name goes. False if taken.
-
-    Raises StorageError where the file system has no way to do that.
-    """
-    try:
-        os.link(draft, final, src_dir_fd=folder.descriptor, dst_dir_fd=target.descriptor, follow_symlinks=False)
-    except OSError as error:
-        # A network file system may report an error for a link that it has made.
-        mine, there = folder.status(draft), target.status(final)
-        if mine is None or there is None or not os.path.samestat(mine, there):
-            if isinstance(error, FileExistsError):
-                return False
-            if error.errno not in {*UNKNOWN, errno.EMLINK}:
-                raise
-            return _rename_new(draft, folder, target, final, error)
-    with contextlib.suppress(OSError):
-        os.unlink(draft, dir_fd=folder.descriptor)  # readers cope with a draft that stays
-    return True
-
-
-def _rename_new(draft: str, folder: Folder, target: Folder, final: str, refused: OSError) -> bool:
-    """`publish` without hard links, which exFAT and some network file systems lack: a rename that replaces nothing."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    names = (folder.descriptor, os.fsencode(draft), target.descriptor, os.fsencode(final))
-    if rename is not None and rename(*names, ctypes.c_uint(_NO_EXCHANGE)) == 0:
-        return True
-    if rename is not None and ctypes.get_errno() == errno.EEXIST:
-        return False
-    raise StorageError(
-        f"the file system of {target.path} knows neither hard links ({reason(refused)}) nor renames that replace "
-        "nothing, so that no commit can be safe there; choose a place on another one."
-    ) from refused
 
 
 def discard(folder: Folder, name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError
+from epvf_data.outputs import UNKNOWN
 from epvf_data.store import guard
-from epvf_data.store.durable import Folder, discard, flush_tree, inner, publish, write_file
+from epvf_data.store.durable import Folder, discard, flush_tree, inner, open_folder, write_file
 from epvf_data.store.folders import ROOT, Files
+from epvf_data.store.publishing import publish
 from epvf_data.store.schema import KEY, Column, to_json
 from epvf_data.store.shard import Layout, array_metadata, chunk_rows, encode
 
@@ -68,6 +72,29 @@ def copy_group(source: Callable[[str], Path], files: Files, parent: Folder, grou
             if written != expected:
                 raise CorruptDatasetError(f"{source(name)} does not match its commit's SHA-256; fetch this file again.")
         flush_tree(folder)
+
+
+def link_group(source: Path, files: Files, parent: Folder, group: str) -> bool:
+    """Gives the files of a published group, which never change, second names in a new folder, and flushes that.
+
+    False, and nothing is left, where the file system refuses: the two lie on different ones, or it has no such links.
+    """
+    os.mkdir(group, dir_fd=parent.descriptor)
+    try:
+        with open_folder(source) as old, inner(parent, group) as new:
+            for name in files:
+                *above, last = name.split("/")
+                with inner(old, *above) as here, inner(new, *above, make=True) as there:
+                    os.link(last, last, src_dir_fd=here.descriptor, dst_dir_fd=there.descriptor, follow_symlinks=False)
+                    if not stat.S_ISREG(os.stat(last, dir_fd=there.descriptor, follow_symlinks=False).st_mode):
+                        raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # a link of the other kind: BeeGFS
+            flush_tree(new)
+    except OSError as error:
+        if error.errno not in {*UNKNOWN, errno.EXDEV, errno.EMLINK}:
+            raise
+        discard(parent, group)
+        return False
+    return True
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

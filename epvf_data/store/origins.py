@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from epvf_data.provenance import provenance
-from epvf_data.store.commit import CommitRecord
+from epvf_data.store.commit import CommitRecord, PartEntry
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import to_json
 
 MAX_BYTES = 2 << 20  # of one origin's provenance; longer ones are shortened
 MAX_LEVELS = 22  # of nesting in it: some six generations of data sets made of data sets; metadata has a limit
 
+Seen = dict[str, dict[str, list[PartEntry]]]  # SHA-256 of a record → what each of its parts was made of
+
 
 def leaves(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, int]]:
-    """The commits whose rows a commit holds, with the number of rows, in order: compaction is looked through.
+    """The commits whose rows a commit holds, with the number of rows, in order: compaction is looked through."""
+    seen: Seen = {}
+    return _joined(leaf for part in record.add for leaf in leaves_of(dataset, part, seen))
+
+
+def leaves_of(dataset: Dataset, part: PartEntry, seen: Seen | None = None) -> list[tuple[CommitRecord, int]]:
+    """The same for the rows of one part. `seen` remembers what was looked up for others.
 
     Every part is removed once at most, so that this takes no longer than reading the records, whatever they say.
     """
     found: list[tuple[CommitRecord, int]] = []
-    waiting = [(record, record.rows)]
+    seen, waiting = {} if seen is None else seen, [part]
     while waiting:
-        old, rows = waiting.pop()
-        # A compacted commit holds one run of rows: another compaction takes all of it, and of other commits maybe some.
-        joined = _joined(dataset, old) if rows == old.rows else []
-        waiting += reversed(joined)
-        if not joined:
-            found.append((old, rows))
-    return found
+        one = waiting.pop()
+        record = dataset.record_of(one)
+        if record.sha256 not in seen:
+            seen[record.sha256] = _made_of(dataset, record)
+        made_of = seen[record.sha256].get(one.id, ())
+        waiting += reversed(made_of)
+        if not made_of:
+            found.append((record, one.rows))
+    return _joined(found)
 
 
-def _joined(dataset: Dataset, record: CommitRecord) -> list[tuple[CommitRecord, int]]:
-    """The commits whose parts a compaction has joined, each with its rows there; empty for a commit of another kind."""
-    parts = [dataset.removed(name) for name in record.remove]
-    found = [(dataset.record_of(part), part.rows) for part in parts]
-    same = record.provenance.get("rows_of") == [[old.number, rows] for old, rows in found]
-    return found if same and len(record.add) == 1 and sum(part.rows for part in parts) == record.rows else []
+def _joined(found: Iterable[tuple[CommitRecord, int]]) -> list[tuple[CommitRecord, int]]:
+    """Neighbours of one commit become one."""
+    joined: list[tuple[CommitRecord, int]] = []
+    for record, rows in found:
+        if joined and joined[-1][0] is record:
+            joined[-1] = (record, joined[-1][1] + rows)
+        else:
+            joined.append((record, rows))
+    return joined
+
+
+def _made_of(dataset: Dataset, record: CommitRecord) -> dict[str, list[PartEntry]]:
+    """Of what parts a commit made each of its own: a compaction one of all, `finalize` each of one; others of none."""
+    old = [dataset.removed(name) for name in record.remove]
+    if not old or record.provenance.get("rows_of") != [[dataset.record_of(part).number, part.rows] for part in old]:
+        return {}
+    new = record.add
+    if len(new) == 1 and new[0].rows == sum(part.rows for part in old):
+        return {new[0].id: old}
+    if [part.rows for part in new] == [part.rows for part in old]:
+        return {part.id: [before] for part, before in zip(new, old, strict=True)}
+    return {}
 
 
 def origin(record: CommitRecord, rows: int) -> dict[str, Any]:

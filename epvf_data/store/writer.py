@@ -16,7 +16,7 @@ from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageErr
 from epvf_data.store.commit import CommitRecord, publish_record, read_anchor, read_chain
 from epvf_data.store.creation import create, draft
 from epvf_data.store.durable import discard, flush, lock, move, storage_errors
-from epvf_data.store.files import copy_group, write_group
+from epvf_data.store.files import copy_group, link_group, write_group
 from epvf_data.store.folders import ROOT, Files, Folders, open_folders
 from epvf_data.store.identity import expect
 from epvf_data.store.part import Part
@@ -40,6 +40,7 @@ class Writer:
     def __init__(self, path: Path, env: EnvIdentity, compression: int | None, anchor: str) -> None:
         self.path = path.absolute()  # the working directory may change
         self.env, self._compression, self._anchor = env, compression, anchor
+        self.bytes_copied = 0  # of parts that should have been linked and could not be
         with storage_errors(path, "opening for writing"), open_folders(path) as folders:
             flush(folders.root)  # who published the root may have been killed before it was on the disk
         self._records: list[CommitRecord] = list(read_chain(path, anchor=anchor))
@@ -80,18 +81,21 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         """Nothing to close: every commit is complete when it returns."""
 
-    def commit(self, rows: Rows | Part | Sequence[Rows | Part], provenance: Mapping[str, Any]) -> CommitRecord:
+    def commit(
+        self, rows: Rows | Part | Sequence[Rows | Part], provenance: Mapping[str, Any], *, link: bool = False
+    ) -> CommitRecord:
         """Adds rows in one atomic commit and returns when it is durable; either all of them are there or none.
 
-        Parts of other data sets of this environment are copied byte by byte. `provenance` is any JSON object; where it
+        Parts of other data sets of this environment are copied byte by byte, or with `link` their files get a second
+        name here, where the file system can do that. `provenance` is any JSON object; where it
         has a `run` and `rows` (or `iterations`) [first, end], no other commit may hold some of the same. Raises
         RowsTakenError where one does, however close it came, and StorageError if the disk refuses: then nothing was
         added. Raises ArchitectureMismatchError or DatasetError if the rows do not fit this environment.
         """
-        return self.replace((), [rows] if isinstance(rows, Rows | Part) else rows, provenance)
+        return self.replace((), [rows] if isinstance(rows, Rows | Part) else rows, provenance, link=link)
 
     def replace(
-        self, remove: Sequence[str], rows: Sequence[Rows | Part], provenance: Mapping[str, Any]
+        self, remove: Sequence[str], rows: Sequence[Rows | Part], provenance: Mapping[str, Any], *, link: bool = False
     ) -> CommitRecord:
         """Like `commit`; in the same step the parts of the ids `remove` go, and the new ones take their place.
 
@@ -107,7 +111,7 @@ class Writer:
         with storage_errors(self.path, "the commit"), open_folders(self.path) as folders:
             with lock(folders.staging, exclusive=False, wait=True):
                 try:
-                    add = [self._place(folders, group, placed) for group in groups]
+                    add = [self._place(folders, group, placed, link) for group in groups]
                     probes = {name: self._place_probe(folders, name, states) for name, states in _probe_states(groups)}
                     flush(folders.parts)
                     content = {"add": add, "remove": list(remove), "probes": probes, "provenance": dict(provenance)}
@@ -135,14 +139,16 @@ class Writer:
             for part in set(placed) - committed:
                 discard(folders.parts, part)
 
-    def _place(self, folders: Folders, rows: Rows | Part, placed: list[str]) -> dict[str, Any]:
+    def _place(self, folders: Folders, rows: Rows | Part, placed: list[str], link: bool) -> dict[str, Any]:
         """Writes one part under `staging`, flushes it, moves it to `parts`. Returns its entry for the record."""
         name = uuid.uuid4().hex
         placed.append(name)
         try:
             if isinstance(rows, Part):
                 entry = rows.entry
-                copy_group(rows.group.find, entry.files, folders.staging, name)
+                if not (link and link_group(rows.group.path, entry.files, folders.staging, name)):
+                    copy_group(rows.group.find, entry.files, folders.staging, name)
+                    self.bytes_copied += sum(size for size, _ in entry.files.values()) if link else 0
                 found: dict[str, Any] = {"rows": entry.rows, "architecture": entry.architecture, "probe": entry.probe}
                 found["files"] = dict(entry.files)
             else:

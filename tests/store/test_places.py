@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ import epvf_data
 from epvf_data import untrusted
 from epvf_data.curation.merge import merge
 from epvf_data.errors import CorruptDatasetError, DatasetError, StorageError, UnsafeDatasetError
-from epvf_data.store import durable
+from epvf_data.store import durable, publishing
 from epvf_data.store.compact import compact
 from epvf_data.store.digest import content_hash
 from epvf_data.store.garbage import collect_garbage
@@ -185,9 +186,54 @@ def test_without_hard_links_a_rename_publishes(tmp_path, monkeypatch, number):
     assert (validate(tmp_path / "a", deep=True), leftovers(tmp_path / "a")) == ([], [])
 
 
+def no_links_across_folders(monkeypatch, number: int = errno.EXDEV) -> None:
+    """As on AFS, and on BeeGFS."""
+    real = os.link
+
+    def link(source, target, *, src_dir_fd, dst_dir_fd, follow_symlinks):
+        if os.fstat(src_dir_fd).st_ino != os.fstat(dst_dir_fd).st_ino:
+            raise OSError(number, os.strerror(number))
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "link", link)
+
+
+def symbolic_links_only(monkeypatch) -> None:
+    """As BeeGFS makes of hard links where it is told to."""
+    monkeypatch.setattr(
+        os, "link", lambda source, target, *, dst_dir_fd, **words: os.symlink(source, target, dir_fd=dst_dir_fd)
+    )
+
+
+def no_renames(monkeypatch) -> None:
+    monkeypatch.setattr(publishing.ctypes, "CDLL", lambda *args, **words: object())
+
+
+@pytest.mark.parametrize("refuse", [no_links_across_folders, symbolic_links_only])
+def test_links_of_another_kind(tmp_path, monkeypatch, refuse):
+    refuse(monkeypatch)
+    if refuse is no_links_across_folders:
+        no_renames(monkeypatch)
+    with Writer.open(tmp_path / "a", ENV) as first, Writer.open(tmp_path / "a", ENV) as second:
+        for seed, writer in enumerate((first, second, second, first)):  # each finds numbers taken
+            writer.commit(build_rows(3, seed), {})
+    assert epvf_data.open(tmp_path / "a").rows == 12
+    assert (validate(tmp_path / "a", deep=True), leftovers(tmp_path / "a")) == ([], [])
+    names = {path.name for path in (tmp_path / "a" / "commits").iterdir()}
+    assert names == {"zarr.json", *(f"{number:08}.json" for number in range(4))}
+
+
+def test_symbolic_links_alone_are_not_enough(tmp_path, monkeypatch):
+    symbolic_links_only(monkeypatch)
+    no_renames(monkeypatch)
+    with pytest.raises(StorageError, match="a hard link comes back as a symbolic one"):
+        Writer.open(tmp_path / "a", ENV)
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
 def test_a_place_that_knows_neither_is_named(tmp_path, monkeypatch):
     refusing(monkeypatch, "link", 524)
-    monkeypatch.setattr(durable.ctypes, "CDLL", lambda *args, **words: object())
+    monkeypatch.setattr(publishing.ctypes, "CDLL", lambda *args, **words: object())
     with pytest.raises(StorageError, match="knows neither hard links .* nor renames that replace nothing"):
         Writer.open(tmp_path / "a", ENV)
 
@@ -234,3 +280,26 @@ def test_the_working_directory_may_change(small, tmp_path, monkeypatch):
     assert dataset.refresh().rows == dataset.rows + 3
     assert str(dataset.path) == small.name
     assert list(Path().iterdir()) == []
+
+
+def test_doctor_says_what_a_place_can_promise(tmp_path, monkeypatch, shell):
+    told = shell("doctor", tmp_path).stdout
+    assert "published by a hard link\n" in told
+    assert "problem" not in told
+    found = json.loads(shell("doctor", tmp_path, "--json").stdout)["place"]
+    assert (found["locks"], found["links"], found["flushes_folders"]) == (True, True, True)
+    assert found["free_bytes"] > 0
+    with monkeypatch.context() as patch:
+        no_links_across_folders(patch)
+        refusing(patch, "flock", 524)
+        refusing(patch, "fsync", errno.EINVAL, only="folders")
+        told = shell("doctor", tmp_path).stdout
+        for words in ("a hard link inside the folder", "`finalize` copies", "no locks", "folders cannot be flushed"):
+            assert words in told
+    with monkeypatch.context() as patch:
+        symbolic_links_only(patch)
+        assert "published by a rename that replaces nothing" in shell("doctor", tmp_path).stdout
+        no_renames(patch)
+        assert "no commit can be safe from another one" in shell("doctor", tmp_path, code=1).stdout
+    assert list(tmp_path.iterdir()) == []
+    assert "is no folder" in shell("doctor", tmp_path / "nothing", code=1).stderr

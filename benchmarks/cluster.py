@@ -1,0 +1,304 @@
+"""Shards on real engines, with jobs cancelled, requeued and killed at random: is any row missing, double or different?
+
+    python benchmarks/cluster.py slurm     an array of 32 shards; sbatch, scontrol and squeue have to be there
+    python benchmarks/cluster.py ray       16 shards on a local Ray, whose workers are killed
+    python benchmarks/cluster.py same      eight processes that make the same shard at once
+    python benchmarks/cluster.py overhead  16 shards on each launcher against the same rows in one process
+    python benchmarks/cluster.py finalize  64 data sets of 4,096 rows against copying them
+
+    python benchmarks/cluster.py metadata  as many records and parts as 10⁸ rows have: opened, validated, sampled
+
+Each writes benchmarks/results/cluster-NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import epvf_data
+import epvf_data.store.reader
+from epvf_data.store.digest import content_hash
+from epvf_data.store.extract import part_rows
+from epvf_data.store.validate import validate
+from epvf_data.store.writer import Writer
+
+HERE = Path(__file__).parent
+SMALL = ["--env", "cartpole", "--horizon", "20", "--envs", "32", "--set", "policy.hidden=[8]"]
+SMALL += ["--set", "perturbed.bases=random"]
+
+
+def run(*words: object, code: int = 0) -> str:
+    """A verb in a process of its own."""
+    command = [sys.executable, "-m", "epvf_data", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def check(out: Path, whole: Path) -> dict:
+    """Finalizes what shards made and compares it with one run in one process."""
+    before = epvf_data.open(out)
+    claims = sorted(tuple(record.provenance["rows"]) for record in before.commits)
+    ends = [0, *(end for _, end in claims)]
+    report = json.loads(run("finalize", out, "--json", "--quiet"))
+    return {
+        "rows": report["rows"],
+        "commits": len(claims),
+        "rows_missing": sum(gap["end"] - gap["first"] for gap in report["missing"]),
+        "rows_double": sum(max(0, end - first) for (first, _), end in zip(claims, ends, strict=False)),
+        "problems": validate(out, deep=True),
+        "hash_equals_one_run": content_hash(epvf_data.open(out)) == content_hash(epvf_data.open(whole)),
+    }
+
+
+def slurm(folder: Path) -> dict:
+    """A third of the array is cancelled, requeued or killed at random while it runs; what was ended comes again."""
+    rng, words = random.Random(0), [*SMALL, "--policies", "4096", "--quiet"]
+    run("collect", *words, "--out", folder / "whole.zarr")
+    script = folder / "job.sh"
+    script.write_text(run("collect", *words, "--out", folder / "a.zarr", "--print-sbatch", "--shards", "32"))
+    submit = ["sbatch", "--parsable", "--cpus-per-task=1", f"--output={folder}/%a.log"]
+    subprocess.check_output([*submit, script], text=True)
+    doomed = rng.sample(range(32), 11)
+    fates = {shard: rng.choice(["cancel", "requeue", "kill", "warning"]) for shard in doomed}
+    met: Counter[str] = Counter()
+    again: list[int] = []
+
+    def running() -> dict[int, str]:
+        told = subprocess.check_output(["squeue", "-h", "-r", "-o", "%K %t %A"], text=True)
+        rows = [line.split() for line in told.splitlines()]
+        return {int(shard): number for shard, state, number in rows if state == "R"}
+
+    def left() -> bool:
+        return bool(subprocess.check_output(["squeue", "-h"], text=True).strip())
+
+    while left():
+        for shard, number in running().items():
+            if shard in fates and processes(shard):
+                time.sleep(rng.uniform(0, 2))
+                fate = fates.pop(shard)
+                if met_with(fate, number, shard):
+                    met[fate] += 1
+                    again += [shard] if fate in ("cancel", "kill") else []
+        time.sleep(0.5)
+    gaps = len(json.loads(run("finalize", folder / "a.zarr", "--json", "--quiet", code=1 if again else 0))["missing"])
+    if again:
+        subprocess.check_output([*submit, f"--array={','.join(map(str, again))}", script], text=True)
+    while left():
+        time.sleep(0.5)
+    found = check(folder / "a.zarr", folder / "whole.zarr")
+    return {"shards": 32, "met": dict(met), "gaps_before_the_rest": gaps, **found}
+
+
+def processes(shard: int) -> list[int]:
+    """Those that make a shard."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"{shard}/32".encode() in words and b"epvf_data" in words:
+                found.append(int(entry.name))
+    return found
+
+
+def met_with(fate: str, number: str, shard: int) -> bool:
+    if fate == "kill":
+        for process in processes(shard):
+            os.kill(process, signal.SIGKILL)
+        return True
+    command = {
+        "cancel": ["scancel", number],
+        "requeue": ["scontrol", "requeue", number],
+        "warning": ["scancel", "--batch", "--signal=USR1", number],
+    }[fate]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def ray(folder: Path) -> dict:
+    """Two workers, of which one is killed every few seconds; Ray calls their shards again."""
+    import ray as engine
+
+    from epvf_data.launch.executors import RayExecutor
+
+    small = {"policy.hidden": [8], "perturbed.bases": ["random"]}
+    config = epvf_data.collect_config("cartpole", horizon=20, envs=32, policies=4096, **small)
+    run("collect", *SMALL, "--policies", "4096", "--quiet", "--out", folder / "whole.zarr")
+    engine.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    rng, kills = random.Random(0), 0
+
+    def look(rows: int, wanted: int, done: int) -> None:
+        nonlocal kills
+        workers = [one for one in Path("/proc").iterdir() if one.name.isdigit() and _title(one).startswith("ray::work")]
+        if workers and kills < 6 and rng.random() < 0.3:
+            os.kill(int(rng.choice(workers).name), signal.SIGKILL)
+            kills += 1
+
+    report = epvf_data.fan_out(config, folder / "a.zarr", RayExecutor(), shards=16, progress=look)
+    engine.shutdown()
+    found = check(folder / "a.zarr", folder / "whole.zarr")
+    return {"shards": 16, "kills": kills, "rows_reported": report.rows, **found}
+
+
+def _title(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def same(folder: Path) -> dict:
+    """Eight that make shard 1 of 2 at once, then one that makes the other."""
+    words = [*SMALL, "--policies", "2048", "--quiet", "--json"]
+    run("collect", *words, "--out", folder / "whole.zarr")
+    command = [sys.executable, "-m", "epvf_data", "collect", *words, "--out", str(folder / "a.zarr")]
+    running = [subprocess.Popen([*command, "--shard", "1/2"], stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    made = [json.loads(process.communicate()[0])["rows"] for process in running]
+    assert not any(process.returncode for process in running)
+    run("collect", *words, "--out", folder / "a.zarr", "--shard", "0/2")
+    return {"processes": 8, "rows_made_by_each": made, **check(folder / "a.zarr", folder / "whole.zarr")}
+
+
+def overhead(folder: Path) -> dict:
+    """CPU seconds and wall seconds of the same rows: one process, and 16 shards one after another on each launcher."""
+    words = ["--env", "hopper", "--horizon", "200", "--envs", "64", "--policies", "16384", "--quiet", "--json"]
+    took: dict[str, dict] = {}
+
+    def measure(name: str, *more: str) -> None:
+        began, before = time.perf_counter(), os.times()
+        told = json.loads(run("collect", *words, "--out", folder / f"{name}.zarr", *more))
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        took[name] = {
+            "seconds": round(time.perf_counter() - began, 1),
+            "cpu_seconds": round(cpu, 1),
+            "start_up_seconds": told["start_up_seconds"],
+            "rows": told["rows"],
+        }
+
+    measure("warm-up")
+    measure("one")
+    measure("local", "--executor", "local:2", "--shards", "16")
+    if shutil.which("sbatch"):
+        os.environ.setdefault("SBATCH_CPUS_PER_TASK", "1")
+        measure("slurm", "--executor", "slurm", "--shards", "16")
+    measure("ray", "--executor", "ray", "--shards", "16")
+    measure("one again")
+    return {"rows": 16384, "took": took}
+
+
+def finalize(folder: Path) -> dict:
+    """64 data sets of one commit each; what their rows are does not matter, so that all have the same."""
+    run("collect", "--env", "ant", "--horizon", "3", "--policies", "4096", "--quiet", "--out", folder / "one.zarr")
+    one = epvf_data.open(folder / "one.zarr")
+    rows, shards = part_rows(one.parts[0]), []
+    for number in range(64):
+        with Writer.open(folder / f"{number}.zarr", one.env) as writer:
+            writer.commit(rows, {"run": "r", "rows": [4096 * number, 4096 * (number + 1)], "rows_wanted": 64 * 4096})
+        shards.append(writer.path)
+    size = sum(file.stat().st_size for path in shards for file in path.rglob("*") if file.is_file())
+    subprocess.run(["sync"], check=True)
+    began = time.perf_counter()
+    report = epvf_data.finalize(folder / "out.zarr", shards)
+    linked = time.perf_counter() - began
+    began = time.perf_counter()
+    for path in shards:
+        shutil.copytree(path, folder / "copies" / path.name)
+    subprocess.run(["sync"], check=True)
+    copied = time.perf_counter() - began
+    return {
+        "data_sets": 64,
+        "rows": report.rows,
+        "bytes": size,
+        "bytes_copied": report.bytes_copied,
+        "finalize_seconds": round(linked, 2),
+        "copy_seconds": round(copied, 2),
+        "share": round(linked / copied, 3),
+    }
+
+
+def metadata(folder: Path) -> dict:
+    """As many records and parts as 10⁸ rows have in commits of 8,192, with one row each: what every process reads."""
+    run("collect", *SMALL, "--policies", "1", "--quiet", "--out", folder / "one.zarr")
+    one = epvf_data.open(folder / "one.zarr")
+    commits, path = 10**8 // 8192 + 1, folder / "many.zarr"
+    provenance = dict(one.commits[0].provenance)
+    began = time.perf_counter()
+    with Writer.open(path, one.env) as writer:
+        for number in range(commits):
+            made = {**provenance, "rows": [number, number + 1], "rows_wanted": commits}
+            writer.commit(one.parts[0], made, link=True)
+    built = time.perf_counter() - began
+    looks = """
+import resource, sys, time
+import numpy as np, epvf_data
+from epvf_data.store.validate import validate
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def timed(name, call):
+    began = time.perf_counter(); value = call(); found[name] = round(time.perf_counter() - began, 2); return value
+found = {"megabytes_before": round(peak())}
+dataset = timed("open_seconds", lambda: epvf_data.open(sys.argv[1]))
+found["megabytes_open"] = round(peak())
+table = timed("index_seconds", lambda: dataset.table())
+timed("returns_seconds", lambda: table.column("returns"))
+batches = dataset.iter_batches(256, seed=1)
+timed("first_batch_seconds", lambda: next(batches))
+timed("forty_batches_seconds", lambda: [next(batches, None) for _ in range(40)])
+timed("refresh_seconds", lambda: dataset.refresh())
+found["problems"] = len(timed("validate_seconds", lambda: validate(sys.argv[1])))
+found["megabytes_end"] = round(peak())
+import json; print(json.dumps(found))
+"""
+    told = subprocess.check_output([sys.executable, "-c", looks, path], text=True)
+    records = sum(file.stat().st_size for file in (path / "commits").iterdir())
+    files = sum(len(part.entry.files) for part in one.parts)
+    return {
+        "commits": commits,
+        "files_a_part": files,
+        "files": commits * (files + 1),
+        "record_bytes": records,
+        "build_seconds": round(built, 1),
+        "last_commit_seconds": round(_commit_once(path, one, provenance, commits), 3),
+        **json.loads(told),
+    }
+
+
+def _commit_once(path: Path, one: epvf_data.store.reader.Dataset, provenance: dict, number: int) -> float:
+    """Seconds that one more process takes to open the data set and add a commit."""
+    began = time.perf_counter()
+    with Writer.open(path, one.env) as writer:
+        writer.commit(one.parts[0], {**provenance, "rows": [number, number + 1]}, link=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["slurm", "ray", "same", "overhead", "finalize", "metadata"])
+    parser.add_argument("--folder", type=Path, help="where the data sets lie while it runs")
+    parser.add_argument("--out", help="another file than that in results/; - for none")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        began = time.perf_counter()
+        found = globals()[asked.what](Path(name))
+        found["seconds"] = round(time.perf_counter() - began, 1)
+    text = json.dumps(found, indent=1) + "\n"
+    if asked.out != "-":
+        Path(asked.out or HERE / "results" / f"cluster-{asked.what}.json").write_text(text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One collection on many processes or machines: shards of rows handed to whatever runs functions."""

@@ -1,0 +1,150 @@
+"""Executors by name: processes of this machine, SLURM through submitit, Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from epvf_data.errors import ConfigError
+from epvf_data.launch.fan_out import Handle, Runs
+from epvf_data.untrusted import shown
+
+NAMES = ("local:N", "slurm", "ray")
+EXTRAS = {"slurm": "submitit", "ray": "ray"}
+MAX_WORKERS = 4096
+RETRIES = 3  # of a shard whose worker died
+SHARDS = 16  # where nobody says how many
+
+
+class Wanted(NamedTuple):
+    """An executor's kind, and how many workers a local one has."""
+
+    kind: str
+    workers: int
+
+
+def parse(text: str) -> Wanted:
+    """`local:8`, `slurm` or `ray`. Raises ConfigError for another name, or where its package is not installed."""
+    local = re.fullmatch(r"local:([0-9]{1,6})", text)
+    if local and 1 <= int(local[1]) <= MAX_WORKERS:
+        return Wanted("local", int(local[1]))
+    if text not in EXTRAS:
+        raise ConfigError(f"--executor is {shown(text)}; expected local:N (N from 1 to {MAX_WORKERS}), slurm or ray.")
+    if importlib.util.find_spec(EXTRAS[text]) is None:
+        raise ConfigError(f'--executor {text} needs {EXTRAS[text]}: pip install "epvf-data[{text}]".')
+    return Wanted(text, 0)
+
+
+@contextlib.contextmanager
+def opened(wanted: Wanted, out: Path) -> Iterator[Runs]:
+    """The executor; its workers end with the block, those of SLURM's queue excepted."""
+    with {"local": _local, "slurm": _slurm, "ray": _ray}[wanted.kind](wanted, out) as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def _local(wanted: Wanted, out: Path) -> Iterator[Runs]:
+    """Spawned processes, each with its share of the cores and, where there are some, one GPU."""
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        wanted.workers, spawn, initializer=_pin, initargs=(spawn.Value("i", 0), wanted.workers, gpus())
+    )
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()  # commits are atomic
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; JAX is not started for that."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        told = subprocess.check_output(["nvidia-smi", "-L"], text=True, timeout=60, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in told.splitlines()))]
+
+
+def _pin(counter: Any, workers: int, devices: list[str]) -> None:
+    """Before JAX starts in a worker: one GPU, and cores that others of this pool do not use."""
+    with counter.get_lock():
+        number, counter.value = counter.value, counter.value + 1
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+    cores = sorted(os.sched_getaffinity(0))
+    if workers <= len(cores):
+        place = number % workers
+        os.sched_setaffinity(0, cores[place * len(cores) // workers : (place + 1) * len(cores) // workers])
+
+
+@contextlib.contextmanager
+def _slurm(wanted: Wanted, out: Path) -> Iterator[Runs]:
+    """submitit's, whose scripts and logs lie beside the data set, in OUT.jobs.
+
+    What a cluster wants to know (partition, time, cores) is read from SBATCH_* variables, as sbatch itself does.
+    """
+    submitit = importlib.import_module("submitit")
+    executor = submitit.AutoExecutor(folder=out.with_name(f"{out.name}.jobs"), cluster="slurm")
+    executor.update_parameters(name="epvf-data", slurm_additional_parameters={"requeue": True})
+    yield executor
+
+
+class _RayCall:
+    """A call on a Ray cluster as a handle."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray, self._reference = ray, reference
+
+    def done(self) -> bool:
+        return bool(self._ray.wait([self._reference], timeout=0)[0])
+
+    def result(self) -> Any:
+        return self._ray.get(self._reference)
+
+    def cancel(self) -> None:
+        self._ray.cancel(self._reference, force=True)
+
+
+class RayExecutor:
+    """Ray Core behind `submit`: one process a call, called again by Ray where its worker dies."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are those of `ray.remote`, as num_cpus and num_gpus."""
+        self._ray = importlib.import_module("ray")
+        # A process takes one call only: JAX keeps its device and memory until its process ends.
+        self._options = {"max_retries": RETRIES, "max_calls": 1, **options}
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> Handle:
+        return _RayCall(self._ray, self._ray.remote(**self._options)(fn).remote(*args))
+
+
+@contextlib.contextmanager
+def _ray(wanted: Wanted, out: Path) -> Iterator[Runs]:
+    """The cluster that RAY_ADDRESS names, else one on this machine that ends with the block."""
+    ray = importlib.import_module("ray")
+    began = not ray.is_initialized()
+    if began:
+        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+    try:
+        yield RayExecutor(**({"num_gpus": 1} if ray.cluster_resources().get("GPU") else {}))
+    finally:
+        if began:
+            ray.shutdown()
