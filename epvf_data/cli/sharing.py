@@ -49,6 +49,8 @@ def push(dataset: Own, url: Place, json: Json = False, quiet: Quiet = False, deb
         say(f"to go on from all of them: epvf-data pull {report.target} into a new folder")
     elif report.commits_of_others:
         say(f"{plural(report.commits_of_others, 'commit')} of others are there and not here; `epvf-data pull` them.")
+    if not report.rows_file and report.commits:
+        say("note: no rows.parquet is there for viewers: pyarrow is missing (`pip install 'epvf-data[parquet]'`).")
     say(f"revision sha256:{report.revision}")
 
 

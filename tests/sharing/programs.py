@@ -47,7 +47,15 @@ def seaweed(folder: Path) -> Iterator[dict[str, int]]:
     identity = {"name": "lab", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (folder / "data").mkdir()
-    words = [str(weed()), "server", f"-dir={folder}/data", "-s3", f"-s3.config={folder}/s3.json", "-ip=127.0.0.1"]
+    words = [
+        str(weed()),
+        f"-logdir={folder}",
+        "server",
+        f"-dir={folder}/data",
+        "-s3",
+        f"-s3.config={folder}/s3.json",
+        "-ip=127.0.0.1",
+    ]
     words += ["-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=512", "-volume.max=40", "-filer", "-s3.port.iceberg=0"]
     words += ["-s3.port.lance=0"]
     words += [f"-{name}={port}" for name, port in ports.items()]
