@@ -16,7 +16,7 @@ Place = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="A folder, file://, s3://, gs://, az://; to read also https://.",
+        help="A folder, file://, s3://, gs://, az://, hf://datasets/OWNER/NAME; to read also https://.",
         show_default=False,
     ),
 ]

@@ -106,7 +106,7 @@ def _put_rows(opened: reader.Dataset, address: Address, target: Target, mover: _
         return False
     while mover.theirs and f"sha256:{mover.theirs[-1].sha256}".encode() not in target.ending(ROWS):
         same = mover.theirs[-1].sha256 == opened.revision
-        with tempfile.TemporaryFile() as file:
+        with tempfile.NamedTemporaryFile() as file:
             parquet.write_rows(opened if same else reader.open(address.text), file)
             target.put_file(ROWS, file)
         mover.theirs = target.records(mover.theirs)
@@ -130,9 +130,16 @@ class _Mover:
     ) -> None:
         self.address, self.path, self.mine, self.target, self.anchor = address, path, mine, target, anchor
         self.theirs = target.records([])
+        self.seen = len(self.theirs)  # of these are surely there
         self.source, self.progress = FolderPlace(path), progress
         self.same = read_anchor(path) == anchor
-        self.published, self.renumbered, self.bytes = 0, False, 0
+        self.sealed: set[str] = set()  # the records that were published, or were to be
+        self.renumbered, self.bytes = False, 0
+
+    @property
+    def published(self) -> int:
+        """How many of the records that are there this push has put there."""
+        return sum(record.sha256 in self.sealed for record in self.theirs)
 
     def run(self) -> None:
         """Until everything is there, however often others come first."""
@@ -142,8 +149,11 @@ class _Mover:
             self.bytes = self.bytes or meter.total
             try:
                 carry(todo, lambda group: self._bring(group, meter), self._publish, meter)  # noqa: B023
+                if not self.target.settle():
+                    raise _TakenError
             except _TakenError:
-                self.theirs = self.target.records(self.theirs)
+                self.theirs = self.target.records(self.theirs[: self.seen])
+                self.seen = len(self.theirs)
                 continue
             meter.finish()
             return
@@ -157,7 +167,7 @@ class _Mover:
             if not self.target.publish(record.number, data):
                 raise _TakenError
             self.theirs.append(record)
-            self.published += 1
+            self.sealed.add(record.sha256)
 
     def _next(self, record: CommitRecord) -> tuple[bytes, CommitRecord]:
         """The file of a record as it goes there: as it is here where it follows the same one, else sealed anew."""

@@ -15,6 +15,7 @@ from epvf_data.places.address import Address, folder
 from epvf_data.places.base import PIECE, FolderPlace, Place, Store
 from epvf_data.places.opening import open_store
 from epvf_data.sharing import signatures
+from epvf_data.sharing.hub import Hub
 from epvf_data.sharing.transfer import Group
 from epvf_data.store.commit import FOLDER_METADATA, CommitRecord, read_chain, record_name
 from epvf_data.store.creation import copied
@@ -50,6 +51,10 @@ class Target(Protocol):
         """Publishes a record, only if its number is free."""
         ...
 
+    def settle(self) -> bool:
+        """Makes sure that all that was published is there; False where another writer was faster with a record."""
+        ...
+
     def sign(self, files: list[bytes]) -> None:
         """Publishes signatures beside the data set; those that are there stay once."""
         ...
@@ -70,6 +75,11 @@ class Target(Protocol):
 @contextlib.contextmanager
 def open_target(address: Address, anchor: bytes) -> Iterator[Target]:
     """The data set at an address; where there is none, an empty one with the root `anchor`."""
+    if address.scheme == "hf":
+        repository = Hub(address, anchor)
+        yield repository
+        repository.settle()
+        return
     if address.scheme != "file":
         yield Bucket(open_store(address), anchor)
         return
@@ -109,6 +119,10 @@ class Directory:
         done = publish_bytes(self._folders.staging, data, self._folders.commits, record_name(number))
         flush(self._folders.commits)
         return done
+
+    def settle(self) -> bool:
+        """See Target."""
+        return True
 
     def sign(self, files: list[bytes]) -> None:
         """See Target."""
@@ -178,6 +192,10 @@ class Bucket:
         """See Target."""
         self._check()
         return self._store.create(f"{COMMITS}/{record_name(number)}", data)
+
+    def settle(self) -> bool:
+        """See Target."""
+        return True
 
     def sign(self, files: list[bytes]) -> None:
         """See Target."""

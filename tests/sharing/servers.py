@@ -124,6 +124,9 @@ class _Bucket(_Handler):
         self.answer(204)
 
 
+HANDLER = _Handler  # for servers in other files
+
+
 class Server(http.server.ThreadingHTTPServer):
     """`asked` is what was asked for; `before(handler, name)` may answer itself and then returns True."""
 
