@@ -17,6 +17,7 @@ _PUBLIC = {
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "evaluate_run": "epvf_data.trainers.offline.run",
+    "export_archive": "epvf_data.sharing.archive",
     "import_policy": "epvf_data.importing.run",
     "improve": "epvf_data.trainers.improving.improve",
     "ImproveConfig": "epvf_data.trainers.improving.settings",
@@ -49,6 +50,7 @@ __all__ = [
     "collect",
     "collect_config",
     "evaluate_run",
+    "export_archive",
     "import_policy",
     "improve",
     "load_policy",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from epvf_data.scoring.score import score as score
     from epvf_data.scoring.settings import ScoreConfig as ScoreConfig
     from epvf_data.scoring.top import top as top
+    from epvf_data.sharing.archive import export_archive as export_archive
     from epvf_data.sharing.pull import pull as pull
     from epvf_data.sharing.push import push as push
     from epvf_data.sharing.signatures import sign as sign

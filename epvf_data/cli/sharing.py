@@ -87,6 +87,38 @@ def pull(
     say(f"revision sha256:{report.revision}")
 
 
+@app.command(
+    "export-archive",
+    rich_help_panel=PANEL,
+    epilog="Example: `epvf-data export-archive ant.zarr ant-archive`, and back: `epvf-data pull ant-archive ant.zarr`",
+)
+def export_archive(
+    dataset: Own,
+    out: Annotated[Path, typer.Argument(help="The folder for the zip files.", show_default=False)],
+    size: Annotated[str, typer.Option(help="The most that one zip may have.", metavar="SIZE")] = "40GB",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a data set as zip files under a size, for Zenodo and other archives, and read every byte back.
+
+    `pull` makes the data set of the folder again; so does `unzip`.
+    """
+    from epvf_data.sharing.archive import export_archive as run
+    from epvf_data.sharing.archive import parse_size
+
+    most = parse_size(size)
+    with working("archive", quiet, "whole zip files stay, the same command goes on", "MB") as progress:
+        report = run(dataset, out, size=most, progress=progress)
+    if json:
+        print_json(asdict(report))
+        return
+    kept = f" ({report.zips_there_before} were there)" if report.zips_there_before else ""
+    zips = plural(len(report.zips), "zip file")
+    say(f"{report.out}: {zips}{kept}, {report.bytes / 1e6:,.1f} MB, {report.rows:,} rows, every byte read back.")
+    say(f"revision sha256:{report.revision}")
+
+
 @app.command(rich_help_panel=PANEL, epilog="Example: `epvf-data sign ant.zarr --key ~/.ssh/id_ed25519`")
 def sign(
     dataset: Own,
