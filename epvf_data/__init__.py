@@ -21,6 +21,7 @@ _PUBLIC = {
     "evaluate_run": "epvf_data.trainers.offline.run",
     "EvaluationConfig": "epvf_data.trainers.evaluation.settings",
     "filter": "epvf_data.curation.select:filter_rows",
+    "export_archive": "epvf_data.sharing.archive",
     "import_policy": "epvf_data.importing.run",
     "improve": "epvf_data.trainers.improving.improve",
     "ImproveConfig": "epvf_data.trainers.improving.settings",
@@ -72,6 +73,7 @@ __all__ = [
     "diff",
     "evaluate",
     "evaluate_run",
+    "export_archive",
     "fan_out",
     "filter",
     "finalize",
@@ -130,6 +132,7 @@ if TYPE_CHECKING:
     from epvf_data.scoring.score import score as score
     from epvf_data.scoring.settings import ScoreConfig as ScoreConfig
     from epvf_data.scoring.top import top as top
+    from epvf_data.sharing.archive import export_archive as export_archive
     from epvf_data.sharing.pull import pull as pull
     from epvf_data.sharing.push import push as push
     from epvf_data.sharing.signatures import sign as sign

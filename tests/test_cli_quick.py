@@ -64,6 +64,7 @@ READERS = {
 }
 MISSING_SET = [(verb, "nothing.zarr", *words) for verb, words in READERS.items()] + [
     ("diff", "small.zarr", "nothing.zarr"),
+    ("export-archive", "nothing.zarr", "out"),
     ("merge", "small.zarr", "nothing.zarr", "--out", "new.zarr"),
     ("evaluate", "run", "nothing.zarr"),
     ("evaluate", "run", "--trained-on", "nothing.zarr"),
@@ -141,8 +142,8 @@ PICTURES = [
     ("render", "p.safetensors", "--out", "x.gif"),
 ]
 NAMES = [
-    ("info", "hf://datasets/a/b"),
-    ("pull", "hf://datasets/a/b"),
+    ("info", "hg://datasets/a/b"),
+    ("pull", "hg://datasets/a/b"),
     ("push", "small.zarr", "ftp://host/a.zarr"),  # unknown, whatever lies on the disk
     ("collect", "--env", "antt"),
     ("train-online", "--env", "antt"),

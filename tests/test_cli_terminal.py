@@ -98,6 +98,7 @@ VERBS = [
     ("export-npz", "evil.zarr"),
     ("export-policy", "evil.zarr"),
     ("export-hdf5", "evil.zarr"),
+    ("export-archive", "evil.zarr", "out"),
     ("card", "evil.zarr"),
     ("render", "evil.zarr"),
     ("collect", "--out", "evil.zarr", "--env", "cartpole"),

@@ -51,6 +51,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "card --out": ("card", "in", "--out", "out", QUIET),
     "export-npz": ("export-npz", "in", "--out", "out.npz", QUIET),
     "export-hdf5": ("export-hdf5", "in", "--out", "out.h5", QUIET),
+    "export-archive": ("export-archive", "in", "out", QUIET),
     "export-policy": ("export-policy", "in", "--out", "out.safetensors"),
     "render": ("render", "in", "--out", "out.mp4", QUIET),
     "collect": ("collect", "--env", "cartpole", "--out", "in", "--envs", "4", QUIET),

@@ -27,7 +27,7 @@ ORDER = (
     *("improve", "top", "score", "render", "reproduce"),
     *("info", "plot", "validate", "diff"),
     *("merge", "filter", "sample", "split", "withhold", "compact", "gc"),
-    *("push", "pull", "sign", "verify", "cache"),
+    *("push", "pull", "sign", "verify", "export-archive", "cache"),
     *("card", "export-policy", "import-policy", "export-npz", "export-hdf5", "import-hdf5"),
     *("doctor", "envs", "new-env", "check-env"),
 )

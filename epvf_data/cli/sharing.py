@@ -16,7 +16,7 @@ Place = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="A folder, file://, s3://, gs://, az://; to read also https://.",
+        help="A folder, file://, s3://, gs://, az://, hf://datasets/OWNER/NAME; to read also https://.",
         show_default=False,
     ),
 ]
@@ -49,6 +49,8 @@ def push(dataset: Own, url: Place, json: Json = False, quiet: Quiet = False, deb
         say(f"to go on from all of them: epvf-data pull {report.target} into a new folder")
     elif report.commits_of_others:
         say(f"{plural(report.commits_of_others, 'commit')} of others are there and not here; `epvf-data pull` them.")
+    if not report.rows_file and report.commits:
+        say("note: no rows.parquet is there for viewers: pyarrow is missing (`pip install 'epvf-data[parquet]'`).")
     say(f"revision sha256:{report.revision}")
 
 
@@ -82,6 +84,38 @@ def pull(
     if report.signed is not None:
         name, number, created = report.signed
         say(f"signed by {name} up to commit {number}, made {created}")
+    say(f"revision sha256:{report.revision}")
+
+
+@app.command(
+    "export-archive",
+    rich_help_panel=PANEL,
+    epilog="Example: `epvf-data export-archive ant.zarr ant-archive`, and back: `epvf-data pull ant-archive ant.zarr`",
+)
+def export_archive(
+    dataset: Own,
+    out: Annotated[Path, typer.Argument(help="The folder for the zip files.", show_default=False)],
+    size: Annotated[str, typer.Option(help="The most that one zip may have.", metavar="SIZE")] = "40GB",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a data set as zip files under a size, for Zenodo and other archives, and read every byte back.
+
+    `pull` makes the data set of the folder again; so does `unzip`.
+    """
+    from epvf_data.sharing.archive import export_archive as run
+    from epvf_data.sharing.archive import parse_size
+
+    most = parse_size(size)
+    with working("archive", quiet, "whole zip files stay, the same command goes on", "MB") as progress:
+        report = run(dataset, out, size=most, progress=progress)
+    if json:
+        print_json(asdict(report))
+        return
+    kept = f" ({report.zips_there_before} were there)" if report.zips_there_before else ""
+    zips = plural(len(report.zips), "zip file")
+    say(f"{report.out}: {zips}{kept}, {report.bytes / 1e6:,.1f} MB, {report.rows:,} rows, every byte read back.")
     say(f"revision sha256:{report.revision}")
 
 

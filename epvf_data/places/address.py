@@ -10,12 +10,12 @@ from urllib.parse import unquote, urlsplit
 from epvf_data.errors import ConfigError
 from epvf_data.untrusted import printable
 
-STORES = {"s3": "s3", "gs": "gs", "az": "az", "https": "http", "http": "http"}  # scheme → kind of store
-SCHEMES = ("s3", "gs", "az", "https", "file")
+STORES = {"s3": "s3", "gs": "gs", "az": "az", "https": "http", "http": "http", "hf": "http"}  # scheme → kind of store
+SCHEMES = ("s3", "gs", "az", "https", "hf", "file")
 _PIN = re.compile(r"(?P<place>.*)@sha256:(?P<revision>[^/@]*)", re.DOTALL)
 _HEX = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/\s?#]*@(?!sha256:))?([^\s?#]*)(?:[?#][^\s@]*)?")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def parse(text: str) -> Address:
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise ConfigError(f"'{printable(scheme, 20)}://' is no place that is known; {known} and plain folders are.")
     parts = urlsplit(place)
-    if scheme == "http" and parts.hostname not in _LOOPBACK:
+    if scheme == "http" and parts.hostname not in LOOPBACK:
         raise ConfigError("http:// is taken for this machine alone, for anybody on the way could change it; use https.")
     if not parts.netloc:
         raise ConfigError(f"{printable(without_secrets(place))} names no {'host' if 'http' in scheme else 'bucket'}.")

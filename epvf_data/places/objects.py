@@ -1,4 +1,5 @@
-"""Object stores and web servers, by obstore (extra `s3`): S3 and what speaks it, Google's, Azure's, and HTTPS to read.
+"""Object stores and web servers, by obstore (extra `s3`): S3 and what speaks it, Google's, Azure's; to read also HTTPS
+and the Hugging Face hub.
 
 Credentials come from the tools' own places: environment variables, and for S3 the profile of AWS's files. Requests that
 find none are made without.
@@ -26,6 +27,7 @@ from epvf_data.errors import (
     UnsafeDatasetError,
     extra,
 )
+from epvf_data.places import hub
 from epvf_data.places.address import STORES, Address
 from epvf_data.places.base import PIECE
 from epvf_data.untrusted import printable
@@ -181,6 +183,10 @@ def _open(store: Any, address: Address) -> Any:
         case "az":
             options["allow_http"] = os.environ.get("AZURE_ALLOW_HTTP", "").lower() in ("1", "true")
             return store.AzureStore(parts.netloc, prefix=prefix, **common)
+        case "hf":
+            url, options["default_headers"] = hub.resolving(address)
+            options["allow_http"] = url.startswith("http:")
+            return store.HTTPStore.from_url(url, **common)
     if parts.username is not None:
         said = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         options["default_headers"] = {"Authorization": f"Basic {base64.b64encode(said).decode()}"}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 from epvf_data.errors import ConfigError
 from epvf_data.places.address import Address, folder
+from epvf_data.places.archive import MANIFEST, ArchivePlace
 from epvf_data.places.base import FolderPlace, Place, Store
 from epvf_data.places.objects import ObjectPlace
 
 
 def open_place(address: Address) -> Place:
     """A place to read. Raises ConfigError where a package is missing that it needs, or the address makes no sense."""
-    return FolderPlace(folder(address)) if address.scheme == "file" else ObjectPlace(address)
+    if address.scheme != "file":
+        return ObjectPlace(address)
+    root = folder(address)
+    return ArchivePlace(root) if os.path.lexists(root / MANIFEST) else FolderPlace(root)
 
 
 def open_store(address: Address) -> Store:

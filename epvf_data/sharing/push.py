@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError
+from epvf_data.exchange import parquet
 from epvf_data.places.address import Address, parse
 from epvf_data.places.base import FolderPlace
 from epvf_data.sharing.signatures import read as read_signatures
@@ -19,7 +21,7 @@ from epvf_data.sharing.transfer import Group, Step, carry, steps
 from epvf_data.store import reader
 from epvf_data.store.claims import check_unclaimed
 from epvf_data.store.commit import CommitRecord, compose, live_parts, read_anchor, record_path
-from epvf_data.store.folders import CARD, ROOT
+from epvf_data.store.folders import CARD, ROOT, ROWS
 from epvf_data.store.identity import expect
 from epvf_data.store.meter import Meter
 from epvf_data.store.root import parse_root
@@ -42,6 +44,7 @@ class PushReport:
     commits_of_others: int
     renumbered: bool
     bytes_new: int
+    rows_file: bool  # whether rows.parquet is there and of this revision
 
 
 class _TakenError(Exception):
@@ -55,7 +58,8 @@ def push(
 
     Every file is hashed on the way; a record is published only if nobody has its number. Where others have added
     commits, these follow theirs, as if both had written into one folder: their parts and rows are the same, their
-    numbers are not. What an interrupted call put there stays, and the same call goes on.
+    numbers are not. What an interrupted call put there stays, and the same call goes on. At last comes `rows.parquet`,
+    all but parameters and probing actions, for programs that know Parquet alone; not without pyarrow.
 
     Raises EnvironmentMismatchError where the data set there is of another environment, RowsTakenError where it holds
     the same rows of a run, DatasetError, CorruptDatasetError for damage, TransferError where the line fails.
@@ -75,6 +79,7 @@ def push(
         for name in CARD:
             if os.path.lexists(path / name):
                 target.put(name, read_bytes(path / name))
+        told = _put_rows(opened, address, target, mover)
     after = mover.theirs
     mine = {part.id for record in opened.commits for part in record.add}
     others = [record for record in after if not {part.id for part in record.add} <= mine]
@@ -88,7 +93,24 @@ def push(
         commits_of_others=len(others),
         renumbered=mover.renumbered,
         bytes_new=mover.bytes,
+        rows_file=told,
     )
+
+
+def _put_rows(opened: reader.Dataset, address: Address, target: Target, mover: _Mover) -> bool:
+    """Puts rows.parquet unless the one that is there is of this revision; again where others pushed meanwhile.
+
+    Whoever writes last looks last, so that what stays is of the newest commit, whoever pushed that.
+    """
+    if not parquet.installed():
+        return False
+    while mover.theirs and f"sha256:{mover.theirs[-1].sha256}".encode() not in target.ending(ROWS):
+        same = mover.theirs[-1].sha256 == opened.revision
+        with tempfile.NamedTemporaryFile() as file:
+            parquet.write_rows(opened if same else reader.open(address.text), file)
+            target.put_file(ROWS, file)
+        mover.theirs = target.records(mover.theirs)
+    return True
 
 
 _CURE = "choose another place"
@@ -108,9 +130,16 @@ class _Mover:
     ) -> None:
         self.address, self.path, self.mine, self.target, self.anchor = address, path, mine, target, anchor
         self.theirs = target.records([])
+        self.seen = len(self.theirs)  # of these are surely there
         self.source, self.progress = FolderPlace(path), progress
         self.same = read_anchor(path) == anchor
-        self.published, self.renumbered, self.bytes = 0, False, 0
+        self.sealed: set[str] = set()  # the records that were published, or were to be
+        self.renumbered, self.bytes = False, 0
+
+    @property
+    def published(self) -> int:
+        """How many of the records that are there this push has put there."""
+        return sum(record.sha256 in self.sealed for record in self.theirs)
 
     def run(self) -> None:
         """Until everything is there, however often others come first."""
@@ -120,8 +149,11 @@ class _Mover:
             self.bytes = self.bytes or meter.total
             try:
                 carry(todo, lambda group: self._bring(group, meter), self._publish, meter)  # noqa: B023
+                if not self.target.settle():
+                    raise _TakenError
             except _TakenError:
-                self.theirs = self.target.records(self.theirs)
+                self.theirs = self.target.records(self.theirs[: self.seen])
+                self.seen = len(self.theirs)
                 continue
             meter.finish()
             return
@@ -135,7 +167,7 @@ class _Mover:
             if not self.target.publish(record.number, data):
                 raise _TakenError
             self.theirs.append(record)
-            self.published += 1
+            self.sealed.add(record.sha256)
 
     def _next(self, record: CommitRecord) -> tuple[bytes, CommitRecord]:
         """The file of a record as it goes there: as it is here where it follows the same one, else sealed anew."""

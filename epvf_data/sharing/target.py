@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from epvf_data.errors import CorruptDatasetError, DatasetError
-from epvf_data.outputs import write_bytes
+from epvf_data.outputs import draft_file, write_bytes
 from epvf_data.places.address import Address, folder
-from epvf_data.places.base import FolderPlace, Store
+from epvf_data.places.base import PIECE, FolderPlace, Place, Store
 from epvf_data.places.opening import open_store
 from epvf_data.sharing import signatures
+from epvf_data.sharing.hub import Hub
 from epvf_data.sharing.transfer import Group
 from epvf_data.store.commit import FOLDER_METADATA, CommitRecord, read_chain, record_name
 from epvf_data.store.creation import copied
@@ -27,6 +29,7 @@ from epvf_data.untrusted import read_bytes
 
 MAX_CARD = 16 << 20  # bytes of one file of a card
 _LARGE = 1 << 20  # bytes of a file that is looked for before it is put
+_END = 1 << 16  # bytes
 
 
 class Target(Protocol):
@@ -48,6 +51,10 @@ class Target(Protocol):
         """Publishes a record, only if its number is free."""
         ...
 
+    def settle(self) -> bool:
+        """Makes sure that all that was published is there; False where another writer was faster with a record."""
+        ...
+
     def sign(self, files: list[bytes]) -> None:
         """Publishes signatures beside the data set; those that are there stay once."""
         ...
@@ -56,10 +63,23 @@ class Target(Protocol):
         """Puts a small file for people beside the data set; an earlier one is replaced."""
         ...
 
+    def put_file(self, name: str, file: BinaryIO) -> None:
+        """The same of an open file, from its beginning, of any size."""
+        ...
+
+    def ending(self, name: str) -> bytes:
+        """The last bytes of a file for people; none where there is no such file."""
+        ...
+
 
 @contextlib.contextmanager
 def open_target(address: Address, anchor: bytes) -> Iterator[Target]:
     """The data set at an address; where there is none, an empty one with the root `anchor`."""
+    if address.scheme == "hf":
+        repository = Hub(address, anchor)
+        yield repository
+        repository.settle()
+        return
     if address.scheme != "file":
         yield Bucket(open_store(address), anchor)
         return
@@ -100,6 +120,10 @@ class Directory:
         flush(self._folders.commits)
         return done
 
+    def settle(self) -> bool:
+        """See Target."""
+        return True
+
     def sign(self, files: list[bytes]) -> None:
         """See Target."""
         signatures.add(self._path, files)
@@ -108,6 +132,17 @@ class Directory:
         """See Target."""
         if self._folders.root.status(name) is None or read_bytes(self._path / name) != data:
             write_bytes(self._path / name, data, force=True)
+
+    def put_file(self, name: str, file: BinaryIO) -> None:
+        """See Target."""
+        file.seek(0)
+        with draft_file(self._path / name, force=True) as draft, draft.open("wb") as target:
+            shutil.copyfileobj(file, target, PIECE)
+
+    def ending(self, name: str) -> bytes:
+        """See Target."""
+        status = self._folders.root.status(name)
+        return _ending(FolderPlace(self._path), name, status.st_size if status else None)
 
 
 class Bucket:
@@ -158,6 +193,10 @@ class Bucket:
         self._check()
         return self._store.create(f"{COMMITS}/{record_name(number)}", data)
 
+    def settle(self) -> bool:
+        """See Target."""
+        return True
+
     def sign(self, files: list[bytes]) -> None:
         """See Target."""
         there = [one.data for one in signatures.read(self._store)] if files else []
@@ -173,10 +212,24 @@ class Bucket:
         if self._store.size(name) is None or self._store.small(name, MAX_CARD) != data:
             self._store.upload(name, len(data), iter([data]))
 
+    def put_file(self, name: str, file: BinaryIO) -> None:
+        """See Target."""
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._store.upload(name, size, iter(lambda: file.read(PIECE), b""))
+
+    def ending(self, name: str) -> bytes:
+        """See Target."""
+        return _ending(self._store, name, self._store.size(name))
+
     def _check(self) -> None:
         if not self._checked:
             self._store.check_exclusive()
             self._checked = True
+
+
+def _ending(place: Place, name: str, size: int | None) -> bytes:
+    return b"" if not size else b"".join(place.stream(name, max(0, size - _END), size))
 
 
 def _verified(source: FolderPlace, name: str, expected: tuple[int, str], meter: Meter) -> Iterator[bytes]:

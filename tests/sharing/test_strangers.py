@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,26 +203,10 @@ def test_a_record_that_asks_for_the_whole_disk(liar, quick_path):
         call()
 
 
-def certificate(folder: Path) -> Path:
-    """A key with its certificate for localhost in one file, by the authority of `ca.pem` beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    new = "req -newkey rsa:2048 -nodes -days 2"
-    for words in (
-        f"{new} -x509 -subj /CN=lab-ca -keyout ca.key -out ca.pem",
-        f"{new} -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out ask.pem",
-        "x509 -req -in ask.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy -out cert.pem",
-    ):
-        subprocess.run(["openssl", *words.split()], cwd=folder, capture_output=True, check=True)
-    both = folder / "both.pem"
-    both.write_bytes((folder / "key.pem").read_bytes() + (folder / "cert.pem").read_bytes())
-    return both
-
-
-def test_a_redirect_from_https_to_http_is_refused(servers, tmp_path, grow, quick_path, monkeypatch):
+def test_a_redirect_from_https_to_http_is_refused(servers, programs, tmp_path, grow, quick_path, monkeypatch):
     """By TLS from start to end, with a certificate that the system trusts because the user says so."""
     grow("a.zarr")
-    both = certificate(tmp_path)
+    both = programs.certificate(tmp_path)
     call = "import sys, epvf_data; print(epvf_data.pull(sys.argv[1], sys.argv[2]).rows)"
 
     def get(url: str, out: Path, trust: bool = True) -> subprocess.CompletedProcess[str]:
