@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from epvf_data.critics.value import combine
 from epvf_data.improvement.ascent import ascend
-from epvf_data.improvement.controls import averages, distance
+from epvf_data.improvement.controls import averages, distance, random_steps
 from epvf_data.improvement.judging import choose, sure, where_to_stop
+from epvf_data.improvement.problem import Problem, ask
 from epvf_data.improvement.search import cma_es, evolve
 from epvf_data.trainers.improving.settings import ImproveConfig
 from epvf_data.trainers.offline.fitted import FittedSplit
@@ -43,15 +44,25 @@ class Pool(NamedTuple):
 
 
 class Critics(NamedTuple):
-    """V of one policy by every critic; the first half climbs, the others judge. A single one does both."""
+    """V of one policy by every critic; the first half climbs, the others judge. A single one does both.
+
+    Where critics of several seeds lie side by side, `own` are the members of one.
+    """
 
     fitted: FittedSplit
     place: int
+    own: tuple[int, int] | None = None  # first member, and the one after the last
+
+    @property
+    def members(self) -> tuple[int, int]:
+        """The first member, and the one after the last."""
+        return self.own or (0, 1 if self.fitted.config.closed else self.fitted.config.members)
 
     @property
     def climbers(self) -> slice:
         """The members that are climbed."""
-        return slice(0, 1 if self.fitted.config.closed else (self.fitted.config.members + 1) // 2)
+        first, end = self.members
+        return slice(first, first + (end - first + 1) // 2)
 
     def some(self, members: slice) -> Callable[[Float[Array, "P"]], Float[Array, "M"]]:
         """V of one policy by some of them."""
@@ -59,9 +70,9 @@ class Critics(NamedTuple):
 
     def table(self, theta: Float[np.ndarray, "n P"]) -> tuple[Float[np.ndarray, "C n"], Float[np.ndarray, "J n"]]:
         """V of many policies, by those that climb and those that judge."""
-        every = jax.jit(jax.vmap(lambda one: self.fitted.each(self.place, one)))
+        every = jax.jit(jax.vmap(self.some(slice(*self.members))))
         found = np.asarray(every(jnp.asarray(theta)), np.float64).T
-        split = self.climbers.stop
+        split = self.climbers.stop - self.climbers.start
         return found[:split], found[split:] if len(found) > split else found
 
 
@@ -73,12 +84,19 @@ def propose(
     critics: Critics | None,
     returns: Returns | None,
     rows: int,
+    problem: Callable[[], Problem] | None = None,
 ) -> Pool:
     """At most `count` candidates from these starts, the best start first.
 
-    `returns` gives real returns to the method that spends `rows` episodes, those of the data set, itself.
+    `returns` gives real returns to the method that spends `rows` episodes, those of the data set, itself; `problem`
+    is what a method of the user's is given.
     """
     kind = config.recipe.climbs
+    if kind == "own":
+        assert problem is not None
+        return _nearest(ask(config.method, problem()), starts, spread)
+    if kind == "random":
+        return _random(config, starts, spread, count)
     if kind == "none":
         counts = sorted({size for size in (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64) if size <= len(starts)} | {1})
         found = averages(starts, counts)[:count]
@@ -90,6 +108,22 @@ def propose(
         return _plain(np.stack([path[one] for one in some]), starts, spread, (len(path) - 1) * 64)
     assert critics is not None
     return _climbed(config, starts, spread, count, critics)
+
+
+def _nearest(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarray) -> Pool:
+    """Proposals of which nobody says from where they come: from the start that is nearest."""
+    away = np.stack([distance(np.broadcast_to(one, starts.shape), starts, spread) for one in theta])
+    origin = away.argmin(1)
+    return Pool(theta, origin, away[np.arange(len(theta)), origin], None, None, [], None, 0)
+
+
+def _random(config: ImproveConfig, starts: Float[np.ndarray, "n P"], spread: np.ndarray, count: int) -> Pool:
+    """Random steps from the starts in turn, as long as the climbs after so many steps at most."""
+    origin = np.arange(count) % len(starts)
+    lengths = np.minimum(np.array(config.steps) * config.step, config.radius) * spread.size**0.5
+    away = lengths[(np.arange(count) // len(starts)) % len(lengths)]
+    theta = random_steps(starts[origin], spread, away, np.random.default_rng([config.seed, 1]))
+    return Pool(theta, origin, away, None, None, [], None, 0)
 
 
 def _plain(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarray, spent: int) -> Pool:
@@ -132,7 +166,7 @@ def _paths(
     if recipe.climbs == "one":
         values = [
             lambda theta, member=member: critics.some(slice(member, member + 1))(theta)[0]
-            for member in range(climbers.stop)
+            for member in range(climbers.start, climbers.stop)
         ]
     else:
         bound = recipe.climbs
