@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def run_task(
     for number in (one for one in range(seeds) if one not in done):
         began, busy = time.perf_counter(), time.process_time()
         try:
-            measures = job.seed(number)
+            measures = {key: one if math.isfinite(one) else None for key, one in job.seed(number).items()}
         except EpvfError as error:
             found["failed"] = {"seed": number, "error": str(error)}
             result.write(path, found)

@@ -20,7 +20,8 @@ import numpy as np
 
 def propose(problem):
     assert problem.returns.shape == (len(problem.theta),)
-    return problem.starts + 0.01 * problem.spread * np.random.default_rng(problem.seed).normal(size=problem.starts.shape)
+    noise = np.random.default_rng(problem.seed).normal(size=problem.starts.shape)
+    return problem.starts + 0.01 * problem.spread * noise
 
 def fails(problem):
     if problem.seed == 1:
@@ -34,6 +35,9 @@ def predict(rows):
     assert np.isnan(rows.returns[rows.test]).all()
     every = np.concatenate([np.abs(one).mean(1) for one in rows.actions])
     return every[rows.test]
+
+def too_few(rows):
+    return [1.0, 2.0]
 
 def learn(budget):
     from epvf_data import PolicySpec
@@ -102,7 +106,7 @@ def test_proposals_get_both_scorings_and_own_code_the_same(bench):
 
 
 def test_a_method_that_fails_is_one_sentence_and_what_was_done_stays(bench):
-    with pytest.raises(ConfigError, match=r"ValueError in line 12 of own.py: no idea"):
+    with pytest.raises(ConfigError, match=r"ValueError in line 11 of own.py: no idea"):
         run(bench, "improve-hopper", f"{bench / 'own.py'}:fails", "fails.json")
     found = result.read(bench / "fails.json")
     assert [one["seed"] for one in found["seeds"]] == [0]
@@ -121,8 +125,8 @@ def test_held_out_rows_are_predicted(bench):
         found = run(bench, "predict-architecture", method, f"{len(method)}.json")
         assert -1 <= found["measures"]["spearman"]["mean"] <= 1
         assert found["measures"]["spearman"]["interval"] is None  # both seeds say the same
-    with pytest.raises(ConfigError, match="expected"):
-        run(bench, "predict-iid", f"{bench / 'own.py'}:learn", "x.json")
+    with pytest.raises(ConfigError, match=r"predictions of the shape \[2\]; expected"):
+        run(bench, "predict-iid", f"{bench / 'own.py'}:too_few", "x.json")
 
 
 def test_online_methods_are_held_to_their_budget(bench):

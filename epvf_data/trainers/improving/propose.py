@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -64,16 +65,24 @@ class Critics(NamedTuple):
         first, end = self.members
         return slice(first, first + (end - first + 1) // 2)
 
-    def some(self, members: slice) -> Callable[[Float[Array, "P"]], Float[Array, "M"]]:
-        """V of one policy by some of them."""
-        return lambda theta: self.fitted.each(self.place, theta, members)
-
     def table(self, theta: Float[np.ndarray, "n P"]) -> tuple[Float[np.ndarray, "C n"], Float[np.ndarray, "J n"]]:
         """V of many policies, by those that climb and those that judge."""
-        every = jax.jit(jax.vmap(self.some(slice(*self.members))))
-        found = np.asarray(every(jnp.asarray(theta)), np.float64).T
+        first, last = self.members
+        found = np.asarray(_table(self.fitted, self.place)(jnp.asarray(theta), jnp.arange(first, last)), np.float64).T
         split = self.climbers.stop - self.climbers.start
         return found[:split], found[split:] if len(found) > split else found
+
+
+@lru_cache(maxsize=2)
+def _table(fitted: FittedSplit, place: int) -> Callable[[Array, Array], Float[Array, "n M"]]:
+    """V of many policies by members of these numbers, compiled once."""
+    return jax.jit(jax.vmap(partial(fitted.each, place), in_axes=(0, None)))
+
+
+@lru_cache(maxsize=2)
+def _bound(fitted: FittedSplit, place: int, bound: str) -> Callable[[Array, Array], Float[Array, ""]]:
+    """What members of these numbers say together of one policy: an object for each critic, so that it compiles once."""
+    return lambda theta, members: combine(fitted.each(place, theta, members)[:, None], bound, 0)[0]
 
 
 def propose(
@@ -157,20 +166,16 @@ def _paths(
     """Candidates after each number of steps, and the start of each: the same ones at every look."""
     recipe, root, climbers = config.recipe, spread.size**0.5, critics.climbers
     length, radius = config.step * root, config.radius * root
-    mean = lambda theta: critics.some(climbers)(theta).mean()  # noqa: E731
+    members = jnp.arange(climbers.start, climbers.stop)
     if recipe.climbs == "search":
+        mean = partial(_bound(critics.fitted, critics.place, "mean"), members=members)
         paths = cma_es(mean, starts[0], spread, config.step, config.steps, count, config.seed)
         return paths, np.zeros(len(paths[0]), int)
     rate = critics.fitted.config.climb_rate * root / float(critics.fitted.ground.scales[critics.place].return_std)
     step = {"length": rate if recipe.plain else length, "plain": recipe.plain, "radius": radius}
-    if recipe.climbs == "one":
-        values = [
-            lambda theta, member=member: critics.some(slice(member, member + 1))(theta)[0]
-            for member in range(climbers.start, climbers.stop)
-        ]
-    else:
-        bound = recipe.climbs
-        values = [lambda theta: combine(critics.some(climbers)(theta)[:, None], bound, 0)[0]]
-    each = [ascend(value, starts, spread, looks=config.steps, **step) for value in values]
+    alone = recipe.climbs == "one"
+    value = _bound(critics.fitted, critics.place, "mean" if alone else recipe.climbs)
+    groups = jnp.split(members, len(members)) if alone else [members]
+    each = [ascend(value, starts, spread, looks=config.steps, data=group, **step) for group in groups]
     paths = [np.concatenate([np.asarray(path[look]) for path in each]) for look in range(len(config.steps))]
-    return paths, np.tile(np.arange(len(starts)), len(values))
+    return paths, np.tile(np.arange(len(starts)), len(groups))
