@@ -29,7 +29,13 @@ def to_policy(
     kernels, biases = ([np.asarray(layers[name][part]) for name in names] for part in ("kernel", "bias"))
     mean, std = np.asarray(normaliser.mean, np.float64), np.asarray(normaliser.std, np.float64)
     found = keep_outputs(fold(checked(names, kernels, biases, turned=False), mean, std), env.action_size)
-    form = {"output": "identity", "gaussian": "mean"} if free_std else {}
-    spec = PolicySpec(env.observation_size, env.action_size, hidden=found.sizes[1:-1], activation=activation, **form)
+    spec = PolicySpec(
+        env.observation_size,
+        env.action_size,
+        hidden=found.sizes[1:-1],
+        activation=activation,
+        output="identity" if free_std else "tanh",
+        gaussian="mean" if free_std else None,
+    )
     (log_std,) = jax.tree.leaves(network["std_logparam"]) if free_std else (np.zeros(0),)
     return spec, np.concatenate([found.flat(), np.ravel(log_std)]).astype(np.float32)

@@ -62,7 +62,8 @@ def _contents(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cells(one: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     mark = " (small)" if one["small"] else ""
-    hardware = one.get("hardware") if isinstance(one.get("hardware"), dict) else {}
+    stated = one.get("hardware")
+    hardware = stated if isinstance(stated, dict) else {}
     cores = f"{printable(hardware.get('processor', ''), 40)}, {printable(hardware.get('cores', ''), 6)} cores"
     own = " (own code)" if ":" in one["method"] else ""
     name = printable(one["method"].rpartition(":")[2], 60)

@@ -168,8 +168,10 @@ def _paths(
     length, radius = config.step * root, config.radius * root
     members = jnp.arange(climbers.start, climbers.stop)
     if recipe.climbs == "search":
-        mean = partial(_bound(critics.fitted, critics.place, "mean"), members=members)
-        paths = cma_es(mean, starts[0], spread, config.step, config.steps, count, config.seed)
+        mean = _bound(critics.fitted, critics.place, "mean")
+        paths = cma_es(
+            lambda theta: mean(theta, members), starts[0], spread, config.step, config.steps, count, config.seed
+        )
         return paths, np.zeros(len(paths[0]), int)
     rate = critics.fitted.config.climb_rate * root / float(critics.fitted.ground.scales[critics.place].return_std)
     step = {"length": rate if recipe.plain else length, "plain": recipe.plain, "radius": radius}
