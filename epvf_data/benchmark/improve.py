@@ -32,6 +32,7 @@ from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.run import load_run, train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
 
+ROWS = 32  # of those that are stored as best, among which the best is looked for
 MEMBERS = 6  # critics of one seed: three climb, three judge
 _PUBLISHED, _TEN, _FRESH, _ROWS, _SPEND = 11, 12, 13, 14, 1000  # streams of start states
 Fitting = Callable[[dict[str, Any]], None]
@@ -127,16 +128,17 @@ class Improve:
     def _best_row(self, world: World) -> int:
         """The best start by episodes of its own; all methods share what was found, in the benchmark's folder."""
         path, episodes = self.work / "best-rows.json", self.task.episodes
-        stated = json.dumps([self.content, self.spec.id, len(self.starts), episodes, world.seed, world.env.digest])
+        some = self.starts[:ROWS]
+        stated = json.dumps([self.content, self.spec.id, len(some), episodes, world.seed, world.env.digest])
         key = hashlib.sha256(stated.encode()).hexdigest()
         known = rundir.read(path) if path.is_file() else {}
         if key not in known:
-            means = world.outcomes(self.spec, self.starts, episodes, _ROWS).returns.mean(1)
+            means = world.outcomes(self.spec, some, episodes, _ROWS).returns.mean(1)
             known[key] = int(np.argmax(means))
             path.parent.mkdir(parents=True, exist_ok=True)
             rundir.write_json(path, known)
         found = known[key]
-        if type(found) is not int or not 0 <= found < len(self.starts):
+        if type(found) is not int or not 0 <= found < len(some):
             raise RunError(f"{path} names no row; delete it.")
         return found
 

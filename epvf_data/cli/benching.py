@@ -22,7 +22,7 @@ app.add_typer(bench, rich_help_panel="Make and learn from rows")
 
 
 @bench.command("list", epilog="Example: `epvf-data bench list`")
-def tasks(json: Json = False, debug: Debug = False) -> None:
+def tasks(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """The tasks: which rows, what is asked, by what it is measured, and the methods that have a name."""
     if json:
         print_json([_told(task) for task in TASKS.values()])
@@ -135,6 +135,7 @@ def table(
     ),
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Make the leaderboard of result files: Markdown, and JSON beside it."""
