@@ -23,7 +23,7 @@ from epvf_data.untrusted import printable
 
 T = TypeVar("T")
 
-SETTINGS = ("env",)  # whose values may name code, in whatever table they stand
+SETTINGS = ("env", "method")  # whose values may name code, in whatever table they stand
 OURS = ("playground:",)  # beginnings of names with a colon that stand for something of this package
 
 _made: dict[tuple[str, str, Hashable], Any] = {}  # (module, function, key of what it gave) → what it gave first
@@ -65,19 +65,39 @@ def load(where: str, kind: type[T], what: str, expected: str, key: Callable[[T],
     `key` gives the same, so that compiled functions are reused. `what` and `expected` are words for messages. Raises
     ConfigError where there is no such function, it fails, or it gives something else.
     """
+    name = where.rpartition(":")[2]
+    with _called(where, what) as (module, made):
+        if isinstance(made, kind):
+            return _made.setdefault((module, name, key(made)), made)
+    raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
+
+
+def call(where: str, what: str, *arguments: Any) -> Any:
+    """What the user's function makes of these arguments. Raises as `load` does, FileError where there is no file."""
+    with _called(where, what, *arguments) as (_, made):
+        return made
+
+
+def check_there(where: str, what: str) -> None:
+    """Raises FileError where code is named in a file that is not there; nothing is run."""
+    place = where.rpartition(":")[0]
+    if place.endswith(".py") and not Path(place).is_file():
+        raise FileError(f"{where} gives no {what}: there is no such file.")
+
+
+@contextlib.contextmanager
+def _called(where: str, what: str, *arguments: Any) -> Iterator[tuple[str, Any]]:
+    """The module's name, and what the function in it gives; all that goes wrong is one sentence."""
     place, _, name = where.rpartition(":")
     for module in _beside:
         sys.modules.pop(module, None)
     try:
         with _module(place) as module:
-            made = getattr(module, name)()
-            if isinstance(made, kind):
-                return _made.setdefault((module.__name__, name, key(made)), made)
+            yield module.__name__, getattr(module, name)(*arguments)
     except (Exception, SystemExit) as error:
         told = f"{where} gives no {what}: {_reason(error, place, name)}"
         missing = isinstance(error, FileNotFoundError) and error.filename == place
         raise (FileError if missing else ConfigError)(told) from error
-    raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
 
 
 @contextlib.contextmanager

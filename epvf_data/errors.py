@@ -82,16 +82,8 @@ EXTRAS = {
     **dict.fromkeys(
         ("jax", "jaxlib", "flax", "optax", "orbax", "tensorstore", "scipy", "mujoco", "tensorboardX"), "train"
     ),
-    **{
-        "matplotlib": "plot",
-        "av": "render",
-        "PIL": "render",
-        "obstore": "s3",
-        "huggingface_hub": "hub",
-        "pyarrow": "parquet",
-        "pandas": "pandas",
-        "torch": "torch",
-    },
+    **{"matplotlib": "plot", "av": "render", "PIL": "render", "pandas": "pandas", "torch": "torch"},
+    **{"obstore": "s3", "huggingface_hub": "hub", "pyarrow": "parquet"},
     **{"brax": "baselines", "evosax": "baselines", "mujoco_playground": "playground"},
 }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("ppo", "sac")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")  # those that a policy file can name
-PRESETS = ("ant-ppo-paper", "ant-ppo-cpu", "ant-sac-paper", "ant-sac-cpu")
+PRESETS = ("ant-ppo-paper", "ant-ppo-cpu", "ant-sac-paper", "ant-sac-cpu", "hopper-ppo-cpu")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class PPOSettings:
     policy_hidden_layer_sizes: tuple[int, ...] = (64, 64)
     value_hidden_layer_sizes: tuple[int, ...] = (128, 128)
     activation: str = "elu"
+    free_std: bool = False  # a normal distribution whose width is a parameter of its own, log_std, in place of tanh
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class BaselineConfig:
     envs: int = 256
     env_steps: int = 5_000_000  # rounded up to whole iterations of every stretch between two evaluations
     evaluations: int = 20  # lines of metrics.jsonl
+    episodes: int = 16  # of an evaluation, where starts are random
     seed: int = 0
     backend: str = "auto"
     ppo: PPOSettings = field(default_factory=PPOSettings)
@@ -88,6 +90,7 @@ class BaselineConfig:
         check_range(self, "", 1, MAX_WORLDS, "envs")
         check_range(self, "", 1, MAX_STEPS, "env_steps")
         check_range(self, "", 1, 100_000, "evaluations")
+        check_range(self, "", 1, MAX_WORLDS, "episodes")
         check_range(self, "", 0, MAX_SEED, "seed")
         amounts = ("batch_size", "unroll_length", "num_minibatches", "num_updates_per_batch")
         check_range(self.ppo, "ppo.", 1, MAX_WORLDS, *amounts)

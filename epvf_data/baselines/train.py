@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -29,15 +30,16 @@ from epvf_data.envs import Env
 from epvf_data.errors import RunError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import resolve_backend, rollout
 from epvf_data.trainers import rundir
 
 Progress = Callable[[dict[str, Any]], None]
-RANDOM_STARTS = 16  # episodes of an evaluation where starts are random
 _NO_LOSS = ("training/sps", "training/walltime", "training/learning_rate", "training/buffer_current_size")
 _STEPS = "brax"  # where brax keeps SAC's checkpoints while it trains
 _STEP = re.compile(r"[0-9]{1,18}(\.orbax-checkpoint-tmp(-[0-9]+)?)?", re.ASCII)  # their names, unfinished ones' too
 _POLICY = re.compile(r"(last|best|at-[0-9]+)-[0-9]+\.safetensors", re.ASCII)
+_FREE_STD = {"distribution_type": "normal", "noise_std_type": "log", "state_dependent_std": False}
 EXACT = 1e-4  # a policy file is written only if its actions are brax's within this
 
 
@@ -86,7 +88,7 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
             episode_length=env.horizon,
             num_envs=config.envs,
             num_evals=config.evaluations + 1,  # the first is of the untrained policy
-            num_eval_envs=RANDOM_STARTS if env.random_start else 1,
+            num_eval_envs=config.episodes if env.random_start else 1,
             deterministic_eval=True,
             max_devices_per_host=1,
             seed=config.seed,
@@ -185,7 +187,7 @@ class _Log:
 
     def save(self, make_policy: Callable, params: Any, name: str = "last") -> Path | None:
         """Writes the deterministic policy, unless rounding keeps our form of it from giving brax's actions."""
-        spec, flat = to_policy(self.env, params, getattr(self.config, self.config.algorithm).activation)
+        spec, flat = _policy(self.env, self.config, params)
         noise = np.random.default_rng(0).normal(size=(256, self.env.observation_size))
         seen = jnp.asarray(np.asarray(params[0].mean) + noise * np.asarray(params[0].std), jnp.float32)
         with jax.default_matmul_precision("highest"):
@@ -219,10 +221,18 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _policy(env: Env, config: BaselineConfig, params: Any) -> tuple[PolicySpec, np.ndarray]:
+    own = getattr(config, config.algorithm)
+    if not own.normalize_observations:  # brax counts them nevertheless
+        zeros = np.zeros(env.observation_size)
+        params = (SimpleNamespace(mean=zeros, std=zeros + 1), *params[1:])
+    return to_policy(env, params, own.activation, getattr(own, "free_std", False))
+
+
 def _roll_out(env: Env, config: BaselineConfig, params: Any) -> float:
     """The mean return of the policy through the same door as every other policy's."""
-    spec, flat = to_policy(env, params, getattr(config, config.algorithm).activation)
-    episodes = RANDOM_STARTS if env.random_start else 1
+    spec, flat = _policy(env, config, params)
+    episodes = config.episodes if env.random_start else 1
     return float(rollout(env, spec, flat[None], episodes=episodes, backend=config.backend).returns.mean())
 
 
@@ -251,12 +261,14 @@ def _ppo(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
         policy_hidden_layer_sizes=arguments.pop("policy_hidden_layer_sizes"),
         value_hidden_layer_sizes=arguments.pop("value_hidden_layer_sizes"),
         activation=mlp.ACTIVATIONS[arguments.pop("activation")],
+        **(_FREE_STD if arguments.pop("free_std") else {}),
     )
 
     def keep(env_steps: int, make_policy: Callable, params: Any) -> None:
         if env_steps:
-            log.save(make_policy, params)
-            log.save(make_policy, params, f"at-{len(log.lines) + 1:06d}")
+            path = log.save(make_policy, params, f"at-{len(log.lines) + 1:06d}")
+            if path is not None:
+                shutil.copyfile(path, path.with_name(f"last-{config.seed}.safetensors"))
 
     return library.load("training.agents.ppo.train"), {
         **arguments,

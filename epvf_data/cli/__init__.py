@@ -4,6 +4,7 @@ Heavy modules are imported by the verb that needs them, so that help and `info` 
 """
 
 from epvf_data.cli import (
+    benching,
     collecting,
     curating,
     datasets,
@@ -37,6 +38,7 @@ app.registered_commands.sort(key=lambda verb: ORDER.index(verb.name or getattr(v
 
 __all__ = [
     "app",
+    "benching",
     "collecting",
     "curating",
     "datasets",

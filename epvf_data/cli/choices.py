@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,6 @@ from epvf_data import code, envs
 from epvf_data.config import BACKENDS, check_one_of
 from epvf_data.critics.families import CRITICS
 from epvf_data.critics.settings import LOSSES
-from epvf_data.errors import FileError
 from epvf_data.store.pick import NAMED, check_row
 from epvf_data.trainers.offline.settings import SPLITS, check_splits
 
@@ -56,9 +54,8 @@ def environment(help: str) -> dict[str, Any]:
 
 def _check_env(name: str) -> None:
     envs.check_name(name)
-    place = name.rpartition(":")[0]
-    if code.names_code(name) and place.endswith(".py") and not Path(place).is_file():
-        raise FileError(f"{name} gives no environment: there is no such file.")
+    if code.names_code(name):
+        code.check_there(name, "environment")
 
 
 Backend = Annotated[

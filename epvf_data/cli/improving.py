@@ -24,18 +24,29 @@ from epvf_data.cli.choices import Backend, OwnEnv, choice
 from epvf_data.cli.scoring import StartNoise
 from epvf_data.critics.families import CRITICS
 from epvf_data.errors import StoppedError
-from epvf_data.improvement.methods import METHODS
+from epvf_data.improvement.methods import METHODS, title
+from epvf_data.trainers.improving.settings import check_method
 
 
 @app.command(
     rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data improve ant.zarr` · `epvf-data improve ant-mlp --method mean --budget 500` · "
-    "`epvf-data improve ant.zarr --method coms --record ant.zarr`",
+    "`epvf-data improve ant.zarr --method coms --record ant.zarr` · "
+    "`epvf-data improve ant.zarr --method mine.py:propose`",
 )
 def improve(
     source: Annotated[Path, typer.Argument(help="A data set, or a run of train-offline.", show_default=False)],
     method: Annotated[
-        str | None, typer.Option(**choice("method", METHODS, "How policies are proposed.  [default: lower]"))
+        str | None,
+        typer.Option(
+            **choice(
+                "method",
+                METHODS,
+                "How policies are proposed.  [default: lower]",
+                others="FILE.py:FUNCTION",
+                check=check_method,
+            )
+        ),
     ] = None,
     critic: Annotated[
         str | None, typer.Option(**choice("critic", CRITICS, "What is fitted.  [default: stored-probing]"))
@@ -82,7 +93,7 @@ def improve(
     code.check_stated(stated, configuration.merge(changes, typed), str(config))
     default = {"fit": FIT}
     settings = configuration.build(ImproveConfig, default, stated, changes, typed)
-    target = out or Path(f"{source.resolve().stem}-{settings.method}")
+    target = out or Path(f"{source.resolve().stem}-{title(settings.method)}")
     check_inputs(source, target, settings, rollouts, trained_on, resume)  # before anything heavy is imported
 
     from epvf_data.progress import COMPILING, Bar

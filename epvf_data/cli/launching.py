@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from epvf_data.collectors.shards import Shard
     from epvf_data.recipes.settings import RecipeConfig
 
-EXECUTOR = {
+EXECUTOR: dict[str, Any] = {
     "help": "Make all shards there: N processes of this machine, SLURM (the extra `slurm`), or Ray (the extra `ray`).",
     "metavar": "local:N|slurm|ray",
 }
-SHARD = {
+SHARD: dict[str, Any] = {
     "help": "Make shard I (from 0) of N of the rows; auto: as SLURM_ARRAY_TASK_ID and _COUNT, JOB_COMPLETION_INDEX and "
     "JOB_COMPLETIONS, or RANK and WORLD_SIZE say.",
     "metavar": "I/N|auto",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from epvf_data.config import MAX_FLOAT, check_one_of, check_range
 from epvf_data.errors import ConfigError
 
-LOSSES = ("mse", "hl-gauss", "rank")
+LOSSES = ("mse", "hl-gauss", "rank", "listnet", "rank-top")
 FIXED = ("position", "fold")
 BOUNDS = ("mean", "min", "lower")
 AUGMENTS = ("none", "permute", "flip", "both")
@@ -30,7 +30,7 @@ class CriticSettings:
     fixed: str = "position"  # how UNF tells inputs and outputs apart: "position" (embeddings) or "fold" (channels)
     remat: bool = False  # UNF computes its layers again in the backward pass in place of keeping them
     dtype: str = "float32"  # of UNF's features
-    loss: str = "mse"  # "hl-gauss": a histogram of returns; "rank": the order of pairs
+    loss: str = "mse"  # "hl-gauss": a histogram of returns; the others: an order, see losses.py
     bins: int = 101  # of the histogram
     ensemble: int = 1  # critics from different initialisations, fitted to the same batches
     bound: str = "mean"  # what an ensemble says: "mean", "min", or "lower" (mean − standard deviation)

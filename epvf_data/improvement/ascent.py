@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +93,7 @@ def rate_at(first: float, last: float | None, fraction: Float[Array, ""], end: f
 
 
 def ascend(
-    value: Value,
+    value: Callable[..., Float[Array, ""]],
     starts: Float[Array | np.ndarray, "n P"],
     spread: Float[Array | np.ndarray, "P"],
     length: float,
@@ -101,32 +101,40 @@ def ascend(
     *,
     plain: bool = False,
     radius: float | None = None,
+    data: Any = None,
 ) -> list[Float[Array, "n P"]]:
     """The policies after so many steps up V from each start: what every offline method and evaluation climbs by.
 
     Steps are taken in units of each parameter's spread, z = θ / spread: z ← z + length · ∇V / ‖∇V‖, or with `plain`
     z ← z + length · ∇V, as COMs does. With `radius`, z stays within that distance of its start (a trust region): it is
-    brought back along the straight line. `looks` are numbers of steps, ascending.
+    brought back along the straight line. `looks` are numbers of steps, ascending. V is `value(θ)`, or with `data`
+    `value(θ, data)`: calls with the same function and other data share what is compiled.
     """
-    improver = make_improver(optimiser="plain" if plain else "momentum", beta1=0.0)
     scale = jnp.asarray(spread)
+    begin = jnp.asarray(starts) / scale[None]
+    now, found, step = begin, [], _step(value, plain, radius is not None)
+    for number in range(1, max(looks) + 1):
+        now = step(now, begin, scale, length, radius, data)
+        if number in looks:
+            found.append(now * scale[None])
+    return found
 
-    def inner(z: Float[Array, "P"]) -> Float[Array, ""]:
-        return value(z * scale)
+
+@lru_cache(maxsize=4)
+def _step(value: Callable[..., Float[Array, ""]], plain: bool, bounded: bool) -> Callable[..., Float[Array, "n P"]]:
+    """One step from every policy at once, compiled once for each V."""
+    improver = make_improver(optimiser="plain" if plain else "momentum", beta1=0.0)
 
     @jax.jit
-    @partial(jax.vmap, in_axes=(0, 0))
-    def step(z: Float[Array, "P"], start: Float[Array, "P"]) -> Float[Array, "P"]:
+    @partial(jax.vmap, in_axes=(0, 0, None, None, None, None))
+    def step(z: Float[Array, "P"], start: Float[Array, "P"], scale: Array, length: Array, radius: Any, data: Any):
+        def inner(z: Float[Array, "P"]) -> Float[Array, ""]:
+            return value(z * scale) if data is None else value(z * scale, data)
+
         moved, _, _ = climb(inner, improver, z, improver.init(z), 1, length)
-        if radius is None:
+        if not bounded:
             return moved
         away = moved - start
         return start + away * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(away), 1e-12))
 
-    begin = jnp.asarray(starts) / scale[None]
-    now, found = begin, []
-    for number in range(1, max(looks) + 1):
-        now = step(now, begin)
-        if number in looks:
-            found.append(now * scale[None])
-    return found
+    return step

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+BLIND = ("none", "random", "spend", "own")  # averages, random steps, real rollouts, and a function of the user's
+
 
 @dataclass(frozen=True)
 class Method:
@@ -17,9 +19,14 @@ class Method:
 
     about: str
     source: str
-    climbs: str  # "one" critic each, an ensemble's "mean", "min" or "lower" bound; "search" V, "spend" rollouts, "none"
+    climbs: str  # "one" critic each, an ensemble's "mean", "min" or "lower" bound; "search" V; BLIND have no critic
     critic: Mapping[str, Any] = field(default_factory=dict)
     plain: bool = False  # steps follow ∇V itself; else they have a fixed length
+
+    @property
+    def learns(self) -> bool:
+        """Whether it needs critics."""
+        return self.climbs not in BLIND
 
 
 METHODS: dict[str, Method] = {
@@ -35,6 +42,16 @@ METHODS: dict[str, Method] = {
         plain=True,
     ),
     "rank": Method("climbs critics of the order, not of the return", "Burges et al. 2005", "mean", {"loss": "rank"}),
+    "listnet": Method(
+        "the same on critics of which row is best", "Cao et al. 2007; Tan et al. 2025", "mean", {"loss": "listnet"}
+    ),
+    "rank-top": Method(
+        "the same on critics of the order among the best and between them and the rest",
+        "Lyu et al. 2026",
+        "mean",
+        {"loss": "rank-top"},
+    ),
+    "random": Method("steps in random directions: a control without a critic", "textbook", "random"),
     "average": Method("averages of the best rows: a control without a critic", "Wortsman et al. 2022", "none"),
     "cma-es": Method(
         "separable CMA-ES on the ensemble's mean: a control without gradients", "Ros and Hansen 2008", "search"
@@ -45,4 +62,13 @@ METHODS: dict[str, Method] = {
         "spend",
     ),
 }
-LEARNS = tuple(name for name, method in METHODS.items() if method.climbs not in ("none", "spend"))
+
+
+def method_of(name: str) -> Method:
+    """The method of that name; FILE.py:FUNCTION stands for one of the user's own."""
+    return METHODS[name] if name in METHODS else Method("yours", name, "own")
+
+
+def title(name: str) -> str:
+    """The name without the file, for folders and lineage."""
+    return name.rpartition(":")[2]

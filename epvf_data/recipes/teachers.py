@@ -187,6 +187,10 @@ def _library(source: LibraryTeacher, task: str, policy: Mapping[str, Any], seed:
     widths = "policy_hidden_layer_sizes" if algorithm == "ppo" else "hidden_layer_sizes"
     own = {f"{algorithm}.{widths}": policy["hidden"], f"{algorithm}.activation": policy["activation"]}
     plain = configuration.to_dict(PolicyConfig())
+    free = algorithm == "ppo" and policy["gaussian"] == "mean"
+    if free:
+        plain |= {"gaussian": "mean", "output": "identity"}
+        own["ppo.free_std"] = True
     for name in set(plain) - {"hidden", "activation"}:
         if policy[name] != plain[name]:
             raise ConfigError(

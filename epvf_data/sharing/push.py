@@ -106,7 +106,7 @@ def _put_rows(opened: reader.Dataset, address: Address, target: Target, mover: _
         return False
     while mover.theirs and f"sha256:{mover.theirs[-1].sha256}".encode() not in target.ending(ROWS):
         same = mover.theirs[-1].sha256 == opened.revision
-        with tempfile.NamedTemporaryFile() as file:
+        with tempfile.TemporaryFile() as file:
             parquet.write_rows(opened if same else reader.open(address.text), file)
             target.put_file(ROWS, file)
         mover.theirs = target.records(mover.theirs)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,29 @@ def test_a_finished_run_is_refused_and_a_killed_one_is_started_again(ppo_run):
 def test_sac_leaves_a_readable_run(tmp_path):
     config = baseline_config("ant-sac-cpu", **TINY, **SAC)
     check_run(tmp_path / "sac", config, train_baseline(config, tmp_path / "sac"))
+
+
+def test_a_free_width_gives_the_mean_itself_and_log_std_at_the_end():
+    env, networks = envs.make("hopper"), library.load("training.agents.ppo.networks")
+    network = networks.make_ppo_networks(
+        11, 3, policy_hidden_layer_sizes=(64, 64), activation=jnp.tanh, **train._FREE_STD
+    )
+    random = np.random.default_rng(7)
+    seen = jnp.asarray(random.normal(size=(50, 11)), jnp.float32)
+    with library.ready():
+        learned = jax.tree.map(
+            lambda leaf: jnp.asarray(random.normal(scale=0.3, size=leaf.shape), jnp.float32),
+            network.policy_network.init(jax.random.PRNGKey(1)),
+        )
+        act = networks.make_inference_fn(network)((None, learned), deterministic=True)
+        wanted, _ = act(seen, jax.random.PRNGKey(0))
+    params = (SimpleNamespace(mean=np.zeros(11), std=np.ones(11)), learned)
+    spec, flat = to_policy(env, params, "tanh", free_std=True)
+    assert (spec.size, len(flat)) == (5126, 5126)
+    actions = jax.vmap(partial(mlp.apply, spec, mlp.unflatten(spec, jnp.asarray(flat))))(seen)
+    np.testing.assert_allclose(actions, wanted, atol=1e-5)
+    assert np.abs(np.asarray(actions)).max() > 1
+    np.testing.assert_array_equal(flat[-3:], jax.tree.leaves(learned["params"]["std_logparam"])[0])
 
 
 @pytest.mark.parametrize(

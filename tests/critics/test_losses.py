@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from epvf_data.critics.losses import LOSSES, hl_gauss, make_loss, rank
+from epvf_data.critics.losses import LOSSES, hl_gauss, listnet, make_loss, rank, rank_top
 from epvf_data.critics.value import combine
 from epvf_data.errors import ConfigError
 
@@ -58,6 +58,28 @@ def test_no_value_leaves_the_support():
     assert 0 <= float(found.min()) <= float(found.max()) <= 2
     with pytest.raises(ConfigError, match="at least 2 bins over a range"):
         hl_gauss((1.0, 1.0))
+
+
+def test_listnet_is_least_where_predictions_are_the_targets_but_for_a_constant():
+    targets = jnp.array([0.3, -1.0, 2.0, 0.0])
+    ones = jnp.ones(4)
+    slope = jax.grad(listnet)(targets + 7.0, targets, ones)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-6)
+    wanted = np.exp(targets) / np.exp(targets).sum()
+    expected = -(wanted * np.log(wanted)).sum()
+    assert float(listnet(targets + 7.0, targets, ones)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rank_top_orders_the_best_among_themselves_and_before_the_rest():
+    targets, ones = jnp.arange(10.0), jnp.ones(10)
+    predictions = jax.random.normal(jax.random.key(0), (10,))
+    cost = lambda better, worse: np.log1p(np.exp(0.5 - float(predictions[better] - predictions[worse])))  # noqa: E731
+    within, across = [cost(9, 8)], [cost(best, other) for best in (8, 9) for other in range(8)]
+    expected = 0.3 * np.mean(within) + 0.7 * np.mean(across)
+    assert float(rank_top(predictions, targets, ones)) == pytest.approx(expected, rel=1e-5)
+    other = predictions.at[:8].set(predictions[:8][::-1])  # what is the order below, is all one
+    assert float(rank_top(other, targets, ones)) == pytest.approx(expected, rel=1e-5)
+    assert float(rank_top(predictions, jnp.zeros(10), ones)) == 0.0  # nothing to order
 
 
 def test_the_order_is_all_that_rank_sees():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 
 from epvf_data import pictures
 from epvf_data.improvement.controls import random_steps
+from epvf_data.improvement.problem import Problem
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
@@ -27,8 +29,8 @@ from epvf_data.trainers.improving.inputs import check_inputs
 from epvf_data.trainers.improving.propose import Pool, propose
 from epvf_data.trainers.improving.record import check_record, record
 from epvf_data.trainers.improving.report import Final, Improvement, Tried, verdict
-from epvf_data.trainers.improving.settings import PICTURE, RESULT, ImproveConfig, Plan, plan
-from epvf_data.trainers.improving.source import Given, open_given
+from epvf_data.trainers.improving.settings import PICTURE, RESULT, ROWS, ImproveConfig, Plan, plan
+from epvf_data.trainers.improving.source import Given, open_given, problem_of
 
 Say = Callable[[int, int], None]  # (episodes done, episodes in all)
 _ROWS, _SCREEN, _FINAL, _ES = 0, 1, 2, 1000  # streams of start states: what chooses and what judges share none
@@ -113,7 +115,11 @@ class _Work:
         half = max(1, -(-len(numbers) // 2))
         starts = rows.theta[:half]
         count = self.plan.candidates
-        pool = propose(config, starts, given.spread, count, given.critics, self._returns(), self._size())
+        if self.world is not None:  # whatever a method does, what was played stays
+            folder.mkdir(parents=True, exist_ok=True)
+            rundir.write_json(folder / ROWS, {"rows": [asdict(one) for one in rows.tried]})
+        problem = partial(self._problem, starts, count)
+        pool = propose(config, starts, given.spread, count, given.critics, self._returns(), self._size(), problem)
         self.spent += pool.spent
         candidates = self._screen(pool.theta, pool, numbers)
         away = random_steps(starts[pool.origin], given.spread, pool.distance, np.random.default_rng(config.seed))
@@ -211,6 +217,10 @@ class _Work:
         if world is None:
             return None
         return lambda theta, generation: world.outcomes(self.spec, theta, 1, _ES + generation).returns[:, 0]
+
+    def _problem(self, starts: Float[np.ndarray, "n P"], count: int) -> Problem:
+        """What a method of the user's is given."""
+        return problem_of(self.given.dataset, self.given.table, starts, count, self.config.seed)
 
     def _size(self) -> int:
         """Episodes that the data set took."""

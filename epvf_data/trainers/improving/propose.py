@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ from jaxtyping import Array, Float, Int
 
 from epvf_data.critics.value import combine
 from epvf_data.improvement.ascent import ascend
-from epvf_data.improvement.controls import averages, distance
+from epvf_data.improvement.controls import averages, distance, random_steps
 from epvf_data.improvement.judging import choose, sure, where_to_stop
+from epvf_data.improvement.problem import Problem, ask
 from epvf_data.improvement.search import cma_es, evolve
 from epvf_data.trainers.improving.settings import ImproveConfig
 from epvf_data.trainers.offline.fitted import FittedSplit
@@ -43,26 +45,44 @@ class Pool(NamedTuple):
 
 
 class Critics(NamedTuple):
-    """V of one policy by every critic; the first half climbs, the others judge. A single one does both."""
+    """V of one policy by every critic; the first half climbs, the others judge. A single one does both.
+
+    Where critics of several seeds lie side by side, `own` are the members of one.
+    """
 
     fitted: FittedSplit
     place: int
+    own: tuple[int, int] | None = None  # first member, and the one after the last
+
+    @property
+    def members(self) -> tuple[int, int]:
+        """The first member, and the one after the last."""
+        return self.own or (0, 1 if self.fitted.config.closed else self.fitted.config.members)
 
     @property
     def climbers(self) -> slice:
         """The members that are climbed."""
-        return slice(0, 1 if self.fitted.config.closed else (self.fitted.config.members + 1) // 2)
-
-    def some(self, members: slice) -> Callable[[Float[Array, "P"]], Float[Array, "M"]]:
-        """V of one policy by some of them."""
-        return lambda theta: self.fitted.each(self.place, theta, members)
+        first, end = self.members
+        return slice(first, first + (end - first + 1) // 2)
 
     def table(self, theta: Float[np.ndarray, "n P"]) -> tuple[Float[np.ndarray, "C n"], Float[np.ndarray, "J n"]]:
         """V of many policies, by those that climb and those that judge."""
-        every = jax.jit(jax.vmap(lambda one: self.fitted.each(self.place, one)))
-        found = np.asarray(every(jnp.asarray(theta)), np.float64).T
-        split = self.climbers.stop
+        first, last = self.members
+        found = np.asarray(_table(self.fitted, self.place)(jnp.asarray(theta), jnp.arange(first, last)), np.float64).T
+        split = self.climbers.stop - self.climbers.start
         return found[:split], found[split:] if len(found) > split else found
+
+
+@lru_cache(maxsize=2)
+def _table(fitted: FittedSplit, place: int) -> Callable[[Array, Array], Float[Array, "n M"]]:
+    """V of many policies by members of these numbers, compiled once."""
+    return jax.jit(jax.vmap(partial(fitted.each, place), in_axes=(0, None)))
+
+
+@lru_cache(maxsize=2)
+def _bound(fitted: FittedSplit, place: int, bound: str) -> Callable[[Array, Array], Float[Array, ""]]:
+    """What members of these numbers say together of one policy: an object for each critic, so that it compiles once."""
+    return lambda theta, members: combine(fitted.each(place, theta, members)[:, None], bound, 0)[0]
 
 
 def propose(
@@ -73,12 +93,19 @@ def propose(
     critics: Critics | None,
     returns: Returns | None,
     rows: int,
+    problem: Callable[[], Problem] | None = None,
 ) -> Pool:
     """At most `count` candidates from these starts, the best start first.
 
-    `returns` gives real returns to the method that spends `rows` episodes, those of the data set, itself.
+    `returns` gives real returns to the method that spends `rows` episodes, those of the data set, itself; `problem`
+    is what a method of the user's is given.
     """
     kind = config.recipe.climbs
+    if kind == "own":
+        assert problem is not None
+        return _nearest(ask(config.method, problem()), starts, spread)
+    if kind == "random":
+        return _random(config, starts, spread, count)
     if kind == "none":
         counts = sorted({size for size in (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64) if size <= len(starts)} | {1})
         found = averages(starts, counts)[:count]
@@ -90,6 +117,22 @@ def propose(
         return _plain(np.stack([path[one] for one in some]), starts, spread, (len(path) - 1) * 64)
     assert critics is not None
     return _climbed(config, starts, spread, count, critics)
+
+
+def _nearest(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarray) -> Pool:
+    """Proposals of which nobody says from where they come: from the start that is nearest."""
+    away = np.stack([distance(np.broadcast_to(one, starts.shape), starts, spread) for one in theta])
+    origin = away.argmin(1)
+    return Pool(theta, origin, away[np.arange(len(theta)), origin], None, None, [], None, 0)
+
+
+def _random(config: ImproveConfig, starts: Float[np.ndarray, "n P"], spread: np.ndarray, count: int) -> Pool:
+    """Random steps from the starts in turn, as long as the climbs after so many steps at most."""
+    origin = np.arange(count) % len(starts)
+    lengths = np.minimum(np.array(config.steps) * config.step, config.radius) * spread.size**0.5
+    away = lengths[(np.arange(count) // len(starts)) % len(lengths)]
+    theta = random_steps(starts[origin], spread, away, np.random.default_rng([config.seed, 1]))
+    return Pool(theta, origin, away, None, None, [], None, 0)
 
 
 def _plain(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarray, spent: int) -> Pool:
@@ -123,20 +166,18 @@ def _paths(
     """Candidates after each number of steps, and the start of each: the same ones at every look."""
     recipe, root, climbers = config.recipe, spread.size**0.5, critics.climbers
     length, radius = config.step * root, config.radius * root
-    mean = lambda theta: critics.some(climbers)(theta).mean()  # noqa: E731
+    members = jnp.arange(climbers.start, climbers.stop)
     if recipe.climbs == "search":
-        paths = cma_es(mean, starts[0], spread, config.step, config.steps, count, config.seed)
+        mean = _bound(critics.fitted, critics.place, "mean")
+        paths = cma_es(
+            lambda theta: mean(theta, members), starts[0], spread, config.step, config.steps, count, config.seed
+        )
         return paths, np.zeros(len(paths[0]), int)
     rate = critics.fitted.config.climb_rate * root / float(critics.fitted.ground.scales[critics.place].return_std)
     step = {"length": rate if recipe.plain else length, "plain": recipe.plain, "radius": radius}
-    if recipe.climbs == "one":
-        values = [
-            lambda theta, member=member: critics.some(slice(member, member + 1))(theta)[0]
-            for member in range(climbers.stop)
-        ]
-    else:
-        bound = recipe.climbs
-        values = [lambda theta: combine(critics.some(climbers)(theta)[:, None], bound, 0)[0]]
-    each = [ascend(value, starts, spread, looks=config.steps, **step) for value in values]
+    alone = recipe.climbs == "one"
+    value = _bound(critics.fitted, critics.place, "mean" if alone else recipe.climbs)
+    groups = jnp.split(members, len(members)) if alone else [members]
+    each = [ascend(value, starts, spread, looks=config.steps, data=group, **step) for group in groups]
     paths = [np.concatenate([np.asarray(path[look]) for path in each]) for look in range(len(config.steps))]
-    return paths, np.tile(np.arange(len(starts)), len(values))
+    return paths, np.tile(np.arange(len(starts)), len(groups))

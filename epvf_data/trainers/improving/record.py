@@ -10,6 +10,7 @@ from jaxtyping import Float
 from epvf_data.config import to_dict
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError
+from epvf_data.improvement.methods import title
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import now, provenance
@@ -64,7 +65,7 @@ def record(
     states, made = probing_states(world.env, PROBES), simulation(resolve_backend(world.env, world.backend))
     lineage = Lineage.build(
         len(theta),
-        source=[f"improve-{name}" for name in methods],
+        source=[f"improve-{title(name)}" for name in methods],
         base=[policy_id(spec, start) for start in starts],
         law="distance in units of each parameter's spread",
         scale=distances,

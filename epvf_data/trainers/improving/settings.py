@@ -6,13 +6,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from epvf_data import code
 from epvf_data.config import BACKENDS, MAX_EPISODES, MAX_FLOAT, MAX_SEED, check_one_of, check_range
 from epvf_data.errors import ConfigError
-from epvf_data.improvement.methods import METHODS, Method
+from epvf_data.improvement.methods import METHODS, Method, method_of
 from epvf_data.scoring.settings import MAX_NOISE, MAX_ROWS
 from epvf_data.trainers.offline.settings import OfflineConfig
 
-RESULT, PICTURE, CRITIC = "improvement.json", "improvement.png", "critic"
+RESULT, PICTURE, CRITIC, ROWS = "improvement.json", "improvement.png", "critic", "rows.json"
 # Half of the critics climb, half of them judge. Of unseen bases, actions tell what parameters do not.
 FIT = {"critic": "stored-probing", "split": "iid", "seeds": 6}
 
@@ -28,7 +29,7 @@ class ImproveConfig:
     Distances are in units of each parameter's spread over the rows.
     """
 
-    method: str = "lower"  # a name of improvement.methods.METHODS
+    method: str = "lower"  # a name of improvement.methods.METHODS, or FILE.py:FUNCTION
     starts: int = 64  # best rows, rolled out again, from whose better half is climbed
     steps: tuple[int, ...] = (1, 2, 5, 10, 20, 50)  # the climb may stop after so many
     step: float = 0.01  # length of a step, times √P
@@ -43,7 +44,7 @@ class ImproveConfig:
     fit: OfflineConfig = field(default_factory=_fit)  # the critics, where a data set is given
 
     def __post_init__(self) -> None:
-        check_one_of("method", self.method, METHODS)
+        check_method(self.method)
         check_one_of("backend", self.backend, BACKENDS)
         check_range(self, "", 1, MAX_ROWS, "starts", "keep")
         check_range(self, "", 1, 100_000, "steps")
@@ -59,7 +60,7 @@ class ImproveConfig:
     @property
     def recipe(self) -> Method:
         """What the method's name stands for."""
-        return METHODS[self.method]
+        return method_of(self.method)
 
     @property
     def fitting(self) -> OfflineConfig:
@@ -69,6 +70,14 @@ class ImproveConfig:
             key: value for key, value in self.recipe.critic.items() if getattr(self.fit, key) == getattr(default, key)
         }
         return dataclasses.replace(self.fit, **asked)
+
+
+def check_method(name: str) -> None:
+    """Raises ConfigError for a method that is not there, FileError for a file."""
+    if code.names_code(name):
+        code.check_there(name, "proposals")
+    else:
+        check_one_of("method", name, METHODS)
 
 
 class Plan(NamedTuple):

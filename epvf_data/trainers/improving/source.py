@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data.errors import RunError
+from epvf_data.improvement.problem import Problem
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
@@ -46,7 +47,7 @@ def open_given(
     With `resume`, critics that are there already are taken. Raises RunError or DatasetError for what is neither,
     DatasetError where parameters are withheld.
     """
-    learns = config.recipe.climbs not in ("none", "spend")
+    learns = config.recipe.learns
     if os.path.lexists(source / rundir.CONFIG):
         loaded = load_run(source, trained_on)
         _check_run(loaded, config, source)
@@ -81,3 +82,20 @@ def _of_run(loaded: LoadedRun, learns: bool, run: Path) -> Given:
     table = fitted.source.tables[place]
     table.row_shape("params")
     return Given(loaded.dataset, table, spread_of(fitted, place), Critics(fitted, place) if learns else None, run)
+
+
+def problem_of(dataset: Dataset, table: Table, starts: Float[np.ndarray, "n P"], count: int, seed: int) -> Problem:
+    """The rows of an architecture as a method of the user's is given them."""
+    theta = table.take("params", np.arange(table.rows))
+    return Problem(
+        spec=table.spec,
+        theta=theta,
+        returns=table.mean_returns(),
+        spread=spread_of_rows(table, np.arange(table.rows)),
+        starts=starts,
+        count=count,
+        seed=seed,
+        env=dataset.env.name,
+        horizon=dataset.env.horizon,
+        probe_states=table.probe_states,
+    )

@@ -115,8 +115,11 @@ class FittedSplit:
         own = None if seed is None else slice(seed * size, (seed + 1) * size)
         return combine(self.each(place, theta, own).reshape(-1, size), self.config.bound, 1)
 
-    def each(self, place: int, theta: Float[Array, "P"], some: slice | None = None) -> Float[Array, "M"]:
-        """V of one policy by every member (all ensembles' seeds), or by some; differentiable with respect to θ."""
+    def each(self, place: int, theta: Float[Array, "P"], some: slice | Array | None = None) -> Float[Array, "M"]:
+        """V of one policy by every member (all ensembles' seeds), or by some; differentiable with respect to θ.
+
+        `some` may be the members' numbers, which need not be known when this is compiled.
+        """
         table, scale = self.source.tables[place], self.ground.scales[place]
         vector, ridge = theta, self.config.closed
         if self.source.column == "probe_actions":
@@ -125,7 +128,7 @@ class FittedSplit:
         params = self.ground.planes[place] if ridge else self.params
         slope, bias = (np.ones(1), np.zeros(1)) if ridge else self.calibration
         if some is not None:
-            params, slope, bias = jax.tree.map(lambda leaf: leaf[some], (params, slope, bias))
+            params, slope, bias = jax.tree.map(lambda leaf: jnp.asarray(leaf)[some], (params, slope, bias))
         outputs = jax.vmap(self.setup.critic.apply, in_axes=(0, None))(params, row)
         read = self.setup.fit.value(outputs, scale)
         return jnp.asarray(slope, jnp.float32) * read + jnp.asarray(bias, jnp.float32)

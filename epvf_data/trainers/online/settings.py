@@ -215,7 +215,9 @@ def check_temporal(config: OnlineConfig) -> None:
         raise ConfigError(f"{name} draws each perturbation of one θ by itself; leave antithetic and policies out.")
     if config.policy.gaussian is not None or config.policy.output == "identity":
         raise ConfigError(f"{name} adds noise to actions in ±1 itself; leave policy.gaussian and policy.output out.")
-    if config.critic.loss == "rank" or (config.critic.loss == "hl-gauss" and time.reward_range is None):
+    if config.critic.loss not in ("mse", "hl-gauss") or (
+        config.critic.loss == "hl-gauss" and time.reward_range is None
+    ):
         raise ConfigError(f"{name} learns values: critic.loss is mse, or hl-gauss with a time.reward_range.")
     if config.capacity < max(batch, rows):
         raise ConfigError(

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import epvf_data
+from epvf_data import code
 from epvf_data.collectors.resimulate import resimulate
 from epvf_data.curation.select import withhold
-from epvf_data.errors import ConfigError, DatasetError, RunError
+from epvf_data.errors import ConfigError, DatasetError, FileError, RunError
 from epvf_data.improvement.methods import METHODS
 from epvf_data.scoring.estimate import estimate
 from epvf_data.trainers.improving.propose import Critics, propose
@@ -87,6 +88,25 @@ def test_the_controls_know_no_critic(known):
     pool = propose(ImproveConfig(method="es"), starts, spread, 4, None, returns, 1280)
     assert pool.spent == sum(spent) == 1280
     assert pool.theta[0] @ slope > starts[0] @ slope
+
+
+def test_random_steps_are_a_method_of_their_own(known):
+    _, starts, _, spread = known
+    config = ImproveConfig(method="random", steps=(1, 10), step=0.05)
+    pool = propose(config, starts, spread, 16, None, None, 0)
+    np.testing.assert_allclose(pool.distance / spread.size**0.5, [0.05] * 8 + [0.5] * 8, rtol=1e-5)
+    away = np.linalg.norm((pool.theta - starts[pool.origin]) / spread, axis=1)
+    np.testing.assert_allclose(away, pool.distance, rtol=1e-3)
+
+
+def test_critics_of_two_seeds_side_by_side_are_two_pairs(known):
+    critics, starts, *_ = known
+    first, second = (critics._replace(own=own) for own in ((0, 2), (2, 4)))
+    climbed, judging = critics.table(starts)
+    np.testing.assert_allclose(first.table(starts)[0][0], climbed[0], rtol=1e-5)
+    np.testing.assert_allclose(second.table(starts)[0][0], judging[0], rtol=1e-5)
+    assert first.climbers == slice(0, 1)
+    assert second.climbers == slice(2, 3)
 
 
 def test_the_sentence_does_not_flatter():
@@ -171,6 +191,32 @@ def test_what_cannot_be_improved_on_is_said(poles, in_tmp):
     with pytest.raises(ConfigError, match="no method 'coma'; did you mean coms"):
         ImproveConfig(method="coma")
     assert not (in_tmp / "x").exists()
+
+
+OWN = """
+def further(problem):
+    assert problem.theta.shape == (len(problem.returns), problem.spec.size)
+    return problem.starts + 0.1 * problem.spread
+
+def fails(problem):
+    raise ValueError("no idea")
+"""
+
+
+def test_a_method_of_ones_own(poles, in_tmp):
+    (in_tmp / "own.py").write_text(OWN)
+    found = epvf_data.improve(poles.data, "own", ImproveConfig(method="own.py:further", **SMALL), into="more.zarr")
+    assert "proposals by 'own.py:further'" in found.verdict
+    assert all(one.distance > 0 for one in found.candidates)
+    assert set(epvf_data.open("more.zarr").table().vocabulary("source")) == {"improve-further", "improve-random"}
+    with pytest.raises(ConfigError, match=r"own.py:fails gives no proposals: ValueError in line 7 of own.py: no idea"):
+        epvf_data.improve(poles.data, "bad", ImproveConfig(method="own.py:fails", **SMALL))
+    kept = json.loads((in_tmp / "bad" / "rows.json").read_text())["rows"]
+    assert [one["screened"]["episodes"] for one in kept] == [4] * len(kept)  # what was rolled out stays
+    with pytest.raises(FileError, match="there is no such file"):
+        ImproveConfig(method="none.py:further")
+    with pytest.raises(ConfigError, match="no file's word runs code"):
+        code.check_stated({"method": "own.py:further"}, {}, "evil.toml")
 
 
 def test_the_verb_prints_the_sentence(poles, in_tmp, shell):
