@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +31,9 @@ trap 'warned=1; kill -USR1 $shard' USR1
 trap 'kill -TERM $shard' TERM
 while kill -0 $shard 2>/dev/null; do wait $shard; done  # a signal ends a wait, not the shard
 wait $shard; code=$?
-if [ "$code" = {stopped} ] && [ "$warned" ]; then  # stopped by the warning: what was made is committed
-  scontrol requeue "$SLURM_JOB_ID"; exit 0
-fi
+case "$warned$code" in
+  1{stopped} | 1{early}) scontrol requeue "$SLURM_JOB_ID"; exit 0 ;;  # stopped by the warning
+esac
 exit "$code"
 
 # When all have ended:  {finalize}
@@ -57,5 +58,6 @@ def script(words: Sequence[str], out: Path, shards: int, at_once: int) -> str:
         command=f"{program()} {shlex.join(words)}",
         shards=shards,
         stopped=StoppedError.exit_code,
+        early=128 + signal.SIGUSR1,  # it had not begun to listen
         finalize=f"{program()} finalize {place}",
     )

@@ -186,6 +186,15 @@ def test_a_collection_goes_on_after_compaction_and_not_after_a_merge(in_tmp):
     assert resimulate(epvf_data.open("merged.zarr"), 16).exact
 
 
+def test_commits_grow_with_the_collection(in_tmp):
+    sizes = [collect_config("ant", policies=policies).envs for policies in (10, 10**6, 10**8, 10**9)]
+    assert sizes == [4096, 4096, 8192, 65_536]
+    assert collect_config("ant", policies=10**9, envs=512).envs == 512
+    with pytest.raises(ConfigError, match="would be 312,500 commits, and a data set has at most 100,000"):
+        collect(config(policies=10**7), "ant.zarr")
+    assert list(in_tmp.iterdir()) == []
+
+
 def test_two_that_resume_at_once_make_each_row_once(in_tmp):
     """The second one runs from its beginning to its end while the first one rolls out a batch."""
     small = {"env": "cartpole", "envs": 8, "horizon": 5, "episodes": 1}

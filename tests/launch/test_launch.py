@@ -165,6 +165,7 @@ sys.exit({code})
     ("number", "code", "requeued", "ends"),
     [
         (signal.SIGUSR1, 75, True, 0),  # the warning before the time limit
+        (signal.SIGUSR1, 138, True, 0),  # it came before Python had begun
         (signal.SIGTERM, 75, False, 75),  # scancel: it shall not come back
         (signal.SIGUSR1, 1, False, 1),  # it failed in the same moment
         (None, 0, False, 0),
