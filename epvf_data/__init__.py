@@ -55,6 +55,7 @@ _PUBLIC = {
     "validate": "epvf_data.store.validate",
     "verify": "epvf_data.sharing.signatures",
     "write": "epvf_data.recording.write",
+    "write_report": "epvf_data.report.page",
     "write_card": "epvf_data.cards.card",
 }
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "verify",
     "write",
     "write_card",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
     from epvf_data.recording.write import task as task
     from epvf_data.recording.write import write as write
     from epvf_data.render.either import render as render
+    from epvf_data.report.page import write_report as write_report
     from epvf_data.rollout import rollout as rollout
     from epvf_data.scoring.score import score as score
     from epvf_data.scoring.settings import ScoreConfig as ScoreConfig

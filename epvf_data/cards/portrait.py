@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST = 5000  # rows that are drawn; of more, as many at random
 _BYTES = 256 << 20  # of probing actions, which fewer rows have to keep where each has many
 _MOST_SOURCES = 8
+Pairs = list[tuple[Table, Int64[np.ndarray, "k"]]]  # of each architecture, its chosen rows
 WIDE = 8.0  # norms this many times apart are drawn on a logarithmic axis
 
 
@@ -46,15 +47,31 @@ def sit(dataset: Dataset, seed: int = 0) -> Portrait:
         raise DatasetError(f"{dataset.path} holds no rows yet; collect some first.")
     if seed < 0:
         raise DatasetError(f"the seed is {seed}; seeds start at 0.")
+    return describe(choose(dataset, seed, MOST), dataset.rows)
+
+
+def choose(dataset: Dataset, seed: int, most: int, wanted: Int64[np.ndarray, "w"] | None = None) -> Pairs:
+    """Each architecture's table with the numbers of its rows that are drawn: those `wanted`, and others at random.
+
+    Rows are numbered over all architectures, one after the other. There are `most` at most, fewer where each has many
+    probing actions.
+    """
     tables = [dataset.table(item.id) for item in dataset.architectures]
     starts = np.cumsum([0, *(table.rows for table in tables)])
     widest = max(
         part.layout("probe_actions").row_bytes if "probe_actions" in part.names else 1 for part in dataset.parts
     )
-    most = min(MOST, max(1, _BYTES // widest))
-    chosen = np.sort(np.random.default_rng(seed).permutation(dataset.rows)[:most])
+    most = min(most, max(1, _BYTES // widest))
+    first = np.zeros(0, np.int64) if wanted is None else np.unique(wanted)[:most]
+    others = np.random.default_rng(seed).permutation(dataset.rows)
+    others = others[~np.isin(others, first)] if len(first) else others
+    chosen = np.sort(np.concatenate([first, others[: most - len(first)]]))
     local = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in itertools.pairwise(starts.tolist())]
-    pairs = list(zip(tables, local, strict=True))
+    return list(zip(tables, local, strict=True))
+
+
+def describe(pairs: Pairs, total: int) -> Portrait:
+    """What is drawn of the chosen rows, which may be of several data sets; they have `total` rows."""
     words = [[table.vocabulary("source")[i] for i in table.take("source", rows).tolist()] for table, rows in pairs]
     actions = _actions(pairs)
     place, explained = _components(actions)
@@ -65,7 +82,7 @@ def sit(dataset: Dataset, seed: int = 0) -> Portrait:
         layers=tuple(str(table.spec) for table, rows in pairs for _ in rows),
         map=place,
         explained=explained,
-        rows=dataset.rows,
+        rows=total,
     )
 
 
@@ -76,7 +93,7 @@ def _norms(table: Table, rows: Int64[np.ndarray, "k"]) -> Float64[np.ndarray, "k
     return np.concatenate([np.linalg.norm(block.astype(np.float64), axis=1) for block in blocks] or [np.zeros(0)])
 
 
-def _actions(pairs: list[tuple[Table, np.ndarray]]) -> Float[np.ndarray, "n D"]:
+def _actions(pairs: Pairs) -> Float[np.ndarray, "n D"]:
     """Actions in the probing states that most rows share; NaN for rows without them."""
     probes: Counter[Any] = Counter()
     for table, rows in pairs:

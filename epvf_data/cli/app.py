@@ -27,7 +27,7 @@ from epvf_data.progress import Bar, on_signal
 
 MAX_LINE = 10_000  # characters
 MAX_ROWS = 200  # of a table
-DRAWS = ("doctor", "render")  # verbs that use OpenGL, or say whether it is there
+DRAWS = ("doctor", "render", "report")  # verbs that use OpenGL, or say whether it is there
 # How characters look where the encoding of a terminal or file lacks them; the rest is escaped.
 PLAIN = {"█": "#", "…": "...", "·": "-", "−": "-", "×": "x", "±": "+-", "²": "^2", "θ": "theta", "∇": "grad "}
 
