@@ -23,7 +23,7 @@ Place = Annotated[
 
 
 SIGNERS: dict[str, Any] = {"metavar": "FILE", "show_default": False}
-SIGNERS["help"] = "Whose signatures count: OpenSSH's allowed signers, or minisign's public key."
+SIGNERS["help"] = "Whose signatures count: OpenSSH's allowed signers, or the public key of minisign or model-signing."
 Signers = Annotated[Path | None, typer.Option(**SIGNERS)]
 
 
@@ -123,7 +123,10 @@ def export_archive(
 def sign(
     dataset: Own,
     key: Annotated[
-        Path, typer.Option(help="Of SSH (its public half, if an agent has the other) or minisign.", show_default=False)
+        Path,
+        typer.Option(
+            help="Of SSH (its public half, if an agent has the other), minisign or model-signing.", show_default=False
+        ),
     ],
     json: Json = False,
     quiet: Quiet = False,

@@ -1,4 +1,5 @@
-"""Signatures over one line of text, made and checked by the tools that people have: ssh-keygen, or minisign.
+"""Signatures over one line of text, made and checked by the tools that people have: ssh-keygen, minisign, or OpenSSF's
+model-signing (extra `signing`) with a key of elliptic curves, which signs a folder whose only file holds the line.
 
 Nothing of cryptography is ours. The namespace keeps signatures of files, mails and commits of git from being taken for
 these, and these for those.
@@ -6,17 +7,21 @@ these, and these for those.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from epvf_data.errors import ConfigError
 from epvf_data.untrusted import printable, read_named
 
 NAMESPACE = "epvf-data"
-SSH, MINISIGN = "ssh", "minisign"
+SSH, MINISIGN, OPENSSF = KINDS = ("ssh", "minisign", "model-signing")
+_PEM = re.compile(rb"-----BEGIN (EC |ENCRYPTED )?PRIVATE KEY-----")
 MAX_KEY = 1 << 20  # bytes of a key or of a list of signers
 _TOOLS = {SSH: ("ssh-keygen", "OpenSSH"), MINISIGN: ("minisign", "minisign")}
 _SECONDS = 60  # of a check, which asks for nothing
@@ -34,6 +39,13 @@ def sign_line(line: str, key: Path) -> tuple[str, str]:
             message.write_text(line, "utf-8")
             _run(MINISIGN, ["-S", "-s", key, "-m", message, "-x", signature, "-t", NAMESPACE], None)
             return MINISIGN, signature.read_text("utf-8")
+    if _PEM.match(head) and not key.with_name(f"{key.name}.pub").exists():  # keys of SSH have that half beside them
+        with _folder_of(line) as (folder, signature):
+            try:
+                _openssf().signing.Config().use_elliptic_key_signer(private_key=key).sign(folder, signature)
+            except Exception as error:  # of several libraries
+                raise ConfigError(f"model-signing does not sign ({printable(error, 200)}); look at the key.") from error
+            return OPENSSF, signature.read_text("utf-8")
     return SSH, _run(SSH, ["-Y", "sign", "-q", "-n", NAMESPACE, "-f", key], line)
 
 
@@ -45,12 +57,18 @@ class Signers:
         self.file = file
         head = read_named(file, "list of signers", MAX_KEY)
         self.kind = MINISIGN if b"minisign public key" in head or head.startswith(b"RW") else SSH
-        _tool(self.kind)
+        if head.startswith(b"-----BEGIN PUBLIC KEY-----"):
+            self.kind = OPENSSF
+            _openssf()
+        else:
+            _tool(self.kind)
 
     def who(self, kind: str, signature: str, line: str) -> str | None:
         """Who of them signed a line; None where it is none of them, or not their signature."""
         if kind != self.kind:
             return None
+        if kind == OPENSSF:
+            return self._openssf_key() if self._openssf_holds(signature, line) else None
         with tempfile.TemporaryDirectory() as folder:
             file, message = Path(folder, "signature"), Path(folder, "line")
             file.write_text(signature, "utf-8")
@@ -65,6 +83,40 @@ class Signers:
                 if _check(SSH, words, line) is not None:
                     return printable(name, 100)
         return None
+
+    def _openssf_holds(self, signature: str, line: str) -> bool:
+        with _folder_of(line) as (folder, file):
+            file.write_text(signature, "utf-8")
+            try:
+                _openssf().verifying.Config().use_elliptic_key_verifier(public_key=self.file).verify(folder, file)
+            except Exception:  # whatever a stranger's text makes of its parsers
+                return False
+        return True
+
+    def _openssf_key(self) -> str:
+        text = "".join(self.file.read_text("utf-8").splitlines()[1:-1])  # base64 between the lines of dashes
+        return f"the key …{printable(text[-12:], 12)}"
+
+
+@contextlib.contextmanager
+def _folder_of(line: str) -> Iterator[tuple[Path, Path]]:
+    """A folder whose only file, `revision`, holds a line; and beside it where a signature may lie."""
+    with tempfile.TemporaryDirectory() as above:
+        folder = Path(above, NAMESPACE)
+        folder.mkdir()
+        (folder / "revision").write_text(line, "utf-8")
+        yield folder, Path(above, "signature")
+
+
+def _openssf() -> Any:
+    try:
+        import model_signing  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            "model-signing is not installed, which makes and checks such signatures; install it with `pip install "
+            "'epvf-data[signing]'`."
+        ) from error
+    return model_signing
 
 
 def _tool(kind: str) -> str:

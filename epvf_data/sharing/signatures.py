@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from epvf_data import untrusted
 from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.places.base import FolderPlace, Place
-from epvf_data.sharing.keys import MINISIGN, SSH, Signers, sign_line
+from epvf_data.sharing.keys import KINDS, Signers, sign_line
 from epvf_data.store import reader
 from epvf_data.store.commit import CommitRecord, live_parts, record_name
 from epvf_data.store.durable import Folder, flush, inner, storage_errors
@@ -61,7 +61,7 @@ class VerifyReport:
 
 
 def sign(dataset: str | os.PathLike[str], key: str | os.PathLike[str]) -> tuple[Signature, CommitRecord]:
-    """Signs the newest commit of a data set, which covers all before it, with a key of SSH or minisign.
+    """Signs the newest commit of a data set, which covers all before it, with a key of SSH, minisign or model-signing.
 
     Raises DatasetError where there is no commit, ConfigError where the key's tool refuses, StorageError.
     """
@@ -108,7 +108,7 @@ def read(place: Place) -> list[Signature]:
         record, kind, text = (value.get(key) for key in ("record", "kind", "signature"))
         if not isinstance(record, str) or not _HEX.fullmatch(record) or not isinstance(text, str):
             raise CorruptDatasetError(f"{where} is no signature; remove it, or fetch it again.")
-        if kind not in (SSH, MINISIGN):
+        if kind not in KINDS:
             raise CorruptDatasetError(f"{where} is a signature of the kind '{untrusted.printable(kind)}'; upgrade.")
         found.append(Signature(len(found), record, kind, text, data))
     return found

@@ -113,7 +113,7 @@ def nginx(root: Path, folder: Path, both: Path | None = None) -> Iterator[int]:
     (folder / "nginx.conf").write_text(
         f"""daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
         events {{ worker_connections 512; }}
-        http {{ access_log off; sendfile on; {temporary}
+        http {{ access_log {folder}/access.log; sendfile on; {temporary}
           server {{ listen 127.0.0.1:{port} {"ssl" if both else ""}; {tls} root {root}; }} }}"""
     )
     words = [str(web()), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]

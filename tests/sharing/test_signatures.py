@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,53 @@ def test_minisign(grow, tmp_path, ada):
     value = json.loads(file.read_bytes())
     file.write_text(json.dumps({**value, "signature": value["signature"].replace("A", "B", 3)}))
     assert not verify(path, public).ok
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssf_model_signing(grow, tmp_path, ada):
+    """With a key of elliptic curves, without network; another key's, a changed one and one of another line hold not."""
+    pytest.importorskip("model_signing", reason="the extra signing is not installed")
+    for name in ("key", "eve"):
+        new = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(tmp_path / f"{name}.pem")]
+        subprocess.run(new, check=True, capture_output=True)
+        public = [
+            "openssl",
+            "ec",
+            "-in",
+            str(tmp_path / f"{name}.pem"),
+            "-pubout",
+            "-out",
+            str(tmp_path / f"{name}.public"),
+        ]
+        subprocess.run(public, check=True, capture_output=True)
+    path = grow("a.zarr")
+    assert sign(path, tmp_path / "key.pem")[0].kind == "model-signing"
+    assert verify(path, tmp_path / "key.public").ok
+    assert not verify(path, tmp_path / "eve.public").ok
+    assert not verify(path, ada.signers).ok
+    file = path / "signatures" / "00000000.json"
+    value = json.loads(file.read_bytes())
+    bundle = json.loads(value["signature"])
+    bundle["dsseEnvelope"]["payload"] = bundle["dsseEnvelope"]["payload"][:-8] + "AAAAAAA="
+    for text in (json.dumps(bundle), "{}", "", "[" * 10_000):
+        file.write_text(json.dumps({**value, "signature": text}))
+        assert not verify(path, tmp_path / "key.public").ok
+    file.write_text(json.dumps(value))
+    grow("a.zarr")
+    moved = {**value, "record": epvf_data.open(path).revision, "commit": 1}
+    (path / "signatures" / "00000001.json").write_text(json.dumps(moved))
+    report = verify(path, tmp_path / "key.public")
+    assert (report.ok, report.commits_signed) == (False, 1)
+    (tmp_path / "broken.pem").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(ConfigError, match="look at the key"):
+        sign(path, tmp_path / "broken.pem")
+
+
+def test_a_missing_model_signing_is_one_sentence(grow, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    (tmp_path / "key.public").write_text("-----BEGIN PUBLIC KEY-----\n")
+    with pytest.raises(ConfigError, match=r"epvf-data\[signing\]"):
+        verify(grow("a.zarr"), tmp_path / "key.public")
 
 
 def test_hostile_signatures_are_refused(grow, quick_path, ada):

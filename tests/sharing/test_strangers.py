@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from store import corpus, forge
 
 import epvf_data
 from epvf_data.errors import (
@@ -25,6 +28,7 @@ from epvf_data.provenance import provenance
 from epvf_data.sharing.pull import pull
 from epvf_data.store import guard
 from epvf_data.store.commit import seal
+from epvf_data.store.writer import Writer
 from epvf_data.untrusted import MAX_JSON_BYTES
 
 
@@ -201,6 +205,34 @@ def test_a_record_that_asks_for_the_whole_disk(liar, quick_path):
     record["add"][0]["files"] = {**files, "../../../../tmp/x": [1, "0" * 64]}
     with pytest.raises(UnsafeDatasetError, match="plain relative names"):
         call()
+
+
+@pytest.mark.parametrize("table", ["CORPUS", "HARMLESS"])
+def test_hostile_data_sets_over_the_wire(servers, quick_path, env, make_rows, some, table, monkeypatch):
+    """A pull of each ends in one sentence, or in a data set of which reading says the same as of the original."""
+    monkeypatch.chdir(quick_path)  # where a pickle would leave its mark
+    (quick_path / "outside").mkdir()
+    (quick_path / "outside" / "secret").write_text("secret")
+    with Writer.open(quick_path / "good", env) as writer:
+        for seed in range(2):
+            writer.commit(make_rows(3 - seed, seed, probes=2, discount=0.9), {})
+    pulled, told = 0, {}
+    for number, (name, (change, _)) in enumerate(some(getattr(corpus, table)).items()):
+        forge.forged(quick_path / "good", quick_path / f"bad-{number}", change)
+        before, began = {*quick_path.iterdir()}, time.process_time()
+        with servers.files(quick_path) as server:
+            try:
+                pull(f"http://127.0.0.1:{server.port}/bad-{number}", quick_path / "copy")
+                pulled += 1
+            except EpvfError as error:
+                told[name] = str(error)
+        assert time.process_time() - began < 10, name
+        assert {*quick_path.iterdir()} - before <= {quick_path / "copy"}, name
+        shutil.rmtree(quick_path / "copy", ignore_errors=True)
+        shutil.rmtree(quick_path / f"bad-{number}", ignore_errors=True)
+    assert pulled or table == "CORPUS"
+    assert [name for name, text in told.items() if not text.isprintable() or len(text) > 800] == []
+    assert not Path(corpus.CANARY).exists()
 
 
 def test_a_redirect_from_https_to_http_is_refused(servers, programs, tmp_path, grow, quick_path, monkeypatch):

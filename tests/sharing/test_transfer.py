@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -386,6 +387,69 @@ def test_two_pushers_and_a_puller_at_once(store, grow, quick_path):
     assert validate(quick_path / "c.zarr", deep=True) == []
     parts = {part.entry.id for path in paths for part in epvf_data.open(path).parts}
     assert {part.entry.id for part in epvf_data.open(quick_path / "c.zarr").parts} == parts
+
+
+FULL = """
+import os, pathlib, sys
+import epvf_data
+from epvf_data.errors import StorageError
+from epvf_data.store.validate import validate
+
+source, disk = sys.argv[1], pathlib.Path(sys.argv[2])
+copy, filler = disk / "copy.zarr", disk / "filler"
+try:
+    epvf_data.pull(source, copy)  # 7 of 9 MB are taken
+except StorageError as error:
+    assert "GB are free" in str(error), error
+filler.unlink()
+
+
+def fill(done, total):
+    if not filler.exists():
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            except OSError:
+                pass
+
+
+for _ in range(2):
+    try:
+        epvf_data.pull(source, copy, progress=fill)
+    except StorageError as error:
+        print("full:", error)
+    else:
+        raise SystemExit("the disk was not full")
+    if (copy / "zarr.json").exists():
+        assert validate(copy) == []
+    filler.unlink()
+print("rows:", epvf_data.pull(source, copy).rows)
+assert validate(copy, deep=True) == []
+"""
+
+
+def test_a_disk_that_is_full_before_and_during_a_pull(servers, env, make_rows, tmp_path, quick_path):
+    """A real file system of 9 MB in memory: one sentence each time, then the same call goes on."""
+    path = big(quick_path / "a.zarr", env, make_rows, 20_000)
+    mount = f"mount -t tmpfs -o size=9m none '{tmp_path}' || exit 77; head -c 7000000 /dev/zero > '{tmp_path}/filler'; "
+    mount += 'exec "$@"'
+    with servers.files(quick_path) as server:
+        slow = threading.Event()  # a request takes a moment, so that the disk fills up meanwhile
+        server.before = lambda handler, name: slow.wait(0.3) if "/c/" in name else False
+        program = [sys.executable, "-c", FULL, f"http://127.0.0.1:{server.port}/a.zarr", str(tmp_path)]
+        command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", *program]
+        try:
+            process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        except FileNotFoundError:
+            pytest.skip("unshare is not installed")
+    if process.returncode == 77:
+        pytest.skip("this user may not mount anything")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("full:") == 2
+    assert "rows: 20000" in process.stdout
+    assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) > 1_500_000
 
 
 def test_servers_without_ranges(servers, grow, quick_path):
