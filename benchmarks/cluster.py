@@ -76,7 +76,7 @@ def slurm(folder: Path) -> dict:
     again: list[int] = []
 
     def running() -> dict[int, str]:
-        told = subprocess.check_output(["squeue", "-h", "-r", "-o", "%K %t %A"], text=True)
+        told = subprocess.check_output(["squeue", "-h", "-r", "-o", "%K %t %F_%K"], text=True)
         rows = [line.split() for line in told.splitlines()]
         return {int(shard): number for shard, state, number in rows if state == "R"}
 
@@ -175,7 +175,7 @@ def same(folder: Path) -> dict:
 
 def overhead(folder: Path) -> dict:
     """CPU seconds and wall seconds of the same rows: one process, and 16 shards one after another on each launcher."""
-    words = ["--env", "hopper", "--horizon", "200", "--envs", "64", "--policies", "16384", "--quiet", "--json"]
+    words = ["--env", "hopper", "--horizon", "200", "--envs", "64", "--policies", "4096", "--quiet", "--json"]
     took: dict[str, dict] = {}
 
     def measure(name: str, *more: str) -> None:
@@ -198,12 +198,13 @@ def overhead(folder: Path) -> dict:
         measure("slurm", "--executor", "slurm", "--shards", "16")
     measure("ray", "--executor", "ray", "--shards", "16")
     measure("one again")
-    return {"rows": 16384, "took": took}
+    return {"rows": 4096, "took": took}
 
 
 def finalize(folder: Path) -> dict:
     """64 data sets of one commit each; what their rows are does not matter, so that all have the same."""
-    run("collect", "--env", "ant", "--horizon", "3", "--policies", "4096", "--quiet", "--out", folder / "one.zarr")
+    words = ["--env", "ant", "--horizon", "3", "--policies", "4096", "--quiet", "--set", "policy.hidden=[16,16]"]
+    run("collect", *words, "--set", "perturbed.bases=random", "--out", folder / "one.zarr")
     one = epvf_data.open(folder / "one.zarr")
     rows, shards = part_rows(one.parts[0]), []
     for number in range(64):
