@@ -3,7 +3,7 @@
     python benchmarks/cluster.py slurm     an array of 32 shards; sbatch, scontrol and squeue have to be there
     python benchmarks/cluster.py ray       16 shards on a local Ray, whose workers are killed
     python benchmarks/cluster.py same      eight processes that make the same shard at once
-    python benchmarks/cluster.py overhead  16 shards on each launcher against the same rows in one process
+    python benchmarks/cluster.py overhead  16 shards against the same rows in one call
     python benchmarks/cluster.py finalize  64 data sets of 4,096 rows against copying them
 
     python benchmarks/cluster.py metadata  as many records and parts as 10⁸ rows have: opened, validated, sampled
@@ -24,7 +24,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 import epvf_data
 import epvf_data.store.reader
@@ -49,7 +52,7 @@ def run(*words: object, code: int | None = 0) -> str:
 def check(out: Path, whole: Path) -> dict:
     """Finalizes what shards made and compares it with one run in one process."""
     before = epvf_data.open(out)
-    claims = sorted(tuple(record.provenance["rows"]) for record in before.commits)
+    claims = sorted(tuple(record.provenance["rows"]) for record in before.commits if not record.remove)
     ends = [0, *(end for _, end in claims)]
     report = json.loads(run("finalize", out, "--json", "--quiet"))
     return {
@@ -76,7 +79,7 @@ def slurm(folder: Path) -> dict:
     again: list[int] = []
 
     def running() -> dict[int, str]:
-        told = subprocess.check_output(["squeue", "-h", "-r", "-o", "%K %t %A"], text=True)
+        told = subprocess.check_output(["squeue", "-h", "-r", "-o", "%K %t %F_%K"], text=True)
         rows = [line.split() for line in told.splitlines()]
         return {int(shard): number for shard, state, number in rows if state == "R"}
 
@@ -174,36 +177,29 @@ def same(folder: Path) -> dict:
 
 
 def overhead(folder: Path) -> dict:
-    """CPU seconds and wall seconds of the same rows: one process, and 16 shards one after another on each launcher."""
-    words = ["--env", "hopper", "--horizon", "200", "--envs", "64", "--policies", "16384", "--quiet", "--json"]
-    took: dict[str, dict] = {}
+    """CPU seconds of the same rows, in one call and as 16 shards one after another, in turn; start-up is not in it."""
+    from epvf_data.runtime import prepare
 
-    def measure(name: str, *more: str) -> None:
-        began, before = time.perf_counter(), os.times()
-        told = json.loads(run("collect", *words, "--out", folder / f"{name}.zarr", *more))
-        after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        took[name] = {
-            "seconds": round(time.perf_counter() - began, 1),
-            "cpu_seconds": round(cpu, 1),
-            "start_up_seconds": told["start_up_seconds"],
-            "rows": told["rows"],
-        }
-
-    measure("warm-up")
-    measure("one")
-    measure("local", "--executor", "local:2", "--shards", "16")
-    if shutil.which("sbatch"):
-        os.environ.setdefault("SBATCH_CPUS_PER_TASK", "1")
-        measure("slurm", "--executor", "slurm", "--shards", "16")
-    measure("ray", "--executor", "ray", "--shards", "16")
-    measure("one again")
-    return {"rows": 16384, "took": took}
+    prepare()
+    settings = {"policy.hidden": [16], "perturbed.bases": ["random"]}
+    config = epvf_data.collect_config("hopper", horizon=100, envs=128, policies=2048, **settings)
+    took: dict[str, list[float]] = {"one": [], "shards": []}
+    with ThreadPoolExecutor(1) as pool:
+        epvf_data.collect(config, folder / "warm-up.zarr")
+        for number in range(3):
+            for name, shards in (("one", 1), ("shards", 16)):
+                began = time.process_time()
+                report = epvf_data.fan_out(config, folder / f"{name}-{number}.zarr", pool, shards=shards)
+                took[name].append(round(time.process_time() - began, 2))
+                assert report.rows == 2048
+    ratio = float(np.median(took["shards"]) / np.median(took["one"]))
+    return {"rows": 2048, "shards": 16, "cpu_seconds": took, "ratio_of_medians": round(ratio, 3)}
 
 
 def finalize(folder: Path) -> dict:
     """64 data sets of one commit each; what their rows are does not matter, so that all have the same."""
-    run("collect", "--env", "ant", "--horizon", "3", "--policies", "4096", "--quiet", "--out", folder / "one.zarr")
+    words = ["--env", "ant", "--horizon", "3", "--policies", "4096", "--quiet", "--set", "policy.hidden=[16,16]"]
+    run("collect", *words, "--set", "perturbed.bases=random", "--out", folder / "one.zarr")
     one = epvf_data.open(folder / "one.zarr")
     rows, shards = part_rows(one.parts[0]), []
     for number in range(64):

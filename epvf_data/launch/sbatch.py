@@ -24,7 +24,7 @@ TEMPLATE = """\
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@{warning}     # so many seconds before the time limit
 
-warned=
+warned= task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"  # one task has the array's own SLURM_JOB_ID
 {command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" &
 shard=$!
 trap 'warned=1; kill -USR1 $shard' USR1
@@ -32,7 +32,7 @@ trap 'kill -TERM $shard' TERM
 while kill -0 $shard 2>/dev/null; do wait $shard; done  # a signal ends a wait, not the shard
 wait $shard; code=$?
 case "$warned$code" in
-  1{stopped} | 1{early}) scontrol requeue "$SLURM_JOB_ID"; exit 0 ;;  # stopped by the warning
+  1{stopped} | 1{early}) scontrol requeue "$task"; exit 0 ;;  # stopped by the warning
 esac
 exit "$code"
 

@@ -183,7 +183,7 @@ def test_the_job_script_passes_signals_on(in_tmp, monkeypatch, number, code, req
     (in_tmp / "scontrol").write_text(SCHEDULER)
     (in_tmp / "scontrol").chmod(0o755)
     variables = {**os.environ, "PATH": f"{in_tmp}:{os.environ['PATH']}"}
-    variables |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "77"}
+    variables |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "77", "SLURM_JOB_ID": "77"}
     job = subprocess.Popen(["bash", "job.sh"], env=variables)
     if number is not None:
         while not (in_tmp / "ready").exists():
@@ -191,7 +191,7 @@ def test_the_job_script_passes_signals_on(in_tmp, monkeypatch, number, code, req
         job.send_signal(number)
     assert job.wait(60) == ends
     told = (in_tmp / "told").read_text() if (in_tmp / "told").exists() else ""
-    assert ("requeue 77" in told) == requeued
+    assert ("requeue 77_3\n" in told) == requeued
 
 
 def test_the_printed_job_is_this_command_and_what_the_page_shows(in_tmp, shell, monkeypatch):
