@@ -146,7 +146,14 @@ def assert_tame(page):
     assert all(link.startswith("https://spdx.org/licenses/") or link in own for link in links)
     assert [token.attrs["src"] for token in found if token.type == "image"] == [PICTURE]
     assert [token.tag for token in found if token.type == "heading_open"] == ["h1"] + ["h2"] * 10
-    assert [token.info for token in found if token.type == "fence"] == ["python", "python", "sh", "python", "bibtex"]
+    assert [token.info for token in found if token.type == "fence"] == [
+        "python",
+        "python",
+        "sql",
+        "sh",
+        "python",
+        "bibtex",
+    ]
     assert [token.type for token in found].count("table_open") in (3, 4)
 
 
