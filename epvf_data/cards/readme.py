@@ -66,8 +66,7 @@ def _front_matter(facts: Facts, labels: Labels) -> str:
         "- reinforcement-learning",
         "tags:",
         *(f"- {quoted(tag)}" for tag in dict.fromkeys(tags) if tag),
-        "size_categories:",
-        f"- {quoted(size_category(facts.rows))}",
+        f"size_categories:\n- {quoted(size_category(facts.rows))}",
         f'configs:\n- {{"config_name": "rows", "data_files": "{ROWS}"}}',  # what the hub's viewer shows
     ]
     return "\n".join(["---", *lines, "---"])
