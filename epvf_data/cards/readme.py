@@ -15,7 +15,7 @@ from epvf_data.store.folders import ROWS
 from epvf_data.store.schema import COLUMNS
 
 MARK = "<!-- Written by `epvf-data card`, which will replace this file. Delete this line to keep your own changes. -->"
-_LOOK = f"SELECT source, count(*), avg(mean_return) FROM '{ROWS}' GROUP BY source"
+_LOOK = f"SELECT source, avg(mean_return) FROM '{ROWS}' GROUP BY source"
 _MOST = 20  # rows of a table
 _SIZES = (
     "n<1K",
@@ -66,10 +66,8 @@ def _front_matter(facts: Facts, labels: Labels) -> str:
         "- reinforcement-learning",
         "tags:",
         *(f"- {quoted(tag)}" for tag in dict.fromkeys(tags) if tag),
-        "size_categories:",
-        f"- {quoted(size_category(facts.rows))}",
-        "configs:",  # what the hub's viewer shows: the one table that it can read, once `push` has put it there
-        f'- {{"config_name": "rows", "data_files": "{ROWS}"}}',
+        f"size_categories:\n- {quoted(size_category(facts.rows))}",
+        f'configs:\n- {{"config_name": "rows", "data_files": "{ROWS}"}}',  # what the hub's viewer shows
     ]
     return "\n".join(["---", *lines, "---"])
 
@@ -274,8 +272,8 @@ policies = [root["parts"][part].attrs["epvf_data"]["policy"] for part in parts]
         f"With plain Zarr (3.0 or later), without that package:\n\n{_fenced(plain, 'python')}\n\n"
         "`policies[i]` tells how to unflatten and run the policies of part i: `layers[*].tensors[*]` give the offset "
         "and the shape of each tensor. `docs/format.md` of `epvf-data` describes every column and every byte.\n\n"
-        f"For a look with DuckDB, pandas or a viewer, [`{ROWS}`]({ROWS}) has everything but parameters and probing "
-        f"actions, one line a row; `epvf-data push` puts it beside the data set:\n\n{_fenced(_LOOK, 'sql')}"
+        f"For DuckDB, pandas or a viewer, `epvf-data push` puts [`{ROWS}`]({ROWS}) beside the data set, which has "
+        "all but parameters and probing actions:\n\n" + _fenced(_LOOK, "sql")
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def installed() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def write_rows(dataset: Dataset, file: BinaryIO) -> None:
+def write_rows(dataset: Dataset, file: IO[bytes]) -> None:
     """Writes a line for each row: `row` [0, rows), `commit`, `architecture`, `mean_return` (float64), the columns.
 
     Columns with axes beyond the row are lists; words stand in the place of vocabulary indices, and null for none. The

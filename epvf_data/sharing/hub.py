@@ -11,7 +11,7 @@ import hashlib
 import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from epvf_data.errors import CorruptDatasetError, TransferError
 from epvf_data.places.address import Address
@@ -110,7 +110,7 @@ class Hub:
         if self._place.size(name) is None or self._place.small(name, MAX_JSON_BYTES) != data:
             self._waiting.append(self._add(name, data))
 
-    def put_file(self, name: str, file: BinaryIO) -> None:
+    def put_file(self, name: str, file: IO[bytes]) -> None:
         """See Target."""
         file.flush()
         self._waiting.append(self._add(name, Path(file.name)))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.outputs import draft_file, write_bytes
@@ -63,7 +63,7 @@ class Target(Protocol):
         """Puts a small file for people beside the data set; an earlier one is replaced."""
         ...
 
-    def put_file(self, name: str, file: BinaryIO) -> None:
+    def put_file(self, name: str, file: IO[bytes]) -> None:
         """The same of an open file, from its beginning, of any size."""
         ...
 
@@ -133,7 +133,7 @@ class Directory:
         if self._folders.root.status(name) is None or read_bytes(self._path / name) != data:
             write_bytes(self._path / name, data, force=True)
 
-    def put_file(self, name: str, file: BinaryIO) -> None:
+    def put_file(self, name: str, file: IO[bytes]) -> None:
         """See Target."""
         file.seek(0)
         with draft_file(self._path / name, force=True) as draft, draft.open("wb") as target:
@@ -212,7 +212,7 @@ class Bucket:
         if self._store.size(name) is None or self._store.small(name, MAX_CARD) != data:
             self._store.upload(name, len(data), iter([data]))
 
-    def put_file(self, name: str, file: BinaryIO) -> None:
+    def put_file(self, name: str, file: IO[bytes]) -> None:
         """See Target."""
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
