@@ -74,6 +74,14 @@ def test_the_example_of_reading_runs(in_tmp, capsys):
     assert f"({min(256, first.rows)}, {first.spec.size})" in shown
 
 
+def test_the_page_on_python_runs(in_tmp):
+    """Its blocks in the order in which they can: rows first, then the critic that is fitted to them."""
+    critic, rows, fit = blocks((ROOT / "docs" / "python.md").read_text(), "python")
+    for block in (rows, fit, critic):
+        exec(block, {})
+    assert (in_tmp / "toy.html").stat().st_size < 2e6
+
+
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_the_python_example_runs(in_tmp, capsys, small):
     """To the letter, and with fewer policies and epochs."""
