@@ -18,8 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError, FileError, UnsafeDatasetError
 
 MAX_JSON_BYTES = 16 << 20
@@ -223,6 +221,8 @@ def parse_json(data: bytes, where: object, infinite: bool = False) -> dict[str, 
 
 def _structure(data: bytes) -> tuple[int, int]:
     """The depth of JSON text and its number of items, at most; in little time and memory whatever the bytes are."""
+    import numpy as np  # imported late: --help and wrong usage do without
+
     raw = np.frombuffer(data.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
     inside = np.cumsum(raw == ord('"'), dtype=np.uint8) & 1  # the parity of the number of quotes so far
     bare = raw[inside == 0]

@@ -27,6 +27,8 @@ VERBS: list[tuple[str, str | None]] = [
     ("info a.zarr --commits", None),
     ("info a.zarr --plot a.png", PLOT),
     ("plot a.zarr", PLOT),
+    ("report a.zarr --out a.html", None),
+    ("report a.zarr base --out b.html", "base does not exist"),
     ("validate a.zarr --deep", None),
     ("validate a.zarr --resimulate 2", TRAIN),
     ("diff a.zarr a.zarr", None),

@@ -124,6 +124,13 @@ def test_reading_needs_no_jax_and_little_time(in_tmp, shell):
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_help_waits_for_no_arrays():
+    script = (
+        "import sys, epvf_data.cli; bad = {'numpy', 'jaxtyping', 'zarr', 'jax'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_training_online_does_not_wait_for_what_it_does_not_need():
     script = (
         "import sys, epvf_data.trainers.online.run, epvf_data.recipes.collect;"

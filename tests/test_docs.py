@@ -1,5 +1,6 @@
 """The documents keep their word: code in the README is the code that is tested, and it runs."""
 
+import importlib
 import json
 import os
 import re
@@ -72,6 +73,50 @@ def test_the_example_of_reading_runs(in_tmp, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith(f"{first.rows} [('{first.spec}', {first.rows})]")
     assert f"({min(256, first.rows)}, {first.spec.size})" in shown
+
+
+def test_the_page_on_python_runs(in_tmp):
+    """Its blocks in the order in which they can: rows first, then the critic that is fitted to them."""
+    critic, rows, fit = blocks((ROOT / "docs" / "python.md").read_text(), "python")
+    for block in (rows, fit, critic):
+        exec(block, {})
+    assert (in_tmp / "toy.html").stat().st_size < 2e6
+
+
+def test_every_public_name_is_in_the_reference():
+    import epvf_data
+
+    listed = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference" / "python.md").read_text(), re.MULTILINE)
+    for name, where in epvf_data._PUBLIC.items():
+        module, _, inner = where.partition(":")
+        assert f"{module}.{inner or name}" in listed, name
+    for name in listed:
+        module, inner = name.rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), inner), name
+
+
+@pytest.mark.soak
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocstrings", reason="the extra docs is not installed: make docs")
+    words = ["build", "--strict", "--site-dir", tmp_path / "site"]
+    done = subprocess.run([sys.executable, "-m", "mkdocs", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "epvf-data report" in (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
+    for page in (tmp_path / "site").rglob("*.html"):  # what it loads comes with it
+        assert not re.search(r'<(script|link|img)[^>]*(src|href)="https?:', page.read_text()), page
+
+
+@pytest.mark.soak
+def test_the_notebook_runs(in_tmp):
+    """Every code cell but the one that installs the package, in order."""
+    cells = json.loads((ROOT / "examples" / "tour.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code[0].startswith("%pip install")
+    names: dict = {}
+    for cell in code[1:]:
+        exec(compile(cell, "tour.ipynb", "exec"), names)
+    assert (in_tmp / "cartpole.html").exists()
+    assert names["best"] <= 500
 
 
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.soak)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 import epvf_data.torch
-from epvf_data.errors import ConfigError, DatasetError
+from epvf_data.errors import ConfigError, DatasetError, MissingPackageError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.lineage import Lineage
 from epvf_data.store.schema import EnvIdentity, Rows
@@ -162,7 +162,7 @@ def test_counting_batches_reads_no_rows(path):
 
 @pytest.mark.skipif(epvf_data.torch._torch is not None, reason="PyTorch is installed")
 def test_without_pytorch_there_is_one_clear_sentence(path):
-    with pytest.raises(ConfigError, match=r"pip install 'epvf-data\[torch\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'epvf-data\[torch\]'"):
         TorchDataset(path, batch_size=8)
 
 

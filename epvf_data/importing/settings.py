@@ -9,7 +9,6 @@ from typing import Any
 
 from epvf_data import config as configuration
 from epvf_data.errors import ConfigError
-from epvf_data.importing.limits import plain
 from epvf_data.untrusted import shown
 
 _OURS = re.compile(r"layer_(\d{1,3})/(kernel|bias)|normaliser/(mean|std|var)")
@@ -74,6 +73,8 @@ def read_settings(file: str | None, overrides: Sequence[str]) -> dict[str, Any]:
 
 def build(*layers: Mapping[str, Any]) -> tuple[ImportSettings, dict[str, Place]]:
     """(settings, our tensor's name → its place) of some layers, later ones winning. Raises ConfigError."""
+    from epvf_data.importing.limits import plain  # imported late, with numpy
+
     table = configuration.merge(*layers)
     for key in ("activation", "output"):
         if isinstance(name := table.get(key), str):

@@ -93,13 +93,7 @@ def write(
     for name, array in (("params", values), ("returns", returns)):
         if not np.isfinite(array).all():
             raise DatasetError(f"{name} holds numbers that are not finite; leave these rows out.")
-    steps = np.full(returns.shape, identity.horizon, np.int32) if lengths is None else lengths
-    steps = _column("lengths", steps, np.int32)
-    if steps.size and not 0 <= steps.min() <= steps.max() <= identity.horizon:
-        raise DatasetError(f"lengths go from {steps.min()} to {steps.max()}; the horizon is {identity.horizon}.")
-    ended = _column("terminated", steps < identity.horizon if terminated is None else terminated, np.bool_)
-    if ended.shape == steps.shape and (~ended & (steps < identity.horizon)).any():
-        raise DatasetError("episodes that are shorter than the horizon must be terminated; give lengths that are not.")
+    steps, ended = _ends(returns.shape, lengths, terminated, identity.horizon)
     if probe_states is not None:
         probe_states = np.asarray(probe_states, np.float32)
         probe_actions = _act(spec, values, probe_states) if probe_actions is None else probe_actions
@@ -121,6 +115,18 @@ def write(
     with Writer.open(path, identity) as writer:
         writer.commit(rows, said)
     return reader.open(path)
+
+
+def _ends(shape: tuple[int, ...], lengths: Any, terminated: Any, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths and ends of all episodes, with the defaults of `write`. Raises DatasetError where they cannot be."""
+    steps = np.full(shape, horizon, np.int32) if lengths is None else lengths
+    steps = _column("lengths", steps, np.int32)
+    if steps.size and not 0 <= steps.min() <= steps.max() <= horizon:
+        raise DatasetError(f"lengths go from {steps.min()} to {steps.max()}; the horizon is {horizon}.")
+    ended = _column("terminated", steps < horizon if terminated is None else terminated, np.bool_)
+    if ended.shape == steps.shape and (~ended & (steps < horizon)).any():
+        raise DatasetError("episodes that are shorter than the horizon must be terminated; give lengths that are not.")
+    return steps, ended
 
 
 def _column(name: str, value: Any, dtype: type) -> np.ndarray:

@@ -32,7 +32,8 @@ class Prediction:
     run: str
     critic: str
     split: str
-    spearman: float
+    spearman: float  # of the mean over seeds
+    ridge: float | None  # its control, on what the critic reads; None where the critic is one
     rows: Int64[np.ndarray, "k"]
     values: np.ndarray  # [k]
 
@@ -171,7 +172,13 @@ def _predicted(place: int, one: Prediction, places: dict[tuple[int, int], int], 
         if (where := places.get((place, row))) is not None:
             values[where] = _number(value)
     about = {"run": printable(Path(one.run).name, 80), "critic": one.critic, "split": one.split}
-    return {**about, "spearman": _number(one.spearman), "held_out": len(one.rows), "values": values}
+    return {
+        **about,
+        "spearman": _number(one.spearman),
+        "ridge": None if one.ridge is None else _number(one.ridge),
+        "held_out": len(one.rows),
+        "values": values,
+    }
 
 
 def _number(value: float) -> float | None:

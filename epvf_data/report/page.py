@@ -97,8 +97,10 @@ def _predict(run: Path, contents: Sequence[str], opened: Sequence[reader.Dataset
     offsets = np.array([starts[table.spec.id] for table in source.tables])
     values = critic.fitted.predict(test).mean(0)
     rows = test - source.starts[places] + offsets[places]
-    score = float(spearman(values, source.labels[test]))
-    return place, Prediction(str(run), critic.fitted.config.critic, critic.split, score, rows, values)
+    config, labels = critic.fitted.config, source.labels[test]
+    ridge = None if config.closed else float(spearman(critic.fitted.ridge(test)[0], labels))
+    score = float(spearman(values, labels))
+    return place, Prediction(str(run), config.critic, critic.split, score, ridge, rows, values)
 
 
 def build(data: dict[str, Any]) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from epvf_data.errors import ConfigError, DatasetError
-from epvf_data.store.reader import Dataset
-from epvf_data.store.table import Table
 from epvf_data.untrusted import printable
+
+if TYPE_CHECKING:
+    from epvf_data.store.reader import Dataset
+    from epvf_data.store.table import Table
 
 NAMED = ("best", "median", "worst")
 
@@ -34,6 +36,8 @@ def pick_row(dataset: Dataset, row: str, architecture: str | None = None) -> tup
         tables = [dataset.table(architecture)]
     else:
         tables = [dataset.table(item.id) for item in dataset.architectures]
+    import numpy as np  # imported late: names of rows are checked without
+
     means = [table.mean_returns() for table in tables]
     every = np.concatenate(means)
     good = np.flatnonzero(np.isfinite(every))

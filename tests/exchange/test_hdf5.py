@@ -500,13 +500,6 @@ class TestHostile:
         assert result.stdout == "[]\n"
 
 
-def test_without_h5py_one_sentence_says_what_to_install(stored, exported, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    for verb, source in ((export_hdf5, stored), (import_hdf5, exported)):
-        with pytest.raises(DatasetError, match=r"pip install 'epvf-data\[hdf5\]'"):
-            verb(source, tmp_path / "out")
-
-
 def test_damage_to_a_checksum_is_named(copy, stored):
     """A flipped bit of a parameter fails HDF5's checksum of its chunk."""
     with h5py.File(copy) as file:
