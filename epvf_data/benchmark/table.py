@@ -39,7 +39,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Leaderboard",
         "",
-        "Means over seeds, 95 % intervals (Student's t); made by `epvf-data bench table`.",
+        "Means over seeds, 95 % intervals (Student's t), none where seeds do not differ; by `epvf-data bench table`.",
     ]
     for name in dict.fromkeys(one["task"] for one in results):
         task = TASKS[name]

@@ -55,7 +55,7 @@ class Task:
 
 
 DATA: dict[str, Rows] = {
-    "ant": Rows("ant", 4096),
+    "ant": Rows("ant", 4096, content="8f8937b13483468f9fead227131fc804933ae7ba48726587e736b2fa3bb6a01b"),
     "ant-diverse": Rows("ant", 20_000, "diverse"),
     "halfcheetah-diverse": Rows("halfcheetah", 1024, "diverse"),
     "hoppercontroller": Rows("hopper", 3200, "hoppercontroller"),
