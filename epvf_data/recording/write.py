@@ -79,13 +79,11 @@ def write(
 
     Lineage: `source` names what made a policy, `base` the policy that it is a variation of: splits by lineage keep rows
     of one base together, so state it where policies are relatives. `run` and `iteration` say when in which training.
-
     With `probe_states` the policies' actions there are computed (with the extra `train`), unless `probe_actions` gives
     them; critics that read actions need them. `simulation` says what rolled out, `note` is kept in the commit.
 
-    Returns the data set, opened. Raises DatasetError or ArchitectureMismatchError for arrays that do not fit, name
-    what was expected, EnvironmentMismatchError where the data set is of another task, StorageError if the disk refuses:
-    then nothing was added.
+    Returns the data set, opened. Raises DatasetError or ArchitectureMismatchError for arrays that do not fit,
+    EnvironmentMismatchError where the data set is of another task, StorageError if the disk refuses: nothing is added.
     """
     identity = env if isinstance(env, EnvIdentity) else _identity(env)
     returns = _column("returns", returns, np.float32)
@@ -112,8 +110,7 @@ def write(
         probe_actions=None if probe_actions is None else np.asarray(probe_actions, np.float32),
     )
     said = provenance(made=now(), simulation=dict(simulation), **({} if note is None else {"note": note}))
-    with Writer.open(path, identity) as writer:
-        writer.commit(rows, said)
+    Writer.open(path, identity).commit(rows, said)
     return reader.open(path)
 
 
