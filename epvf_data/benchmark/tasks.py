@@ -58,7 +58,9 @@ DATA: dict[str, Rows] = {
     "ant": Rows("ant", 4096, content="8f8937b13483468f9fead227131fc804933ae7ba48726587e736b2fa3bb6a01b"),
     "ant-diverse": Rows("ant", 20_000, "diverse"),
     "halfcheetah-diverse": Rows("halfcheetah", 1024, "diverse"),
-    "hoppercontroller": Rows("hopper", 3200, "hoppercontroller"),
+    "hoppercontroller": Rows(
+        "hopper", 3200, "hoppercontroller", content="3c10ff88fc752c8a4e4d8fc822fb5a47f8b5a678ea22d1432a21e293f50f94f1"
+    ),
 }
 SMALL = Rows(
     "cartpole",
