@@ -62,6 +62,9 @@ VERBS: list[tuple[str, str | None]] = [
     ("score base.safetensors", TRAIN),
     ("render base.safetensors", TRAIN),
     ("reproduce fig1 --scale smoke", TRAIN),
+    ("export-archive a.zarr archive", None),
+    ("finalize whole.zarr a.zarr", "merge"),
+    ("bench list", None),
     ("sign a.zarr --key none", "there is no key none"),
 ]
 

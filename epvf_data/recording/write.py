@@ -88,9 +88,7 @@ def write(
     identity = env if isinstance(env, EnvIdentity) else _identity(env)
     returns = _column("returns", returns, np.float32)
     values = np.asarray(params, np.float32)
-    for name, array in (("params", values), ("returns", returns)):
-        if not np.isfinite(array).all():
-            raise DatasetError(f"{name} holds numbers that are not finite; leave these rows out.")
+    _check_finite(params=values, returns=returns)
     steps, ended = _ends(returns.shape, lengths, terminated, identity.horizon)
     if probe_states is not None:
         probe_states = np.asarray(probe_states, np.float32)
@@ -112,6 +110,12 @@ def write(
     said = provenance(made=now(), simulation=dict(simulation), **({} if note is None else {"note": note}))
     Writer.open(path, identity).commit(rows, said)
     return reader.open(path)
+
+
+def _check_finite(**arrays: np.ndarray) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise DatasetError(f"{name} holds numbers that are not finite; leave these rows out.")
 
 
 def _ends(shape: tuple[int, ...], lengths: Any, terminated: Any, horizon: int) -> tuple[np.ndarray, np.ndarray]:
