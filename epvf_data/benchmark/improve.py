@@ -24,7 +24,7 @@ from epvf_data.scoring.world import World
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
-from epvf_data.trainers.evaluation.gradients import spread_of_rows
+from epvf_data.trainers.evaluation.gradients import local_spread
 from epvf_data.trainers.improving.propose import Critics, Pool, propose
 from epvf_data.trainers.improving.settings import ImproveConfig
 from epvf_data.trainers.improving.source import problem_of
@@ -53,7 +53,7 @@ class Improve:
         self.quick: dict[str, Any] = {"steps": 20, "resamples": 10, "widths": (8,)} if small else {}
         several = dataset.architectures
         self.table = dataset.table(max(several, key=lambda item: item.rows).id)
-        self.spread = spread_of_rows(self.table, np.arange(self.table.rows))
+        self.spread = local_spread(self.table)
         self.spec = self.table.spec
         best = best_rows(dataset, min(task.candidates, self.table.rows), self.spec.id)
         self.starts = self.table.take("params", np.array(best.rows))

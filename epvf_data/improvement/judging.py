@@ -11,9 +11,15 @@ def sure(values: Float[np.ndarray, "J n"]) -> Float[np.ndarray, "n"]:
     return values.mean(0) - (values.std(0, ddof=1) if len(values) > 1 else 0.0)
 
 
-def where_to_stop(sureness: Float[np.ndarray, "K n"]) -> int:
-    """The look at which the mean over candidates is highest; ties go to the earlier, shorter one."""
-    return int(np.argmax(sureness.mean(1)))
+def where_to_stop(sureness: Float[np.ndarray, "K n"], start: float = -np.inf) -> int:
+    """The look at which the mean over candidates is highest; ties go to the earlier, shorter one.
+
+    Where judges are less sure than they are of the `start`, a climb has left what they know, and no later look counts,
+    however much they promise there; where that is so from the first look on, it is the first, shortest one.
+    """
+    means = sureness.mean(1)
+    lost = np.flatnonzero(means < start)
+    return int(np.argmax(means[: max(1, lost[0] if len(lost) else len(means))]))
 
 
 def choose(sureness: Float[np.ndarray, "n"], count: int) -> Int[np.ndarray, "k"]:

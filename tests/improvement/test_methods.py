@@ -62,6 +62,10 @@ def test_judges_are_sure_of_what_they_agree_on():
     assert choose(sure(values), 2).tolist() == [0, 1]
     np.testing.assert_array_equal(sure(values[:1]), values[0])
     assert where_to_stop(np.array([[1.0, 1.0], [2.0, 0.0], [5.0, -9.0]])) == 0  # ties go to the shorter climb
+    climb = np.array([[5.0, 7.0], [7.0, 7.0], [3.0, 3.0], [99.0, 99.0]])
+    assert where_to_stop(climb) == 3
+    assert where_to_stop(climb, start=5.5) == 1  # what comes after the doubt is not believed
+    assert where_to_stop(climb, start=8.0) == 0
 
 
 def test_cma_es_finds_the_top_of_v():

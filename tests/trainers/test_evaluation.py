@@ -17,7 +17,7 @@ from epvf_data.trainers.evaluation.calibration import calibrate
 from epvf_data.trainers.evaluation.ceiling import ceiling_of_labels
 from epvf_data.trainers.evaluation.compare import compare
 from epvf_data.trainers.evaluation.evaluate import evaluate
-from epvf_data.trainers.evaluation.gradients import compare_gradients
+from epvf_data.trainers.evaluation.gradients import compare_gradients, local_spread
 from epvf_data.trainers.evaluation.improvement import improve
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
 from epvf_data.trainers.offline.run import load_run, train_offline
@@ -94,6 +94,21 @@ def test_the_ceiling_is_what_the_mean_returns_would_reach(known):
     # Means of eight episodes still differ by 0.7 spreads from what is stored: r = 1 / √(1 + 0.5) ≈ 0.82.
     assert 0.55 < noisy["spearman"] < 0.95
     assert noisy["median_difference"] > 0.2 * spread
+
+
+def test_the_local_spread_is_that_inside_families(toy, tmp_path):
+    random = np.random.default_rng(0)
+    family = np.repeat(np.arange(8), 20)
+    bases = 10.0 * random.normal(size=(8, toy.SPEC.size))
+    wide = random.uniform(0.1, 0.5, toy.SPEC.size)
+    theta = bases[family] + wide * random.normal(size=(160, toy.SPEC.size))
+    theta[:, 3] = bases[family, 3]  # varies in no family
+    rows = toy.write(tmp_path / "a.zarr", theta, theta[:, :1], family)
+    found = local_spread(epvf_data.open(rows).table())
+    np.testing.assert_allclose(np.delete(found, 3), np.delete(wide, 3), rtol=0.25)
+    assert found[3] == pytest.approx(theta[:, 3].std(), rel=1e-4)
+    alone = toy.write(tmp_path / "b.zarr", theta, theta[:, :1], np.full(160, -1))
+    np.testing.assert_allclose(local_spread(epvf_data.open(alone).table()), theta.std(0), rtol=1e-4)
 
 
 def test_climbing_a_right_critic_helps_and_random_steps_do_not(known):

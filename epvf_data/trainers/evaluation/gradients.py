@@ -85,6 +85,30 @@ def spread_of_rows(table: Table, rows: Int[np.ndarray, "k"]) -> Float[np.ndarray
     return np.where(spread > 0, spread, 1.0)
 
 
+def local_spread(table: Table, least: int = 10) -> Float[np.ndarray, "P"]:
+    """Deviation of each parameter inside a family of rows, pooled over families of at least `least` rows.
+
+    How far a policy may be moved tell the policies around it, not how far apart those of other trainings lie. Where
+    such families hold less than half of the rows, as those of one training run do, it is the deviation over all rows;
+    so is that of a parameter which varies in no family.
+    """
+    every = np.arange(table.rows)
+    _, place, counts = np.unique(table.groups(), return_inverse=True, return_counts=True)
+    mine = np.flatnonzero(counts[place] >= least)
+    overall = spread_of_rows(table, every)
+    if 2 * len(mine) < table.rows:
+        return overall
+    some = mine[np.linspace(0, len(mine) - 1, min(_SPREAD_ROWS, len(mine))).astype(int)]
+    theta, family = table.take("params", some).astype(np.float64), place[some]
+    squares, freedom = np.zeros(theta.shape[1]), 0
+    for name in np.unique(family):
+        own = theta[family == name]
+        squares += np.square(own - own.mean(0)).sum(0)
+        freedom += len(own) - 1
+    inside = np.sqrt(squares / max(freedom, 1))
+    return np.where(inside > 0, inside, overall).astype(np.float32)
+
+
 def _cosine(first: np.ndarray, second: np.ndarray) -> float:
     norm = np.linalg.norm(first) * np.linalg.norm(second)
     return float(first @ second / norm) if norm > 0 else 0.0

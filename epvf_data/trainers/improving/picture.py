@@ -59,10 +59,10 @@ def _climb(axes: Axes, found: Improvement) -> None:
         axes.plot([found.stop], [np.mean(real)], "*", ms=11, color=COLOURS[2], label="realised, mean of proposals")
     if found.stop is not None:
         axes.axvline(found.stop, color="black", linewidth=0.8, linestyle=":", label="stopped, without rollouts")
-    axes.set_xscale("log")
+    axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.minorticks_off()
-    axes.set_xlabel("steps (log scale)")
+    axes.set_xlabel("steps (0: where the climb starts; log scale above 1)")
     axes.set_ylabel("return, mean of candidates")
     axes.set_title("along the climb", fontsize=10)
     axes.legend(fontsize=8, frameon=False)

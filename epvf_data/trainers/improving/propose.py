@@ -149,11 +149,14 @@ def _climbed(
     tables = [critics.table(path) for path in paths]
     judged = np.stack([sure(judges) for _, judges in tables])
     promised = [climbers.mean(0) for climbers, _ in tables]
-    looks = [
+    climbed, others = critics.table(starts)
+    known = sure(others)
+    looks = [Look(0, float(climbed.mean()), float(known.mean()))]
+    looks += [
         Look(steps, float(one.mean()), float(said.mean()))
         for steps, one, said in zip(config.steps, promised, judged, strict=True)
     ]
-    stop = where_to_stop(judged)
+    stop = where_to_stop(judged, float(known[origin].mean()))
     order = choose(judged[stop], count)
     theta = paths[stop][order]
     away = distance(theta, starts[origin[order]], spread)

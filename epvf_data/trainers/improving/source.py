@@ -16,7 +16,7 @@ from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
 from epvf_data.trainers import rundir
-from epvf_data.trainers.evaluation.gradients import spread_of, spread_of_rows
+from epvf_data.trainers.evaluation.gradients import local_spread
 from epvf_data.trainers.improving.propose import Critics
 from epvf_data.trainers.improving.settings import CRITIC, ImproveConfig
 from epvf_data.trainers.offline.fitted import FittedSplit
@@ -56,7 +56,7 @@ def open_given(
     if not learns:
         table = opened.table(config.fit.architecture)
         table.row_shape("params")
-        return Given(opened, table, spread_of_rows(table, np.arange(table.rows)), None, None)
+        return Given(opened, table, local_spread(table), None, None)
     for item in opened.architectures:
         opened.table(item.id).row_shape("params")  # before anything is fitted
     run = out / CRITIC
@@ -81,7 +81,7 @@ def _of_run(loaded: LoadedRun, learns: bool, run: Path) -> Given:
     place = int(np.argmax([len(rows) for rows in fitted.source.local(fitted.ground.split.train)]))
     table = fitted.source.tables[place]
     table.row_shape("params")
-    return Given(loaded.dataset, table, spread_of(fitted, place), Critics(fitted, place) if learns else None, run)
+    return Given(loaded.dataset, table, local_spread(table), Critics(fitted, place) if learns else None, run)
 
 
 def problem_of(dataset: Dataset, table: Table, starts: Float[np.ndarray, "n P"], count: int, seed: int) -> Problem:
@@ -91,7 +91,7 @@ def problem_of(dataset: Dataset, table: Table, starts: Float[np.ndarray, "n P"],
         spec=table.spec,
         theta=theta,
         returns=table.mean_returns(),
-        spread=spread_of_rows(table, np.arange(table.rows)),
+        spread=local_spread(table),
         starts=starts,
         count=count,
         seed=seed,
