@@ -14,7 +14,20 @@ import traceback
 from pathlib import Path
 
 HIDDEN = ("jax", "jaxlib", "flax", "optax", "orbax", "tensorstore", "mujoco", "scipy", "tensorboardX", "chex", "absl")
-HIDDEN += ("matplotlib", "PIL", "av", "obstore", "pandas", "torch", "brax", "evosax", "mujoco_playground", "ml_dtypes")
+HIDDEN += (
+    "pyarrow",
+    "huggingface_hub",
+    "matplotlib",
+    "PIL",
+    "av",
+    "obstore",
+    "pandas",
+    "torch",
+    "brax",
+    "evosax",
+    "mujoco_playground",
+    "ml_dtypes",
+)
 
 # What each verb says here: None where it works, else what its one sentence has in it.
 PLOT, TRAIN, S3 = (f"pip install 'epvf-data[{extra}]'" for extra in ("plot", "train", "s3"))

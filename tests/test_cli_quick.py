@@ -263,7 +263,7 @@ TAB = {
     ("train-online", "--config", "ant-sac"): ["ant-sac-paper", "ant-sac-cpu"],
     ("train-online", "--algorithm", "e"): ["epvf", "es"],
     ("train-offline", "--critic", "prob"): ["probing", "probing+raw"],
-    ("train-offline", "--loss", ""): ["mse", "hl-gauss", "rank"],
+    ("train-offline", "--loss", ""): ["mse", "hl-gauss", "rank", "listnet", "rank-top"],
     ("train-offline", "--split", "iid,hi"): ["iid,high"],
     ("evaluate", "--split", ""): list(SPLITS),
     ("validate", "--backend", ""): ["auto", "mjx", "native"],

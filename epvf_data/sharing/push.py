@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError
 from epvf_data.exchange import parquet
@@ -106,7 +106,8 @@ def _put_rows(opened: reader.Dataset, address: Address, target: Target, mover: _
         return False
     while mover.theirs and f"sha256:{mover.theirs[-1].sha256}".encode() not in target.ending(ROWS):
         same = mover.theirs[-1].sha256 == opened.revision
-        with tempfile.TemporaryFile() as file:
+        with tempfile.NamedTemporaryFile() as named:
+            file = cast(BinaryIO, named)
             parquet.write_rows(opened if same else reader.open(address.text), file)
             target.put_file(ROWS, file)
         mover.theirs = target.records(mover.theirs)

@@ -222,7 +222,7 @@ def test_wrong_inputs_are_one_sentence_and_leave_nothing(pole, options, error, w
 
 def test_a_policy_without_a_note_tells_what_would_fit(tmp_path):
     save_policy(tmp_path / "ant.safetensors", *policy_of(envs.make("ant")))
-    with pytest.raises(ConfigError, match="--env .*ant or ant-servo"):
+    with pytest.raises(ConfigError, match="--env .*ant or ant-reset-noise or ant-servo"):
         draw(tmp_path / "ant.safetensors")
     spec = PolicySpec(3, 2, ())
     save_policy(tmp_path / "other.safetensors", spec, np.zeros(spec.size, np.float32))
