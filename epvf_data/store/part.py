@@ -245,7 +245,7 @@ class Mapped:
     """The columns of a data set that were mapped last: each holds a file open, and a process may open so many."""
 
     def __init__(self) -> None:
-        self.most = max(8, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, 1024))
+        self.most = max(8, min(_openable() // 4, 1024))
         self._shards: dict[tuple[str, str], Shard] = {}
 
     def __len__(self) -> int:
@@ -274,3 +274,12 @@ def read_probe(root: Path, name: str, files: Files, far: Far | None = None) -> n
     if probe_id(states) != name:
         raise CorruptDatasetError(f"{folder} holds other states than its name says; fetch it again.")
     return states
+
+
+def _openable() -> int:
+    """How many more files this process may open."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        return most - sum(1 for _ in Path("/dev/fd").iterdir())
+    except OSError:  # not there, or no file can be opened any more
+        return most // 2

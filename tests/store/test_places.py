@@ -140,11 +140,13 @@ def test_pointers_of_version_control_are_told(small, pointer, cure, name):
 
 @pytest.fixture
 def few_files():
-    """As `ulimit -n 64`, beside what this process holds open already."""
-    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """As `ulimit -n 64`, beside many files that this process holds open already."""
+    old, held = resource.getrlimit(resource.RLIMIT_NOFILE), [os.open(os.devnull, os.O_RDONLY) for _ in range(300)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 60, old[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, old)
+    for descriptor in held:
+        os.close(descriptor)
 
 
 def test_more_parts_than_a_process_may_open_files(quick_path, few_files):
