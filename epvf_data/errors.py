@@ -83,7 +83,14 @@ EXTRAS = {
         ("jax", "jaxlib", "flax", "optax", "orbax", "tensorstore", "scipy", "mujoco", "tensorboardX"), "train"
     ),
     **{"matplotlib": "plot", "av": "render", "PIL": "render", "pandas": "pandas", "torch": "torch"},
-    **{"obstore": "s3", "huggingface_hub": "hub", "pyarrow": "parquet", "model_signing": "signing"},
+    **{
+        "obstore": "s3",
+        "huggingface_hub": "hub",
+        "pyarrow": "parquet",
+        "model_signing": "signing",
+        "submitit": "slurm",
+        "ray": "ray",
+    },
     **{"brax": "baselines", "evosax": "baselines", "mujoco_playground": "playground"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 
 import jax
 
@@ -49,6 +50,8 @@ def prepare() -> None:
         jax.config.update(name, value)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if cache_problem() is None:
+        # A full disk, or two who write at once: then it is compiled again.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
         jax.config.update("jax_compilation_cache_dir", f"{cache_folder()}/xla")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

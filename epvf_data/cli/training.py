@@ -101,6 +101,8 @@ def train_offline(
     source = dataset or only_dataset()
     target = out or Path(f"{source.resolve().stem}-{settings.critic}")
     check_plot(plot, force)
+    if settings.closed and (seeds or epochs):
+        say(f"{settings.critic} is solved in closed form: it has no seeds and no epochs.", error=True)
     open_inputs(source, settings, target, resume)  # before anything heavy is imported
 
     from epvf_data.runtime import prepare

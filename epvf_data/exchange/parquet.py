@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from epvf_data.errors import ConfigError
+from epvf_data.errors import extra
 from epvf_data.store.extract import part_column
 from epvf_data.store.lineage import VOCABULARIES
 from epvf_data.store.part import Part
@@ -34,13 +34,12 @@ def write_rows(dataset: Dataset, file: IO[bytes]) -> None:
     same rows of the same revision give the same bytes with the same pyarrow; the revision stands in the file's
     metadata, near its end. Memory: the small columns of 65,536 rows or one part.
 
-    Raises ConfigError without pyarrow, CorruptDatasetError where the data set is damaged, OSError if the disk refuses.
+    Raises MissingPackageError without pyarrow, CorruptDatasetError where the data set is damaged, OSError if the disk
+    refuses.
     """
-    try:
+    with extra():
         import pyarrow  # pyright: ignore[reportMissingImports]
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError("rows.parquet needs pyarrow; install it with `pip install 'epvf-data[parquet]'`.") from error
     schema = pyarrow.schema(_schema(pyarrow))
     about = {"epvf_data.revision": f"sha256:{dataset.revision}", "epvf_data.environment": dataset.env.name}
     with parquet.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:

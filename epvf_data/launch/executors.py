@@ -15,12 +15,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from epvf_data.errors import ConfigError
+from epvf_data.errors import ConfigError, require
 from epvf_data.launch.fan_out import Handle, Runs
 from epvf_data.untrusted import shown
 
 NAMES = ("local:N", "slurm", "ray")
-EXTRAS = {"slurm": "submitit", "ray": "ray"}
+PACKAGES = {"slurm": "submitit", "ray": "ray"}
 MAX_WORKERS = 4096
 RETRIES = 3  # of a shard whose worker died
 SHARDS = 16  # where nobody says how many
@@ -34,14 +34,13 @@ class Wanted(NamedTuple):
 
 
 def parse(text: str) -> Wanted:
-    """`local:8`, `slurm` or `ray`. Raises ConfigError for another name, or where its package is not installed."""
+    """`local:8`, `slurm` or `ray`. Raises ConfigError for another name, MissingPackageError without its package."""
     local = re.fullmatch(r"local:([0-9]{1,6})", text)
     if local and 1 <= int(local[1]) <= MAX_WORKERS:
         return Wanted("local", int(local[1]))
-    if text not in EXTRAS:
+    if text not in PACKAGES:
         raise ConfigError(f"--executor is {shown(text)}; expected local:N (N from 1 to {MAX_WORKERS}), slurm or ray.")
-    if importlib.util.find_spec(EXTRAS[text]) is None:
-        raise ConfigError(f'--executor {text} needs {EXTRAS[text]}: pip install "epvf-data[{text}]".')
+    require(PACKAGES[text])
     return Wanted(text, 0)
 
 

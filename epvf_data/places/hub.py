@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from epvf_data.errors import ConfigError, EpvfError, RefusedError, TransferError
+from epvf_data.errors import ConfigError, EpvfError, RefusedError, TransferError, extra
 from epvf_data.places.address import LOOPBACK, Address
 from epvf_data.untrusted import printable
 
@@ -17,14 +17,10 @@ _REPO = re.compile(rf"hf://datasets/({_WORD}/{_WORD})/?", re.ASCII)
 TAKEN = 412  # what the hub answers to a commit whose parent is not the newest one
 
 
-def library(address: Address) -> Any:
-    """The package huggingface_hub. Raises ConfigError where it is not installed."""
-    try:
+def library() -> Any:
+    """The package huggingface_hub. Raises MissingPackageError where it is not installed."""
+    with extra():
         import huggingface_hub  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            f"{address.shown} needs the package huggingface_hub; install it with `pip install 'epvf-data[hub]'`."
-        ) from error
     return huggingface_hub
 
 
@@ -36,9 +32,9 @@ def repository(address: Address) -> str:
     return found[1]
 
 
-def endpoint(address: Address) -> str:
+def endpoint() -> str:
     """The hub: huggingface.co, or HF_ENDPOINT. Raises ConfigError for one without TLS elsewhere than here."""
-    url = library(address).constants.ENDPOINT
+    url = library().constants.ENDPOINT
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise ConfigError(f"HF_ENDPOINT is {printable(url, 100)}; an address with https:// is expected.")
@@ -47,10 +43,10 @@ def endpoint(address: Address) -> str:
 
 def resolving(address: Address) -> tuple[str, dict[str, str]]:
     """The URL under which its files are read, and what is sent along: the token that the hub's own tools keep."""
-    token = library(address).get_token()
+    token = library().get_token()
     # Files that are compressed on the way have no length, and no ranges.
     headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    return f"{endpoint(address)}/datasets/{repository(address)}/resolve/main", headers
+    return f"{endpoint()}/datasets/{repository(address)}/resolve/main", headers
 
 
 class ParentMovedError(Exception):

@@ -38,8 +38,8 @@ class Hub:
 
     def __init__(self, address: Address, anchor: bytes) -> None:
         """Raises ConfigError where a package is missing or the address makes no sense."""
-        self._library, self._repo, self._anchor = library(address), repository(address), anchor
-        self._api: Any = self._library.HfApi(endpoint=endpoint(address))
+        self._library, self._repo, self._anchor = library(), repository(address), anchor
+        self._api: Any = self._library.HfApi(endpoint=endpoint())
         self._place, self._shown = ObjectPlace(address), address.shown
         self._waiting: list[Any] = []
         self._records: dict[str, bytes] = {}

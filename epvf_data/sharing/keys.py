@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from epvf_data.errors import ConfigError
+from epvf_data.errors import ConfigError, extra
 from epvf_data.untrusted import printable, read_named
 
 NAMESPACE = "epvf-data"
@@ -109,13 +109,8 @@ def _folder_of(line: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _openssf() -> Any:
-    try:
+    with extra("signing"):
         import model_signing  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            "model-signing is not installed, which makes and checks such signatures; install it with `pip install "
-            "'epvf-data[signing]'`."
-        ) from error
     return model_signing
 
 

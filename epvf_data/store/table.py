@@ -60,8 +60,12 @@ class Table:
                 "states are in the column 'probe_actions', which the critic 'stored-probing' reads."
             )
         if name not in self.names:
-            cure = "; a critic that reads parameters, such as mlp, needs no actions" if name == "probe_actions" else ""
-            raise DatasetError(f"column {name!r} is not in all parts; this table has {', '.join(self.names)}{cure}.")
+            if name == "probe_actions":
+                raise DatasetError(
+                    f"no actions in probing states are stored with all policies {self.spec}; take a critic that reads "
+                    "parameters (--critic mlp), or collect the rows with `probes`."
+                )
+            raise DatasetError(f"column {name!r} is not in all parts; this table has {', '.join(self.names)}.")
         shapes = {part.layout(name).shape[1:] for part in self.parts}
         if len(shapes) > 1:
             raise DatasetError(

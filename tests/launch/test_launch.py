@@ -19,7 +19,7 @@ import pytest
 
 import epvf_data
 from epvf_data.curation.finalize import finalize
-from epvf_data.errors import BackendError, ConfigError, DatasetError
+from epvf_data.errors import BackendError, ConfigError, DatasetError, MissingPackageError
 from epvf_data.launch import executors
 from epvf_data.launch.fan_out import fan_out
 from epvf_data.launch.sbatch import script
@@ -128,8 +128,8 @@ def test_what_cannot_be_asked_for(in_tmp, shell, words, told):
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'pip install "epvf-data\[slurm\]"'):
+    monkeypatch.setattr("epvf_data.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'epvf-data\[slurm\]'"):
         executors.parse("slurm")
 
 

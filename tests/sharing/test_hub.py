@@ -13,7 +13,7 @@ import pytest
 
 import epvf_data
 from epvf_data.curation.diff import diff
-from epvf_data.errors import ConfigError, CorruptDatasetError, RefusedError, TransferError
+from epvf_data.errors import ConfigError, CorruptDatasetError, MissingPackageError, RefusedError, TransferError
 from epvf_data.sharing.pull import pull
 from epvf_data.sharing.push import push
 from epvf_data.store.validate import validate
@@ -191,5 +191,5 @@ def test_the_hub_is_read_by_tls_alone(monkeypatch, quick_path):
 
 def test_a_missing_package_is_one_sentence(monkeypatch, grow):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"pip install 'epvf-data\[hub\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'epvf-data\[hub\]'"):
         push(grow("a.zarr"), URL)

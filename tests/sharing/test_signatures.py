@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import epvf_data
-from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError
+from epvf_data.errors import ConfigError, CorruptDatasetError, DatasetError, MissingPackageError
 from epvf_data.sharing.keys import Signers
 from epvf_data.sharing.pull import pull
 from epvf_data.sharing.push import push
@@ -212,7 +212,7 @@ def test_openssf_model_signing(grow, tmp_path, ada):
 def test_a_missing_model_signing_is_one_sentence(grow, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "model_signing", None)
     (tmp_path / "key.public").write_text("-----BEGIN PUBLIC KEY-----\n")
-    with pytest.raises(ConfigError, match=r"epvf-data\[signing\]"):
+    with pytest.raises(MissingPackageError, match=r"epvf-data\[signing\]"):
         verify(grow("a.zarr"), tmp_path / "key.public")
 
 

@@ -89,7 +89,7 @@ def local_spread(table: Table, least: int = 10) -> Float[np.ndarray, "P"]:
     """Deviation of each parameter inside a family of rows, pooled over families of at least `least` rows.
 
     How far a policy may be moved tell the policies around it, not how far apart those of other trainings lie. Where
-    such families hold less than half of the rows, as those of one training run do, it is the deviation over all rows;
+    such families hold less than half of the rows it is the deviation over all rows;
     so is that of a parameter which varies in no family.
     """
     every = np.arange(table.rows)

@@ -32,7 +32,7 @@ def _realised(axes: Axes, found: Improvement) -> None:
     axes.set_xlabel("return promised by the critics that were climbed" if promised else "proposal")
     axes.set_ylabel("return in real episodes, ± standard error")
     axes.set_title("promised and realised", fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
 
 
 def _lines(found: Improvement) -> list[tuple[float, str, str]]:
@@ -61,6 +61,7 @@ def _climb(axes: Axes, found: Improvement) -> None:
         axes.axvline(found.stop, color="black", linewidth=0.8, linestyle=":", label="stopped, without rollouts")
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks(steps, [str(step) for step in steps])
+    axes.set_xlim(-0.15, 1.15 * steps[-1])
     axes.minorticks_off()
     axes.set_xlabel("steps (0: where the climb starts; log scale above 1)")
     axes.set_ylabel("return, mean of candidates")

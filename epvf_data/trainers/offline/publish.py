@@ -105,19 +105,20 @@ def judge_split(
     source: Source,
     config: OfflineConfig,
     found: Sequence[FittedSplit] | str,
-    theta: Sequence[FittedSplit] = (),
+    control: Sequence[FittedSplit] = (),
 ) -> Judged:
     """The report of one split over its folds, or the sentence that stands for one that is not available.
 
-    `theta` are the folds' ridges on parameters, which stand beside a critic that is itself the ridge on actions.
+    `control` are the folds' ridges on parameters, which stand beside a critic that is itself the ridge on actions.
     """
     if isinstance(found, str):
         return Judged({"available": False, "reason": found}, None)
     test = np.concatenate([one.ground.split.test for one in found])
-    no_ridge = None if theta else _no_ridge(found)
+    no_ridge, ridges = None if control else _no_ridge(found), control or found
+    reads = ridges[0].source.column
     predictions = {
         "critic": _together(one.predict(one.ground.split.test) for one in found),
-        **({} if no_ridge else {"ridge": _together(one.ridge(one.ground.split.test) for one in theta or found)}),
+        **({} if no_ridge else {"ridge": _together(one.ridge(one.ground.split.test) for one in ridges)}),
         # One number for all folds: each one's own mean is low where its held-out rows are high, which ranks backwards.
         "mean": np.full((1, len(test)), np.mean([float(one.ground.scales[0].return_mean) for one in found])),
     }
@@ -134,9 +135,9 @@ def judge_split(
         config.resamples,
         config.seed,
         no_ridge,
-        f"the ridge on {READS[(theta or found)[0].source.column]}",
+        f"the ridge on {READS[reads]}",
     )
-    result = {"available": True, **_facts(source, config, name, found, theta, no_ridge), **judged}
+    result = {"available": True, **_facts(source, config, name, found, ridges, no_ridge), **judged}
     each = judged["critic"]["per_seed"]["spearman"]
     median = int(np.argsort(each, kind="stable")[(len(each) - 1) // 2])
     kinds = source.kinds
@@ -150,7 +151,7 @@ def judge_split(
         families=result["families_test"],
         seeds=len(each),
         ridge_spearman=None if no_ridge else judged["controls"]["ridge"]["spearman"],
-        ridge_reads=READS[(theta or found)[0].source.column],
+        ridge_reads=READS[reads],
     )
     return Judged(result, panel)
 
@@ -160,11 +161,11 @@ def _facts(
     config: OfflineConfig,
     name: str,
     found: Sequence[FittedSplit],
-    theta: Sequence[FittedSplit],
+    ridges: Sequence[FittedSplit],
     no_ridge: str | None,
 ) -> dict[str, Any]:
     """What was fitted on how many rows, means over the folds."""
-    splits, ridges = [one.ground.split for one in found], theta or found
+    splits = [one.ground.split for one in found]
     test = np.concatenate([split.test for split in splits])
     due = len(source.labels) if name == "lineage" and config.folds > 1 else len(test)  # what all folds hold out
     planes = [list(one.ground.ridge.values()) for one in ridges]

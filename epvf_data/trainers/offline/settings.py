@@ -108,8 +108,8 @@ class OfflineConfig(CriticSettings):
             )
         if self.closed and (self.loss, self.ensemble, self.conservative) != ("mse", 1, None):
             raise ConfigError(
-                "a ridge is solved in closed form; leave loss, ensemble and conservative alone, or take linear or "
-                "stored-probing."
+                f"{self.critic} is solved in closed form; leave loss, ensemble and conservative alone, or take another "
+                "critic (--critic linear, stored-probing, mlp)."
             )
 
     @property
