@@ -18,7 +18,7 @@ from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import metrics, rundir
-from epvf_data.trainers.offline.fitted import FittedSplit
+from epvf_data.trainers.offline.fitted import FittedSplit, held_out
 from epvf_data.trainers.offline.inputs import tables_of
 from epvf_data.trainers.offline.run import load_run, train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
@@ -69,10 +69,8 @@ class Predict:
         if code.names_code(self.method):
             predicted, true = self._own(number)
         else:
-            rows = [one.ground.split.test for one in self.folds]
-            every = np.concatenate([one.predict(own) for one, own in zip(self.folds, rows, strict=True)], axis=1)
-            predicted = every[min(number, len(every) - 1)]
-            true = self.folds[0].source.labels[np.concatenate(rows)]
+            rows, every = held_out(self.folds)
+            predicted, true = every[min(number, len(every) - 1)], self.folds[0].source.labels[rows]
         return {
             "spearman": metrics.spearman(predicted, true),
             "kendall": metrics.kendall(predicted, true),

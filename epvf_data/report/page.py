@@ -87,20 +87,24 @@ def _predict(run: Path, contents: Sequence[str], opened: Sequence[reader.Dataset
     place = match(run, stored_run(run)["dataset"]["content"], opened, contents)
     with extra():
         from epvf_data.trainers.metrics import spearman  # imported late, with JAX
-        from epvf_data.trainers.offline.use import load_critic
-    critic = load_critic(run, dataset=opened[place])
-    source, test = critic.fitted.source, critic.fitted.ground.test
+        from epvf_data.trainers.offline.fitted import held_out, held_out_ridge
+        from epvf_data.trainers.offline.run import choose_split, load_run
+    loaded = load_run(run, opened[place])
+    name, _ = choose_split(loaded)
+    folds, source, config = loaded.folds[name], loaded.source, loaded.config
+    assert not isinstance(folds, str)  # a split that was chosen has critics
+    test, values = held_out(folds)
     starts, start = {}, 0  # of each architecture among all rows of the data set
     for item in opened[place].architectures:
         starts[item.id], start = start, start + item.rows
     places = source.places(test)
     offsets = np.array([starts[table.spec.id] for table in source.tables])
-    values = critic.fitted.predict(test).mean(0)
+    values = values.mean(0)
     rows = test - source.starts[places] + offsets[places]
-    config, labels = critic.fitted.config, source.labels[test]
-    ridge = None if config.closed else float(spearman(critic.fitted.ridge(test)[0], labels))
+    labels = source.labels[test]
+    ridge = None if config.closed else float(spearman(held_out_ridge(folds)[0], labels))
     score = float(spearman(values, labels))
-    return place, Prediction(str(run), config.critic, critic.split, score, ridge, rows, values)
+    return place, Prediction(str(run), config.critic, name, score, ridge, rows, values)
 
 
 def build(data: dict[str, Any]) -> bytes:

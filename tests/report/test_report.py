@@ -103,6 +103,16 @@ def test_a_critic_is_shown_on_what_it_never_saw(stored, run, tmp_path):
     assert (shown["split"], shown["held_out"]) == ("iid", len(test))
 
 
+def test_of_a_split_with_folds_all_rows_are_shown_and_the_score_is_the_reports(stored, tmp_path):
+    report = epvf_data.train_offline(
+        stored, epvf_data.OfflineConfig(critic="linear", folds=3, epochs=3, seeds=1), tmp_path / "run"
+    )
+    epvf_data.write_report([stored], tmp_path / "a.html", [tmp_path / "run"], pictures=False)
+    [shown] = data_of(tmp_path / "a.html")["runs"]
+    assert (shown["split"], shown["held_out"]) == ("lineage", report.rows_test) == ("lineage", 300)
+    assert shown["spearman"] == pytest.approx(report.spearman)
+
+
 def test_two_data_sets_share_a_map_and_a_run_finds_its_own(stored, run, tmp_path):
     other = make(tmp_path / "b.zarr", rows=60, seed=1, source="cma")
     epvf_data.write_report([other.path, stored], tmp_path / "a.html", [run], pictures=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -184,6 +184,18 @@ class FittedSplit:
         spread = np.square(centred).mean(1)
         slope = np.maximum(0.0, (centred * (labels - labels.mean())).mean(1) / np.where(spread > 0, spread, 1.0))
         return slope, labels.mean() - slope * scores.mean(1)
+
+
+def held_out(folds: Sequence[FittedSplit]) -> tuple[Rows, Float[np.ndarray, "seeds n"]]:
+    """The held-out rows of a split, fold after fold, and what those critics predict that saw none of their fold."""
+    rows = [one.ground.split.test for one in folds]
+    predicted = [one.predict(own) for one, own in zip(folds, rows, strict=True)]
+    return np.concatenate(rows), np.concatenate(predicted, axis=1)
+
+
+def held_out_ridge(folds: Sequence[FittedSplit]) -> Float[np.ndarray, "1 n"]:
+    """The same of the folds' ridges."""
+    return np.concatenate([one.ridge(one.ground.split.test) for one in folds], axis=1)
 
 
 def fold_name(split: str, fold: int) -> str:

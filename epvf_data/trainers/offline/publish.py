@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from epvf_data.errors import RunError
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import EnvIdentity
 from epvf_data.trainers import rundir
-from epvf_data.trainers.offline.fitted import FittedSplit
+from epvf_data.trainers.offline.fitted import FittedSplit, held_out, held_out_ridge
 from epvf_data.trainers.offline.plot import Panel, draw
 from epvf_data.trainers.offline.report import OfflineReport, judge, make_report
 from epvf_data.trainers.offline.settings import OfflineConfig
@@ -113,12 +113,12 @@ def judge_split(
     """
     if isinstance(found, str):
         return Judged({"available": False, "reason": found}, None)
-    test = np.concatenate([one.ground.split.test for one in found])
+    test, predicted = held_out(found)
     no_ridge, ridges = None if control else _no_ridge(found), control or found
     reads = ridges[0].source.column
     predictions = {
-        "critic": _together(one.predict(one.ground.split.test) for one in found),
-        **({} if no_ridge else {"ridge": _together(one.ridge(one.ground.split.test) for one in ridges)}),
+        "critic": predicted,
+        **({} if no_ridge else {"ridge": held_out_ridge(ridges)}),
         # One number for all folds: each one's own mean is low where its held-out rows are high, which ranks backwards.
         "mean": np.full((1, len(test)), np.mean([float(one.ground.scales[0].return_mean) for one in found])),
     }
@@ -185,11 +185,6 @@ def _facts(
         "ridge_rows": (max if shared else sum)(int(plane["rows"]) for plane in planes[0]),
         "seconds": sum(one.seconds for one in found),
     }
-
-
-def _together(folds: Iterable[Float[np.ndarray, "S n"]]) -> Float[np.ndarray, "S m"]:
-    """Predictions of the folds one after the other."""
-    return np.concatenate(list(folds), axis=1)
 
 
 def _no_ridge(found: Sequence[FittedSplit]) -> str | None:
