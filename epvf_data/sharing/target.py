@@ -130,13 +130,18 @@ class Directory:
 
     def put(self, name: str, data: bytes) -> None:
         """See Target."""
-        if self._folders.root.status(name) is None or read_bytes(self._path / name) != data:
-            write_bytes(self._path / name, data, force=True)
+        with lock(self._folders.commits, exclusive=True, wait=True):  # several may push at once
+            if self._folders.root.status(name) is None or read_bytes(self._path / name) != data:
+                write_bytes(self._path / name, data, force=True)
 
     def put_file(self, name: str, file: IO[bytes]) -> None:
         """See Target."""
         file.seek(0)
-        with draft_file(self._path / name, force=True) as draft, draft.open("wb") as target:
+        with (
+            lock(self._folders.commits, exclusive=True, wait=True),
+            draft_file(self._path / name, force=True) as draft,
+            draft.open("wb") as target,
+        ):
             shutil.copyfileobj(file, target, PIECE)
 
     def ending(self, name: str) -> bytes:

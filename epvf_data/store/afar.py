@@ -7,21 +7,22 @@ fetches anything for it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from epvf_data.errors import DatasetError
-from epvf_data.outputs import write_bytes
 from epvf_data.places.address import Address, parse
 from epvf_data.places.base import Place
 from epvf_data.places.cache import Cache
 from epvf_data.places.opening import open_place
 from epvf_data.store.commit import FOLDER_METADATA, CommitRecord, live_parts, read_chain, record_path
-from epvf_data.store.durable import open_folder, storage_errors
+from epvf_data.store.durable import lock, open_folder, storage_errors
 from epvf_data.store.fetch import fetch_file
 from epvf_data.store.folders import CARD, COMMITS, FOLDERS, PARTS, ROOT, Files
 from epvf_data.store.follow import follow, read_record
@@ -105,11 +106,13 @@ def far_of(path: Path) -> Afar | None:
 
 
 def _sync(place: Place, address: Address, mirror: Path) -> list[CommitRecord]:
-    """Brings the records up to date; what is there and does not fit any more makes way."""
-    with storage_errors(mirror, "keeping records"):
+    """Brings the records up to date, one process after the other; what does not fit any more makes way."""
+    with storage_errors(mirror, "keeping records"), contextlib.ExitStack() as stack:
+        mirror.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(lock(stack.enter_context(open_folder(mirror.parent)), exclusive=True, wait=True))
         for folder in FOLDERS:
             (mirror / folder).mkdir(parents=True, exist_ok=True)
-            write_bytes(mirror / folder / ROOT, FOLDER_METADATA, force=True)
+            _keep(mirror, mirror / folder / ROOT, FOLDER_METADATA)
         new: dict[int, bytes] = {}
         known = _known(mirror)
         if known and not _is_same(place, known):
@@ -119,14 +122,22 @@ def _sync(place: Place, address: Address, mirror: Path) -> list[CommitRecord]:
         chain = follow(place, known, address.revision, keep=new.__setitem__)
         for old in sorted((mirror / COMMITS).glob("0*.json"))[len(known) :]:
             old.unlink()
-        write_bytes(mirror / ROOT, chain.anchor, force=True)
+        _keep(mirror, mirror / ROOT, chain.anchor)
         for number in sorted(new):
-            write_bytes(record_path(mirror, number), new[number], force=True)
+            _keep(mirror, record_path(mirror, number), new[number])
         for name in CARD[:2]:
             data = place.small(name, _MAX_CARD)
             if data is not None:
-                write_bytes(mirror / name, data, force=True)
+                _keep(mirror, mirror / name, data)
     return chain.records
+
+
+def _keep(mirror: Path, path: Path, data: bytes) -> None:
+    """Writes a file at once: others read this folder meanwhile. What the disk loses is fetched again."""
+    if not path.is_file() or path.read_bytes() != data:
+        draft = mirror.parent / f"{secrets.token_hex(8)}.draft"
+        draft.write_bytes(data)
+        draft.replace(path)
 
 
 def _known(mirror: Path) -> list[CommitRecord]:

@@ -24,6 +24,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "LABKEY", "AWS_SECRET_ACCESS_KEY": "LABSECRET", "AW
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes, and the second waited 40 ms for the first
 
     def log_message(self, *_: Any) -> None:
         """Tests are quiet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_the_same_rows_as_at_home(web, grow, quick_path):
     assert not [name for name in web.asked[asked:] if "/parts/" in name]
     merge([far.path, path], quick_path / "both.zarr")
     assert epvf_data.open(quick_path / "both.zarr").rows == here.rows
+
+
+def test_several_may_open_it_at_once(web, grow):
+    """Nobody meets another one's half-written records, the first time or when there are new ones."""
+    with ThreadPoolExecutor(8) as pool:
+        for rows in (10, 20):
+            grow("a.zarr")
+            assert {far.rows for far in pool.map(epvf_data.open, [f"{web.url}/a.zarr"] * 16)} == {rows}
 
 
 def test_only_what_is_read_is_fetched(web, grow):

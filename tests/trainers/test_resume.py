@@ -23,7 +23,7 @@ CHILD = """
 import sys
 from epvf_data.trainers.offline.run import train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
-config = OfflineConfig(critic="mlp", folds=2, epochs=12, patience=12, widths=(32,), batch_size=32, seeds=2,
+config = OfflineConfig(critic="mlp", folds=2, epochs=6, patience=6, widths=(32,), batch_size=32, seeds=2,
                        resamples=20, checkpoint_seconds=0, device_bytes=int(sys.argv[4]))
 train_offline(sys.argv[1], config, sys.argv[2], resume=sys.argv[3] == "resume",
               progress=lambda now: print(now["split"], now["epoch"], flush=True))
@@ -34,8 +34,8 @@ def config(device_bytes):
     return OfflineConfig(
         critic="mlp",
         folds=2,
-        epochs=12,
-        patience=12,
+        epochs=6,
+        patience=6,
         widths=(32,),
         batch_size=32,
         seeds=2,
@@ -81,7 +81,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(dataset, tmp_path, device
     seen = []
     resumed = train_offline(dataset, config(device_bytes), run, resume=True, progress=seen.append)
     assert seen[0]["split"] == "lineage-2"
-    assert 2 <= seen[0]["epoch"] <= 12
+    assert 2 <= seen[0]["epoch"] <= 6
     reference = train_offline(dataset, config(device_bytes), whole)
     assert without_clock(resumed.to_dict()) == without_clock(reference.to_dict())
     assert (run / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
