@@ -4,9 +4,10 @@ python benchmarks/sharing_speed.py --megabytes 1000 --turns 5 --gigabytes 10 --o
 
 Needs the extra s3, nginx, curl and SeaweedFS. In turns, so that what else the machine does meets both: pull from nginx
 beside `curl` (eight files at once) with `sha256sum` of all files after it, without and with a `sync` of each file, as
-pull does; push to SeaweedFS's S3 beside `weed filer.copy`, its own client. Every process is counted from its start. The
-ratio is the other's seconds divided by ours, its median and range over the turns. Memory is the most that the pull of a
-data set of so many gigabytes had resident, at its own account (VmHWM); its parts share a few files on the disk.
+pull does; push to SeaweedFS's S3 beside `weed filer.copy`, its own client, which goes past S3, and beside rclone where
+it is installed. Every process is counted from its start. The ratio is the other's seconds divided by ours, its median
+and range over the turns. Memory is the most that the pull of a data set of so many gigabytes had resident, at its own
+account (VmHWM); its parts share a few files on the disk.
 """
 
 from __future__ import annotations
@@ -109,11 +110,12 @@ def pushes(path: Path, folder: Path, turns: int) -> dict[str, Any]:
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{ports['s3.port']}"
         filer = f"http://127.0.0.1:{ports['filer.port']}/buckets/labs"
         copy = [str(programs.weed()), f"-logdir={folder}", "filer.copy", str(path)]
-        return compare(
-            turns,
-            lambda turn: timed(ours("push", path, f"s3://labs/ours-{turn}.zarr"), folder)[0],
-            {"weed_filer_copy": lambda turn: timed([*copy, f"{filer}/copy-{turn}/"], folder)[0]},
-        )
+        others = {"weed_filer_copy": lambda turn: timed([*copy, f"{filer}/copy-{turn}/"], folder)[0]}
+        if shutil.which("rclone"):
+            remote = f":s3,provider=SeaweedFS,env_auth=true,endpoint='http://127.0.0.1:{ports['s3.port']}':labs"
+            words = ["rclone", "copy", "--config=", "--transfers=8", "--checksum", str(path)]
+            others["rclone"] = lambda turn: timed([*words, f"{remote}/rclone-{turn}"], folder)[0]
+        return compare(turns, lambda turn: timed(ours("push", path, f"s3://labs/ours-{turn}.zarr"), folder)[0], others)
 
 
 def large(folder: Path, gigabytes: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from epvf_data.curation.alike import check_alike, labels
 from epvf_data.curation.merge import check_same
 from epvf_data.curation.order import put_in_order
-from epvf_data.errors import CorruptDatasetError, DatasetError, RowsTakenError
+from epvf_data.errors import CorruptDatasetError, DatasetError
 from epvf_data.store import reader
 from epvf_data.store.claims import Claim, claim, gaps
 from epvf_data.store.commit import CommitRecord
@@ -23,6 +23,7 @@ from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
 
 CURE = "leave it out"
+_TOGETHER = 32  # commits that wait for the disk together, and that an interruption may cost
 Progress = Callable[[int, int], None]
 
 
@@ -97,10 +98,7 @@ def finalize(
     copied = adopted = 0
     if new:
         with Writer.open(root, (held or opened)[0].env) as writer:
-            for done, piece in enumerate(new):
-                adopted += _adopt(piece, there[piece.claim.run], writer)
-                if progress is not None:
-                    progress(done + 1, len(new))
+            adopted = _adopt(new, there, writer, progress)
             copied = writer.bytes_copied
     missing = list(_missing([piece.record.provenance for piece in (*old, *new)], there))
     moved, again = put_in_order(root, runs, progress) if not missing else (0, 0)
@@ -157,23 +155,32 @@ def _count(ranges: Sequence[tuple[int, int]]) -> int:
     return sum(end - first for first, end in ranges)
 
 
-def _adopt(piece: _Piece, there: list[tuple[int, int]], writer: Writer) -> int:
+def _adopt(
+    pieces: Sequence[_Piece],
+    there: dict[str, list[tuple[int, int]]],
+    writer: Writer,
+    progress: Progress | None,
+) -> int:
     """Commits those of the rows that are not `there`, which they are afterwards. Returns how many."""
-    first, end = piece.claim.first, piece.claim.end
-    entries, made = {entry.id for entry in piece.record.add}, 0
-    parts = [part for part in piece.dataset.parts if part.entry.id in entries]
-    for free in list(gaps(range(first, end), there)):
-        if len(free) == end - first:
+    waiting: list[tuple[Sequence[Rows | Part], dict[str, Any]]] = []
+    made = 0
+    for done, piece in enumerate(pieces):
+        first, end = piece.claim.first, piece.claim.end
+        known, entries = there[piece.claim.run], {entry.id for entry in piece.record.add}
+        parts = [part for part in piece.dataset.parts if part.entry.id in entries]
+        for free in list(gaps(range(first, end), known)):
             rows: Sequence[Rows | Part] = parts
-        else:  # another shard made the others, in batches of another size
-            whole = Rows.concatenate([part_rows(part) for part in parts])
-            rows = [whole.select(slice(free.start - first, free.stop - first))]
-        try:
-            writer.commit(rows, {**piece.record.provenance, "rows": [free.start, free.stop]}, link=True)
-            made += len(free)
-        except RowsTakenError:
-            continue  # a process is still collecting into the data set: it was faster
-    there[:] = _joined([*(Claim("", "", *one) for one in there), Claim("", "", first, end)])
+            if len(free) < end - first:  # another shard made the others, in batches of another size
+                whole = Rows.concatenate([part_rows(part) for part in parts])
+                rows = [whole.select(slice(free.start - first, free.stop - first))]
+            waiting.append((rows, {**piece.record.provenance, "rows": [free.start, free.stop]}))
+        known[:] = _joined([*(Claim("", "", *one) for one in known), Claim("", "", first, end)])
+        if len(waiting) >= _TOGETHER or done + 1 == len(pieces) or (waiting and waiting[-1][0] is not parts):
+            # None where a process is still collecting into the data set: it was faster.
+            made += sum(record.rows for record in writer.commit_all(waiting, link=True) if record is not None)
+            waiting.clear()
+            if progress is not None:
+                progress(done + 1, len(pieces))
     return made
 
 

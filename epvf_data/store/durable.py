@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,11 +163,22 @@ def _sync_file(descriptor: int) -> None:
 
 
 def flush_tree(folder: Folder) -> None:
-    """fsync of every file and folder in a new tree, some at once: a journal groups such requests."""
+    """fsync of every file and folder in a new tree."""
+    _flush(folder, ["."], files=True)
+
+
+def flush_folders(parent: Folder, trees: Sequence[str]) -> None:
+    """fsync of the folders in trees whose files are on the disk."""
+    _flush(parent, trees, files=False)
+
+
+def _flush(parent: Folder, trees: Sequence[str], files: bool) -> None:
+    """Some at once: a journal groups such requests."""
     with ThreadPoolExecutor(_FLUSHERS) as pool, contextlib.ExitStack() as stack:
         waiting: list[Future[None]] = []
-        for _, _, names, here in os.fwalk(".", topdown=False, dir_fd=folder.descriptor):
-            for name in (*names, "."):
+        walks = (step for tree in trees for step in os.fwalk(tree, topdown=False, dir_fd=parent.descriptor))
+        for _, _, names, here in walks:
+            for name in (*(names if files else ()), "."):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(name, flags, dir_fd=here)
                 stack.callback(os.close, descriptor)

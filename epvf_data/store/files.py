@@ -75,7 +75,7 @@ def copy_group(source: Callable[[str], Path], files: Files, parent: Folder, grou
 
 
 def link_group(source: Path, files: Files, parent: Folder, group: str) -> bool:
-    """Gives the files of a published group, which never change, second names in a new folder, and flushes that.
+    """Gives the files of a published group, which never change, second names in a new folder, which is not flushed.
 
     False, and nothing is left, where the file system refuses: the two lie on different ones, or it has no such links.
     """
@@ -88,7 +88,6 @@ def link_group(source: Path, files: Files, parent: Folder, group: str) -> bool:
                     os.link(last, last, src_dir_fd=here.descriptor, dst_dir_fd=there.descriptor, follow_symlinks=False)
                     if not stat.S_ISREG(os.stat(last, dir_fd=there.descriptor, follow_symlinks=False).st_mode):
                         raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # a link of the other kind: BeeGFS
-            flush_tree(new)
     except OSError as error:
         if error.errno not in {*UNKNOWN, errno.EXDEV, errno.EMLINK}:
             raise

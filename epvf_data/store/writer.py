@@ -6,16 +6,16 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from epvf_data.errors import ArchitectureMismatchError, DatasetError, StorageError
+from epvf_data.errors import ArchitectureMismatchError, DatasetError, RowsTakenError, StorageError
 from epvf_data.store.commit import CommitRecord, publish_record, read_anchor, read_chain
 from epvf_data.store.creation import create, draft
-from epvf_data.store.durable import discard, flush, lock, move, storage_errors
+from epvf_data.store.durable import discard, flush, flush_folders, lock, move, storage_errors
 from epvf_data.store.files import copy_group, link_group, write_group
 from epvf_data.store.folders import ROOT, Files, Folders, open_folders
 from epvf_data.store.identity import expect
@@ -101,26 +101,63 @@ class Writer:
 
         Raises CorruptDatasetError where one of them is not there (any more).
         """
-        groups = [piece for item in rows for piece in ([item] if isinstance(item, Part) else _split(item))]
-        if not groups:
-            raise DatasetError("a commit needs at least one row; got none.")
-        for group in groups:
-            _check_fits(group, self.env)
-        to_json(provenance)
-        placed: list[str] = []
+        (made,) = self._publish([(remove, rows, provenance)], link)
+        if isinstance(made, RowsTakenError):
+            raise made
+        return made
+
+    def commit_all(
+        self, commits: Sequence[tuple[Sequence[Rows | Part], Mapping[str, Any]]], *, link: bool = False
+    ) -> list[CommitRecord | None]:
+        """Several commits, each of some rows and their provenance, that wait for the disk together.
+
+        Each becomes visible on its own, in this order; after an interruption the first of them may be there. None
+        stands for one whose rows another commit holds: it is left out. Raises as `commit` does.
+        """
+        made = self._publish([((), rows, provenance) for rows, provenance in commits], link)
+        return [None if isinstance(one, RowsTakenError) else one for one in made]
+
+    def _publish(
+        self,
+        commits: Sequence[tuple[Sequence[str], Sequence[Rows | Part], Mapping[str, Any]]],
+        link: bool,
+    ) -> list[CommitRecord | RowsTakenError]:
+        """Writes the parts of all commits, flushes them, and publishes one record after the other."""
+        split = [_pieces(rows) for _, rows, _ in commits]
+        for groups, (_, _, provenance) in zip(split, commits, strict=True):
+            if not groups:
+                raise DatasetError("a commit needs at least one row; got none.")
+            for group in groups:
+                _check_fits(group, self.env)
+            to_json(provenance)
+        placed: dict[str, bool] = {}  # parts, and whether their folders are still to be flushed
+        made: list[CommitRecord | RowsTakenError] = []
         with storage_errors(self.path, "the commit"), open_folders(self.path) as folders:
             with lock(folders.staging, exclusive=False, wait=True):
                 try:
-                    add = [self._place(folders, group, placed, link) for group in groups]
-                    probes = {name: self._place_probe(folders, name, states) for name, states in _probe_states(groups)}
+                    adds = [[self._place(folders, group, placed, link) for group in groups] for groups in split]
+                    states = [_probe_states(groups) for groups in split]
+                    every = dict(one for some in states for one in some)
+                    probes = {name: self._place_probe(folders, name, values) for name, values in every.items()}
+                    flush_folders(folders.staging, [name for name, unflushed in placed.items() if unflushed])
+                    for name in placed:
+                        move(name, folders.staging, folders.parts, name)
                     flush(folders.parts)
-                    content = {"add": add, "remove": list(remove), "probes": probes, "provenance": dict(provenance)}
-                    self._records = publish_record(folders, self._records, content, self._anchor)
+                    for add, seen, (remove, _, provenance) in zip(adds, states, commits, strict=True):
+                        used = {name: probes[name] for name, _ in seen}
+                        content = {"add": add, "remove": [*remove], "probes": used, "provenance": dict(provenance)}
+                        try:
+                            self._records = publish_record(folders, self._records, content, self._anchor)
+                            made.append(self._records[-1])
+                        except RowsTakenError as error:
+                            made.append(error)
+                    if any(isinstance(one, RowsTakenError) for one in made):
+                        self._withdraw(folders, placed)
                 except BaseException:
                     self._withdraw(folders, placed)
                     raise
             self._confirm(folders)
-        return self._records[-1]
+        return made
 
     def _confirm(self, folders: Folders) -> None:
         """Makes the newest record's name durable."""
@@ -132,34 +169,31 @@ class Writer:
                 f"({error.strerror}); look at the data set before committing the same rows again."
             ) from error
 
-    def _withdraw(self, folders: Folders, placed: Sequence[str]) -> None:
-        """Removes the parts of a failed commit, unless its record was published (an interrupt can fall in between)."""
+    def _withdraw(self, folders: Folders, placed: Iterable[str]) -> None:
+        """Removes the parts of failed commits, but for those with a record (an interrupt can fall in between)."""
         with contextlib.suppress(DatasetError, OSError):
             committed = {part.id for record in read_chain(self.path, anchor=self._anchor) for part in record.add}
             for part in set(placed) - committed:
+                discard(folders.staging, part)
                 discard(folders.parts, part)
 
-    def _place(self, folders: Folders, rows: Rows | Part, placed: list[str], link: bool) -> dict[str, Any]:
-        """Writes one part under `staging`, flushes it, moves it to `parts`. Returns its entry for the record."""
+    def _place(self, folders: Folders, rows: Rows | Part, placed: dict[str, bool], link: bool) -> dict[str, Any]:
+        """Writes one part under `staging` and flushes its files. Returns its entry for the record."""
         name = uuid.uuid4().hex
-        placed.append(name)
-        try:
-            if isinstance(rows, Part):
-                entry = rows.entry
-                if not (link and link_group(rows.group.path, entry.files, folders.staging, name)):
-                    copy_group(rows.group.find, entry.files, folders.staging, name)
-                    self.bytes_copied += sum(size for size, _ in entry.files.values()) if link else 0
-                found: dict[str, Any] = {"rows": entry.rows, "architecture": entry.architecture, "probe": entry.probe}
-                found["files"] = dict(entry.files)
-            else:
-                found = {"rows": len(rows), "architecture": rows.spec.id, "probe": None}
-                if rows.probe_states is not None:
-                    found["probe"] = probe_id(rows.probe_states)
-                found["files"] = self._write(folders, name, rows, found["probe"])
-            move(name, folders.staging, folders.parts, name)
-        except BaseException:
-            discard(folders.staging, name)
-            raise
+        placed[name] = False
+        if isinstance(rows, Part):
+            entry = rows.entry
+            placed[name] = link and link_group(rows.group.path, entry.files, folders.staging, name)
+            if not placed[name]:
+                copy_group(rows.group.find, entry.files, folders.staging, name)
+                self.bytes_copied += sum(size for size, _ in entry.files.values()) if link else 0
+            found: dict[str, Any] = {"rows": entry.rows, "architecture": entry.architecture, "probe": entry.probe}
+            found["files"] = dict(entry.files)
+        else:
+            found = {"rows": len(rows), "architecture": rows.spec.id, "probe": None}
+            if rows.probe_states is not None:
+                found["probe"] = probe_id(rows.probe_states)
+            found["files"] = self._write(folders, name, rows, found["probe"])
         return {"id": name, **found}
 
     def _write(self, folders: Folders, name: str, rows: Rows, probe: str | None) -> Files:
@@ -202,6 +236,10 @@ def _probe_states(groups: Sequence[Rows | Part]) -> list[tuple[str, np.ndarray]]
 def _check_compression(level: int | None) -> None:
     if level is not None and not -7 <= level <= 22:
         raise DatasetError(f"the compression level is {level}; zstd has −7 to 22, or None for no compression.")
+
+
+def _pieces(rows: Sequence[Rows | Part]) -> list[Rows | Part]:
+    return [piece for one in rows for piece in ([one] if isinstance(one, Part) else _split(one))]
 
 
 def _split(rows: Rows) -> list[Rows]:

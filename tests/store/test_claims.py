@@ -14,9 +14,10 @@ import pytest
 
 import epvf_data
 from epvf_data.curation.merge import merge
-from epvf_data.errors import RowsTakenError
+from epvf_data.errors import DatasetError, RowsTakenError
 from epvf_data.store import claims as claiming
 from epvf_data.store.compact import compact
+from epvf_data.store.extract import part_rows
 from epvf_data.store.garbage import collect_garbage
 from epvf_data.store.validate import leftovers, validate
 from epvf_data.store.writer import Writer
@@ -110,6 +111,27 @@ def test_the_loser_leaves_nothing_behind(quick_path, make_rows, env):
     collect_garbage(path, grace=0)
     with Writer.open(path, env) as writer, pytest.raises(RowsTakenError):  # the records remember
         writer.commit(make_rows(4), {"run": "r", "rows": [4, 8]})
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_of_several_commits_at_once_those_that_are_free_are_made(quick_path, make_rows, env, link):
+    """Each with its rows and in its place; the others leave nothing, and what is amiss in one is amiss in all."""
+    with Writer.open(quick_path / "from.zarr", env) as source:
+        for seed in range(4):
+            source.commit(make_rows(3, seed, probes=2), {})
+    parts, path = epvf_data.open(quick_path / "from.zarr").parts, quick_path / "a.zarr"
+    rows = [([part], {"run": "r", "rows": [3 * number, 3 * number + 3]}) for number, part in enumerate(parts)]
+    with Writer.open(path, env) as writer:
+        writer.commit(make_rows(2, 9, probes=2), {"run": "r", "rows": [4, 6]})
+        made = writer.commit_all([rows[0], rows[1], rows[2], rows[0]], link=link)
+        assert [record and record.number for record in made] == [1, None, 2, None]
+        with pytest.raises(DatasetError, match="at least one row"):
+            writer.commit_all([rows[3], ([], {})], link=link)
+    assert claims(path) == [(0, 3), (4, 6), (6, 9)]
+    assert (leftovers(path), validate(path, deep=True)) == ([], [])
+    wanted = [part_rows(part).params for part in (parts[0], parts[2])]
+    got = [part_rows(part).params for part in epvf_data.open(path).parts[1:]]
+    assert all((mine == theirs).all() for mine, theirs in zip(got, wanted, strict=True))
 
 
 def test_rows_that_are_there_twice_are_told_and_merge_keeps_one(quick_path, make_rows, env, monkeypatch):
