@@ -17,7 +17,7 @@ from epvf_data.store.claims import Claim, claim, gaps
 from epvf_data.store.commit import CommitRecord
 from epvf_data.store.creation import unmade
 from epvf_data.store.extract import part_rows
-from epvf_data.store.part import Part
+from epvf_data.store.part import Layouts, Part
 from epvf_data.store.reader import Dataset
 from epvf_data.store.schema import Rows
 from epvf_data.store.writer import Writer
@@ -86,6 +86,10 @@ def finalize(
     held = [] if unmade(root) else [reader.open(root)]
     if not any(dataset.rows for dataset in (*held, *opened)):
         raise DatasetError(f"there are no rows to finalize in {root}; collect some, or name the shards that hold them.")
+    known: Layouts = {}  # the shards' parts share their metadata
+    for dataset in opened:
+        for part in dataset.parts:
+            part.known = known
     check_same([*held, *opened], CURE)
     old = [piece for dataset in held for piece in _pieces(dataset, joined=True)]
     new = [piece for dataset in opened for piece in _pieces(dataset, joined=False)]

@@ -7,7 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,14 @@ def link_group(source: Path, files: Files, parent: Folder, group: str) -> bool:
     os.mkdir(group, dir_fd=parent.descriptor)
     try:
         with open_folder(source) as old, inner(parent, group) as new:
+            for name in sorted({above for file in files for above in map(str, PurePosixPath(file).parents)} - {"."}):
+                os.mkdir(name, dir_fd=new.descriptor)
             for name in files:
                 *above, last = name.split("/")
-                with inner(old, *above) as here, inner(new, *above, make=True) as there:
-                    os.link(last, last, src_dir_fd=here.descriptor, dst_dir_fd=there.descriptor, follow_symlinks=False)
-                    if not stat.S_ISREG(os.stat(last, dir_fd=there.descriptor, follow_symlinks=False).st_mode):
-                        raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # a link of the other kind: BeeGFS
+                with inner(old, *above) as here:
+                    os.link(last, name, src_dir_fd=here.descriptor, dst_dir_fd=new.descriptor, follow_symlinks=False)
+                if not stat.S_ISREG(os.stat(name, dir_fd=new.descriptor, follow_symlinks=False).st_mode):
+                    raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # a link of the other kind: BeeGFS
     except OSError as error:
         if error.errno not in {*UNKNOWN, errno.EXDEV, errno.EMLINK}:
             raise
