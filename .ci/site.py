@@ -27,7 +27,9 @@ def commands() -> str:
     import typer
     from typer.main import get_command
 
-    from epvf_data.cli import app
+    from epvf_data.cli import load
+
+    app = load()
 
     root: Any = get_command(app)
     parts = []

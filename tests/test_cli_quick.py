@@ -295,7 +295,9 @@ def _complete(variables):
     os.environ.update(variables)
     try:
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-            from epvf_data.cli import app
+            from epvf_data.cli import load
+
+            app = load()
 
             app(args=[], prog_name="epvf-data")
     finally:
@@ -305,7 +307,9 @@ def _complete(variables):
 
 
 def verbs():
-    from epvf_data.cli import app
+    from epvf_data.cli import load
+
+    app = load()
 
     found = {}
     for name, verb in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]

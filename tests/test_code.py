@@ -11,13 +11,15 @@ import pytest
 import epvf_data
 from epvf_data import code, envs
 from epvf_data.baselines.settings import baseline_config
-from epvf_data.cli import app
+from epvf_data.cli import load
 from epvf_data.collectors.setting import CollectConfig, configure
 from epvf_data.envs import template
 from epvf_data.errors import ConfigError, EpvfError
 from epvf_data.recipes.tables import build, read
 from epvf_data.store.writer import Writer
 from epvf_data.trainers.online.settings import online_config
+
+app = load()
 
 EVIL = "open('trace', 'w').close()\nraise SystemExit"
 RECIPE = '[architectures.a]\nhidden = [4]\n[sources.r]\nkind = "random"\n'

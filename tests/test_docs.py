@@ -53,7 +53,9 @@ def test_every_setting_is_documented(verb):
 def test_every_verb_is_documented():
     from typer.main import get_command
 
-    from epvf_data.cli import app
+    from epvf_data.cli import load
+
+    app = load()
 
     text = README + (ROOT / "docs" / "datasets.md").read_text()
     for verb in get_command(app).commands:  # pyright: ignore[reportAttributeAccessIssue]

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from epvf_data import config as configuration
 from epvf_data.baselines.settings import BaselineConfig, baseline_config
-from epvf_data.cli import app
+from epvf_data.cli import load
 from epvf_data.errors import EpvfError
 from epvf_data.importing.run import import_policy
 from epvf_data.policies.files import load_policy, read_notes
@@ -26,6 +26,8 @@ from epvf_data.recipes.collect import collect_recipe
 from epvf_data.recipes.tables import build
 from epvf_data.render.render import render_policy
 from epvf_data.trainers.online.standing import begin
+
+app = load()
 
 MEGABYTES, SECONDS = 300, 30
 

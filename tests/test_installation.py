@@ -37,7 +37,9 @@ def check(python: str | Path, folder: Path, **env: str) -> dict:
 def test_verbs_work_without_the_extras_or_name_the_one_they_need(tmp_path):
     from typer.main import get_command
 
-    from epvf_data.cli import app
+    from epvf_data.cli import load
+
+    app = load()
 
     tried = {words.split()[0] for words, _ in VERBS}
     assert tried == set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]

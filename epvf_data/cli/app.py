@@ -278,7 +278,7 @@ def _flush() -> None:
 
 
 def main() -> None:
-    """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
+    """Runs the verb that was typed. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     others = warnings.showwarning
     warnings.showwarning = partial(_tell, others)
     _open_streams()

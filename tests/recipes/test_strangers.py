@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from epvf_data import envs
-from epvf_data.cli import app
+from epvf_data.cli import load
 from epvf_data.collectors.collect import gather
 from epvf_data.errors import ConfigError, EpvfError
 from epvf_data.policies.files import save_policy
@@ -19,6 +19,8 @@ from epvf_data.recipes.tables import build, read
 from epvf_data.recipes.teachers import prepare
 from epvf_data.recording.rows import env_identity
 from epvf_data.store.writer import Writer
+
+app = load()
 
 SPEC = PolicySpec(4, 1, (4,))
 SMALL = {"iterations": 1, "envs": 16, "log_every": 1}

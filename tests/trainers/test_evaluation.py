@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import epvf_data
-from epvf_data.cli import app
+from epvf_data.cli import load
 from epvf_data.errors import ConfigError, EnvironmentMismatchError, RunError
 from epvf_data.trainers.evaluation.calibration import calibrate
 from epvf_data.trainers.evaluation.ceiling import ceiling_of_labels
@@ -22,6 +22,8 @@ from epvf_data.trainers.evaluation.improvement import improve
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
 from epvf_data.trainers.offline.run import load_run, train_offline
 from epvf_data.trainers.offline.settings import OfflineConfig
+
+app = load()
 
 
 class Linear:
