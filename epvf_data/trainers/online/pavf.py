@@ -129,7 +129,12 @@ def targets(
     own = round(count * time.own)
     cross = min(round(count * time.cross), count - own)
     pick, smooth = jax.random.split(key)
-    z, action = [known.policies.z[rows.policy[:own] // config.envs, rows.policy[:own] % config.envs]], []
+    number = rows.policy[:own]
+    if (
+        time.shuffled
+    ):  # drawn for each row of each batch: another z that stayed with a policy would still tell who it is
+        number = jax.random.randint(jax.random.fold_in(pick, 1), number.shape, 0, known.stored)
+    z, action = [known.policies.z[number // config.envs, number % config.envs]], []
     action.append(rows.next_action[:own])
     if cross:
         # One policy for all of them: rows that share a policy cost one product, and its parameters are made once.

@@ -35,7 +35,7 @@ class TimeConfig:
     representation: str = "probing"  # z(θ): actions in visited states; "raw": parameters; "none"
     probes: int = 16  # of those states
     projection: int = 32  # numbers in z, by a fixed Gaussian matrix
-    shuffled: bool = False  # a control: rows carry the z of another policy, so that z tells the critic nothing of them
+    shuffled: bool = False  # a control: rows get the z of policies drawn at random, which tells the critic nothing
     redraw: int | None = None  # iterations after which the states are drawn anew; None: only after the warm-up
 
     delay: int = 2  # critic updates for one of θ
