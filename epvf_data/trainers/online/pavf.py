@@ -130,9 +130,7 @@ def targets(
     cross = min(round(count * time.cross), count - own)
     pick, smooth = jax.random.split(key)
     number = rows.policy[:own]
-    if (
-        time.shuffled
-    ):  # drawn for each row of each batch: another z that stayed with a policy would still tell who it is
+    if time.random_z:  # for each row of each batch: a z that stays with a policy tells who it is
         number = jax.random.randint(jax.random.fold_in(pick, 1), number.shape, 0, known.stored)
     z, action = [known.policies.z[number // config.envs, number % config.envs]], []
     action.append(rows.next_action[:own])

@@ -149,7 +149,8 @@ def _act(config: OnlineConfig, spec: PolicySpec, run, state: State) -> tuple[Sta
     known, key = inner.policies, typed_key(iteration_key(state))
     theta, normaliser = jax.vmap(lambda number: policy(config, known, number))(inner.policy)
     params = jax.vmap(lambda row, own: fold(spec, own, row))(theta, normaliser)
-    z = jax.vmap(lambda row, own: represent(config, spec, inner.representation, row, own))(theta, normaliser)
+    told = jax.vmap(lambda number: policy(config, known, number))(tagged(config, inner.policy))
+    z = jax.vmap(lambda row, own: represent(config, spec, inner.representation, row, own))(*told)
     place, row = jnp.divmod(inner.policy, config.envs)
     known = known._replace(z=known.z.at[place, row].set(z))
     # A policy's action noise is as long-lived as the policy: it comes from the same key.
@@ -162,6 +163,12 @@ def _act(config: OnlineConfig, spec: PolicySpec, run, state: State) -> tuple[Sta
     left = jnp.where(segment.done.any(axis=0), 0, inner.left - 1)
     replay = push(inner.replay, rows, state.iteration)
     return state._replace(inner=inner._replace(worlds=worlds, left=left, replay=replay, policies=known)), segment
+
+
+def tagged(config: OnlineConfig, number: Int[Array, "M"]) -> Int[Array, "M"]:
+    """The policies whose z the rows of these policies carry: their own or, as a control, their neighbours'."""
+    place, row = jnp.divmod(number, config.envs)
+    return place * config.envs + (row + 1) % config.envs if config.time.shuffled else number
 
 
 def to_rows(
@@ -226,7 +233,7 @@ def _redraw(config: OnlineConfig, spec: PolicySpec, state: State) -> State:
         known = known._replace(states=draw(inner.replay.observation, key, filled(config, state), config.time.probes))
         made = lambda number: represent(config, spec, known, *policy(config, policies, number))  # noqa: E731
         worlds = jnp.arange(config.envs)
-        every = lambda place: jax.vmap(made)(place * config.envs + worlds)  # noqa: E731
+        every = lambda place: jax.vmap(made)(tagged(config, place * config.envs + worlds))  # noqa: E731
         some = lambda place, z: z.at[place].set(every(place))  # noqa: E731
         most = jnp.minimum(state.iteration + 1, len(policies.base))
         return jax.lax.fori_loop(0, most, some, policies.z), known

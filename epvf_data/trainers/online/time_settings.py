@@ -35,7 +35,8 @@ class TimeConfig:
     representation: str = "probing"  # z(θ): actions in visited states; "raw": parameters; "none"
     probes: int = 16  # of those states
     projection: int = 32  # numbers in z, by a fixed Gaussian matrix
-    shuffled: bool = False  # a control: rows get the z of policies drawn at random, which tells the critic nothing
+    shuffled: bool = False  # a control: policies carry their neighbours' z, which tells who they are, not what they do
+    random_z: bool = False  # a control: each row gets the z of a policy drawn at random, which tells the critic nothing
     redraw: int | None = None  # iterations after which the states are drawn anew; None: only after the warm-up
 
     delay: int = 2  # critic updates for one of θ

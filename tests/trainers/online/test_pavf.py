@@ -214,10 +214,16 @@ def test_worlds_start_again_and_keep_going():
                 age, total = 0, 0.0
 
 
-@pytest.mark.parametrize("redraw", [2, pytest.param(None, marks=pytest.mark.soak)])
-def test_stored_policies_are_given_again_by_their_keys(redraw):
-    """What a row says its policy does, and that policy's z, are those of the policy made from its number."""
-    config = tiny(**{"time.redraw": redraw})
+@pytest.mark.parametrize(
+    ("redraw", "shuffled"),
+    [(2, False), *(pytest.param(*pair, marks=pytest.mark.soak) for pair in ((None, False), (3, True)))],
+)
+def test_stored_policies_are_given_again_by_their_keys(redraw, shuffled):
+    """What a row says its policy does, and that policy's z, are those of the policy made from its number.
+
+    Where z is shuffled as a control, it is the neighbour's.
+    """
+    config = tiny(**{"time.redraw": redraw, "time.shuffled": shuffled})
     _, spec, _ = resolve(config)
     state = states_of(config)[-1]
     inner, total = state.inner, 6 * step_iteration.steps_of(config)
@@ -229,7 +235,8 @@ def test_stored_policies_are_given_again_by_their_keys(redraw):
         number = inner.replay.policy[row]
         params = folded(config, spec, inner.policies, number)
         action = mlp.apply(spec, mlp.unflatten(spec, params), inner.replay.after[row])
-        z = represent(config, spec, inner.representation, *policy(config, inner.policies, number))
+        other = number // config.envs * config.envs + (number + shuffled) % config.envs
+        z = represent(config, spec, inner.representation, *policy(config, inner.policies, other))
         return action, z, inner.policies.z[number // config.envs, number % config.envs]
 
     action, z, stored = anyhow(jax.vmap(again))(rows)
@@ -298,19 +305,19 @@ def known_of(config, state):
     )
 
 
-def test_a_shuffled_z_tells_nothing_of_the_row():
+def test_a_random_z_tells_nothing_of_the_row():
     """Rows of one policy get the z of many, others in the next batch; without the control they get that policy's."""
     state = states_of(tiny())[-1]
     rows = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], 16, axis=0), state.inner.replay)
     stored = np.asarray(state.inner.policies.z).reshape(-1, 6)
     got = {}
-    for shuffled in (False, True):
-        config = tiny(**{**PLAIN, "time.own": 1.0, "time.shuffled": shuffled})
+    for drawn in (False, True):
+        config = tiny(**{**PLAIN, "time.own": 1.0, "time.random_z": drawn})
         _, spec, _ = resolve(config)
         known, learner = known_of(config, state), pavf.make_learner(config, spec)
         learned = pavf.init(learner, jax.random.key(3), state.theta[0], 6)
         given = lambda key: pavf.targets(learner, known, learned, rows, key)[1]  # noqa: B023, E731
-        got[shuffled] = [np.asarray(anyhow(given)(jax.random.key(seed))) for seed in (0, 1)]
+        got[drawn] = [np.asarray(anyhow(given)(jax.random.key(seed))) for seed in (0, 1)]
     np.testing.assert_array_equal(got[False], np.broadcast_to(stored[int(rows.policy[0])], (2, 16, 6)))
     assert not np.array_equal(*got[True])
     assert min(len(np.unique(z, axis=0)) for z in got[True]) >= 8
