@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from epvf_data import pictures
+from epvf_data.cards.histogram import bin_edges
 from epvf_data.errors import DatasetError
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
@@ -173,7 +174,7 @@ def _by_source(axes: Any, seen: Portrait, label: np.ndarray, shown: list[str]) -
     for number in np.unique(label).tolist():
         values = seen.returns[good & (label == number)]
         if len(values):
-            counts, edges = np.histogram(values, bins=40)
+            counts, edges = np.histogram(values, bins=bin_edges(values, 40))
             frequent = counts[np.searchsorted(edges[1:-1], values, side="right")] / counts.max()
             places = number + 0.42 * np.sqrt(frequent) * random.uniform(-1, 1, len(values))
             axes.plot(values, places, ".", color=f"C{number}", alpha=0.3, markersize=3)
