@@ -79,7 +79,7 @@ class Afar:
         with storage_errors(self._cache.root, "keeping a file"):
             target.parent.mkdir(parents=True, exist_ok=True)
             with open_folder(target.parent) as folder:
-                draft = f"{digest}.{os.getpid()}.part"
+                draft = f"{digest}.{os.getpid()}.{id(self):x}.part"  # several in this process may fetch the same file
                 fetch_file(self._place, source, expected, folder, draft, self._meter)
                 if not publish(draft, folder, folder, digest):
                     os.unlink(draft, dir_fd=folder.descriptor)
