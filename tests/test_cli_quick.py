@@ -306,6 +306,17 @@ def _complete(variables):
     return [0, out.getvalue(), "", []]
 
 
+def test_each_verb_loads_the_module_that_has_it():
+    from epvf_data.cli import VERBS, load
+
+    found = {one.name or one.callback.__name__: one.callback.__module__ for one in load().registered_commands}
+    assert {name: module.rpartition(".")[2] for name, module in found.items()} == {
+        name: module
+        for name, module in VERBS.items()
+        if name != "bench"  # a group
+    }
+
+
 def verbs():
     from epvf_data.cli import load
 

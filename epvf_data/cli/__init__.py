@@ -47,6 +47,6 @@ def load(verb: str | None = None) -> Any:
 def main() -> None:
     """Entry point. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     load(sys.argv[1] if len(sys.argv) > 1 else None)
-    from epvf_data.cli.app import main as run
+    from epvf_data.cli.app import run
 
     run()

@@ -277,7 +277,7 @@ def _flush() -> None:
                 _lost(error)
 
 
-def main() -> None:
+def run() -> None:
     """Runs the verb that was typed. Our errors are one sentence on stderr: exit 2 for wrong usage, 1 for the rest."""
     others = warnings.showwarning
     warnings.showwarning = partial(_tell, others)

@@ -167,8 +167,8 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 # Q(s, a, θ), each of its parts taken away; then V(s, θ).
 TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no-policy", "no policy input: TD3 with parameter noise", {"time.representation": "none"}),
-    ("shuffled", "a neighbour's z: who, but not what", {"time.shuffled": True}),
-    ("random-z", "the z of a policy drawn at random", {"time.random_z": True}),
+    ("shuffled", "a neighbour's z (a label only)", {"time.shuffled": True}),
+    ("random-z", "a random policy's z for each row", {"time.random_z": True}),
     ("z-gradient", "the gradient through z, too", {"time.z_gradient": 1.0}),
     ("own-only", "own targets only", {"time.own": 1.0}),
     ("mse", "squared error", {"critic.loss": "mse"}),

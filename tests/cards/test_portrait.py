@@ -71,6 +71,7 @@ def test_any_data_set_can_be_drawn(quick_path, env, make_rows):
         "one": [make_rows(1, 0, probes=1)],
         "nan": [replace(plain, returns=np.full_like(plain.returns, np.nan))],
         "still": [replace(plain, params=np.zeros_like(plain.params))],
+        "huge": [replace(plain, returns=np.full_like(plain.returns, 3e38))],
         "many": [make_rows(3, seed, episodes=seed) for seed in range(1, 6)],
     }
     for name, rows in sets.items():
