@@ -13,7 +13,10 @@ _PUBLIC = {
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "CollectConfig": "epvf_data.collectors.setting",
+    "check_critic": "epvf_data.conformance.critics",
     "compare": "epvf_data.trainers.evaluation.compare",
+    "Critic": "epvf_data.critics.base",
+    "CriticFamily": "epvf_data.critics.families:Family",
     "diff": "epvf_data.curation.diff",
     "evaluate": "epvf_data.trainers.evaluation.evaluate",
     "fan_out": "epvf_data.launch.fan_out",
@@ -60,6 +63,8 @@ _PUBLIC = {
 }
 __all__ = [
     "CollectConfig",
+    "Critic",
+    "CriticFamily",
     "EvaluationConfig",
     "ImproveConfig",
     "Loader",
@@ -68,6 +73,7 @@ __all__ = [
     "PolicySpec",
     "ScoreConfig",
     "__version__",
+    "check_critic",
     "collect",
     "collect_config",
     "compare",
@@ -115,6 +121,9 @@ if TYPE_CHECKING:
     from epvf_data.collectors.collect import collect as collect
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
+    from epvf_data.conformance.critics import check_critic as check_critic
+    from epvf_data.critics.base import Critic as Critic
+    from epvf_data.critics.families import Family as CriticFamily
     from epvf_data.curation.diff import diff as diff
     from epvf_data.curation.finalize import finalize as finalize
     from epvf_data.curation.merge import merge as merge

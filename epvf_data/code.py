@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib
 import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from epvf_data.config import flatten
 from epvf_data.errors import ConfigError, EpvfError, FileError
+from epvf_data.outputs import write_bytes
 from epvf_data.untrusted import printable
 
 T = TypeVar("T")
 
-SETTINGS = ("env", "method")  # whose values may name code, in whatever table they stand
+# Settings whose values may name code, in whatever table they stand, and the flag that names it instead.
+SETTINGS = {
+    "env": "--env",
+    "method": "--method",
+    "critic": "--critic",
+    "critic.name": "--set critic.name",
+    "law": "--set {}",
+    "bases": "--base",
+}
 OURS = ("playground:",)  # beginnings of names with a colon that stand for something of this package
 
 _made: dict[tuple[str, str, Hashable], Any] = {}  # (module, function, key of what it gave) → what it gave first
@@ -50,12 +61,48 @@ def untyped(stated: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, An
 def check_stated(stated: Mapping[str, Any], typed: Mapping[str, Any], where: str) -> None:
     """Raises ConfigError where a file or a data set names code that the user does not name himself."""
     for name, value in untyped(stated, typed).items():
-        setting = name.rpartition(".")[2]
-        if setting in SETTINGS and names_code(value):
+        setting = next((one for one in SETTINGS if f".{name}".endswith(f".{one}")), None)
+        named = [one for one in (value if isinstance(value, list) else [value]) if names_code(one)]
+        if setting is not None and named:
             raise ConfigError(
-                f"{where} names the code {printable(repr(value))} as its {setting}, and no file's word runs code; "
-                f"name it yourself with --{setting}."
+                f"{where} names the code {printable(repr(named[0]))} as its {setting}, and no file's word runs code; "
+                f"name it yourself with {SETTINGS[setting].format(printable(name))}."
             )
+
+
+class Origin(NamedTuple):
+    """The file that a part of the user's own comes from, as it was when it was loaded."""
+
+    path: str
+    sha256: str
+    text: bytes
+
+    def record(self) -> dict[str, str]:
+        """What is kept of it beside a copy."""
+        return {"path": self.path, "sha256": self.sha256}
+
+
+def find(where: str, what: str) -> tuple[Any, Origin | None]:
+    """The very thing that the user names, and its file. Raises as `load` does, FileError where there is no file."""
+    with _found(where, what) as (module, thing):
+        if not module.__file__:
+            return thing, None
+        text = Path(module.__file__).read_bytes()
+        name = str(Path(module.__file__).resolve()).encode(errors="backslashreplace").decode()
+        return thing, Origin(name, hashlib.sha256(text).hexdigest(), text)
+
+
+def name_of(part: Any) -> str:
+    """What a function that was passed from Python is called where others are named: `module:function`."""
+    return f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', type(part).__name__)}"
+
+
+def title(name: str) -> str:
+    """A short name for folders, columns and lineage: the function's, or its file's where it is called `make`."""
+    place, colon, function = name.rpartition(":")
+    function = function.rpartition(".")[2]
+    file = Path(place.removesuffix(".py")).name.rpartition(".")[2]
+    return file if colon and function == "make" else function
 
 
 def load(where: str, kind: type[T], what: str, expected: str, key: Callable[[T], Hashable]) -> T:
@@ -65,17 +112,44 @@ def load(where: str, kind: type[T], what: str, expected: str, key: Callable[[T],
     `key` gives the same, so that compiled functions are reused. `what` and `expected` are words for messages. Raises
     ConfigError where there is no such function, it fails, or it gives something else.
     """
-    name = where.rpartition(":")[2]
-    with _called(where, what) as (module, made):
+    with _found(where, what) as (module, function):
+        made = function()
         if isinstance(made, kind):
-            return _made.setdefault((module, name, key(made)), made)
+            return _made.setdefault((module.__name__, where.rpartition(":")[2], key(made)), made)
     raise ConfigError(f"{where} gives {type(made).__name__}; expected {expected}.")
 
 
 def call(where: str, what: str, *arguments: Any) -> Any:
     """What the user's function makes of these arguments. Raises as `load` does, FileError where there is no file."""
-    with _called(where, what, *arguments) as (_, made):
-        return made
+    with _found(where, what) as (_, function):
+        return function(*arguments)
+
+
+def write_template(path: Path, package: str, force: bool, words: Mapping[str, str] | None = None) -> None:
+    """Writes the template of a part, which lies in that package of ours, to the user's new file; words are replaced.
+
+    Raises ConfigError for a file that Python could not load, DatasetError where something is there already.
+    """
+    if path.suffix != ".py":
+        raise ConfigError(f"the new file would be {path}; expected a name that ends in .py.")
+    if not path.stem.isidentifier():
+        raise ConfigError(
+            f"{printable(repr(path.stem))} cannot be the name of a Python file; take letters, digits and '_'."
+        )
+    text = resources.files(package).joinpath("template.py").read_text("utf-8")
+    for word, other in (words or {}).items():
+        text = text.replace(word, other)
+    write_bytes(path, text.encode(), force)
+
+
+@contextlib.contextmanager
+def blamed(where: str, what: str) -> Iterator[None]:
+    """Where a function of the user's is called: all that goes wrong inside is a ConfigError that names its line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        place, _, name = where.rpartition(":")
+        raise ConfigError(f"{where} gives no {what}: {_reason(error, place, name)}") from error
 
 
 def check_there(where: str, what: str) -> None:
@@ -86,14 +160,14 @@ def check_there(where: str, what: str) -> None:
 
 
 @contextlib.contextmanager
-def _called(where: str, what: str, *arguments: Any) -> Iterator[tuple[str, Any]]:
-    """The module's name, and what the function in it gives; all that goes wrong is one sentence."""
+def _found(where: str, what: str) -> Iterator[tuple[ModuleType, Any]]:
+    """The module, and what the user names in it; all that goes wrong inside the block is one sentence."""
     place, _, name = where.rpartition(":")
     for module in _beside:
         sys.modules.pop(module, None)
     try:
         with _module(place) as module:
-            yield module.__name__, getattr(module, name)(*arguments)
+            yield module, getattr(module, name)
     except (Exception, SystemExit) as error:
         told = f"{where} gives no {what}: {_reason(error, place, name)}"
         missing = isinstance(error, FileNotFoundError) and error.filename == place
@@ -161,8 +235,10 @@ def _reason(error: BaseException, place: str, name: str) -> str:
     mine = [frame for frame in frames[last + 1 :] if "importlib" not in frame.filename]
     if isinstance(error, AttributeError) and not mine:
         return f"it has no function {name!r}."
-    line = f" in line {mine[-1].lineno} of {Path(mine[-1].filename).name}" if mine else ""
-    told = " ".join(str(error).split())[:200]
+    own = [frame for frame in mine if Path(frame.filename) == Path(place).resolve()]  # not a library that it calls
+    at = (own or mine or [None])[-1]
+    line = f" in line {at.lineno} of {Path(at.filename).name}" if at else ""
+    told = " ".join(str(error).split())[:200].rstrip(".")
     if isinstance(error, EpvfError):
-        return told
+        return f"{told}."
     return f"{type(error).__name__}{line}{': ' + told if told else ''}."

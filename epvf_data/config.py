@@ -37,6 +37,12 @@ MAX_SEED = 2**31 - 1
 MAX_FLOAT = 1e38  # of what becomes a number of 32 bits
 
 
+class Part:
+    """What stands for itself in place of a name that a setting takes: a critic of one's own. Stored is its `name`."""
+
+    name: str
+
+
 def build(cls: type[T], *layers: Mapping[str, Any]) -> T:
     """The dataclass made of its defaults and the layers, later ones winning; nested tables become nested dataclasses.
 
@@ -131,7 +137,9 @@ def check_one_of(what: str, got: Any, known: Iterable[str]) -> None:
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain JSON values; `build(cls, to_dict(config))` gives it back."""
     return {
-        field.name: to_dict(value)
+        field.name: value.name
+        if isinstance(value, Part)
+        else to_dict(value)
         if dataclasses.is_dataclass(value)
         else list(value)
         if isinstance(value, tuple)
@@ -194,6 +202,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         options = typing.get_args(hint)
         if (value is None or value == "none") and type(None) in options:
             return None
+        if isinstance(value, Part) and isinstance(value, tuple(one for one in options if isinstance(one, type))):
+            return value
         for option in options:
             if option is not type(None):
                 return _convert(option, value, name)

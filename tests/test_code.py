@@ -23,7 +23,7 @@ app = load()
 
 EVIL = "open('trace', 'w').close()\nraise SystemExit"
 RECIPE = '[architectures.a]\nhidden = [4]\n[sources.r]\nkind = "random"\n'
-STATED = "names the code 'evil.py:make' as its env, and no file's word runs code; name it yourself with --env."
+STATED = "names the code 'evil.py:make' as its {0}, and no file's word runs code; name it yourself with --{1}."
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,9 @@ def evil(in_tmp):
     (in_tmp / "t.toml").write_text(
         RECIPE + '[sources.t]\nkind = "online"\npreset = "ant-cpu"\nsettings = { env = "evil.py:make" }\n'
     )
+    (in_tmp / "f.toml").write_text('critic = "evil.py:make"\n')
+    (in_tmp / "i.toml").write_text('fit = { critic = "evil.py:make" }\n')
+    (in_tmp / "p.toml").write_text('perturbed = { bases = ["random", "evil.py:make"] }\n')
     (in_tmp / "m.toml").write_text('env = "evil:make"\n')  # a module
     return in_tmp
 
@@ -64,6 +67,9 @@ DOORS = {
     "the shell's collect": lambda: app(["collect", "--config", "c.toml", "-q"], standalone_mode=False),
     "the shell's recipe": lambda: app(["collect", "--recipe", "r.toml", "-q"], standalone_mode=False),
     "the shell's train-online": lambda: app(["train-online", "--config", "o.toml", "-q"], standalone_mode=False),
+    "the shell's train-offline": lambda: app(["train-offline", "x", "--config", "f.toml", "-q"], standalone_mode=False),
+    "the shell's improve": lambda: app(["improve", "x", "--config", "i.toml", "-q"], standalone_mode=False),
+    "bases": lambda: configure("p.toml", [], {}),
     "other flags": lambda: app(["collect", "--config", "c.toml", "--set", "envs=3", "-q"], standalone_mode=False),
 }
 
@@ -72,7 +78,11 @@ DOORS = {
 def test_no_word_of_a_file_runs_code(evil, door):
     with pytest.raises(ConfigError) as caught:
         DOORS[door]()
-    assert STATED.replace("evil.py", "evil" if door == "collect a module" else "evil.py") in str(caught.value)
+    setting = {"the shell's train-offline": "critic", "the shell's improve": "critic", "bases": "bases"}.get(
+        door, "env"
+    )
+    told = STATED.format(setting, "base" if setting == "bases" else setting)
+    assert told.replace("evil.py", "evil" if door == "collect a module" else "evil.py") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (evil / "trace").exists()
     assert "evil" not in sys.modules
@@ -139,6 +149,27 @@ def test_modules_that_merely_lie_here_are_not_taken_for_installed_ones(in_tmp):
     assert (in_tmp / "trace").exists()
     assert sys.path == before
     del sys.modules["mine"]
+
+
+def test_a_fault_in_what_the_user_names_is_told_with_its_line(in_tmp):
+    (in_tmp / "mine.py").write_text("def make(made):\n    return len(made)\n")
+    thing, origin = code.find("mine.py:make", "critic")
+    assert (thing([1, 2]), origin.path, origin.text) == (2, str(in_tmp / "mine.py"), (in_tmp / "mine.py").read_bytes())
+    with (
+        pytest.raises(
+            ConfigError, match="mine.py:make gives no critic: TypeError in line 2 of mine.py: object of type"
+        ),
+        code.blamed("mine.py:make", "critic"),
+    ):
+        thing(3)
+    titles = {
+        "a/my_critic.py:make": "my_critic",
+        "a.b:fit": "fit",
+        "a.b:make": "b",
+        "m:f.<locals>.g": "g",
+        "mlp": "mlp",
+    }
+    assert {name: code.title(name) for name in titles} == titles
 
 
 @pytest.mark.parametrize(

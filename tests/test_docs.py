@@ -85,6 +85,22 @@ def test_the_page_on_python_runs(in_tmp):
     assert (in_tmp / "toy.html").stat().st_size < 2e6
 
 
+def test_the_page_on_plugging_runs(in_tmp, shell):
+    """Its commands and blocks in their order, on fewer and shorter episodes; the first block is the template."""
+    text = (ROOT / "docs" / "plugging.md").read_text()
+    template = (ROOT / "epvf_data" / "critics" / "template.py").read_text()
+    names: dict = {}
+    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", text, flags=re.DOTALL):
+        if kind == "python":
+            exec(block, names)
+            continue
+        for line in block.splitlines():
+            words = line.partition("#")[0].split()[1:]
+            shell(*words, *(["--set", "horizon=30", "--set", "episodes=2"] if words[0] == "collect" else []))
+    assert template.endswith(blocks(text, "python")[0])
+    assert (in_tmp / "better" / "improved-1.safetensors").exists()
+
+
 def test_every_public_name_is_in_the_reference():
     import epvf_data
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from epvf_data import code
 from epvf_data.benchmark.tasks import Task
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import family_of
 from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.reader import Dataset
@@ -82,7 +82,7 @@ class Predict:
     def _own(self, number: int) -> tuple[Float[np.ndarray, "t"], Float[np.ndarray, "t"]]:
         """What the user's function predicts, called once a fold, and what is stored."""
         config = self.config
-        source = open_source(tables_of(self.dataset, config), config.device_bytes, CRITICS[config.critic].reads)
+        source = open_source(tables_of(self.dataset, config), config.device_bytes, family_of(config.critic).reads)
         fractions = config.test_fraction, config.validation_fraction
         splits = make_splits(source, self.task.split, *fractions, config.seed, folds=config.folds)
         found = [self._called(source, split, number) for split in splits]

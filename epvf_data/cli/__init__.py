@@ -29,6 +29,7 @@ VERBS = {
     ),
     "doctor": "machine",
     **dict.fromkeys(("envs", "new-env", "check-env"), "environments"),
+    **dict.fromkeys(("new-critic", "check-critic"), "plugging"),
     "bench": "benching",
 }
 

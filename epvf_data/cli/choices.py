@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from epvf_data import code, envs
+from epvf_data.cli.app import visible
 from epvf_data.config import BACKENDS, check_one_of
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import CRITICS, check_name
 from epvf_data.critics.settings import LOSSES
+from epvf_data.errors import ConfigError
 from epvf_data.store.pick import NAMED, check_row
 from epvf_data.trainers.offline.settings import SPLITS, check_splits
 
@@ -58,6 +60,23 @@ def _check_env(name: str) -> None:
         code.check_there(name, "environment")
 
 
+def hidden_widths(text: str) -> tuple[int, ...]:
+    """ "64,64" as widths of layers. Raises ConfigError."""
+    words = [width.strip() for width in text.split(",") if width]
+    if len(words) > 32 or not all(word.isdecimal() and len(word) <= 5 for word in words):
+        raise ConfigError(
+            f"got hidden widths '{visible(text)}'; write at most 32 whole numbers below 100,000, with commas."
+        )
+    return tuple(int(word) for word in words)
+
+
+def check_critic_there(name: str) -> None:
+    """Raises ConfigError for a name of no critic, FileError for a file that is not there."""
+    check_name(name)
+    if code.names_code(name):
+        code.check_there(name, "critic")
+
+
 Backend = Annotated[
     str | None, typer.Option(**choice("backend", BACKENDS, "What steps: MuJoCo C, or JAX (mjx).  [default: auto]"))
 ]
@@ -75,7 +94,25 @@ Row = Annotated[
     typer.Option(**choice("row", NAMED, "Of a data set, by mean return.", others="NUMBER", check=check_row)),
 ]
 Critic = Annotated[
-    str | None, typer.Option(**choice("critic", CRITICS, "`epvf-data critics` tells about them.  [default: mlp]"))
+    str | None,
+    typer.Option(
+        **choice(
+            "critic",
+            CRITICS,
+            "`epvf-data critics` tells about them.  [default: ridge-actions]",
+            others="FILE.py:FUNCTION",
+            check=check_critic_there,
+        )
+    ),
+]
+OwnCritic = Annotated[
+    str | None,
+    typer.Option(
+        "--critic",
+        help="FILE.py:FUNCTION, where the run's critic is your own.",
+        metavar="CRITIC",
+        callback=choice("critic", (), "", check=check_critic_there)["callback"],
+    ),
 ]
 Loss = Annotated[str | None, typer.Option(**choice("loss", LOSSES, "What is minimised.  [default: mse]"))]
 Split = Annotated[

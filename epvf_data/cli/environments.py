@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from epvf_data import envs
+from epvf_data import code, envs
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, print_table, say
 from epvf_data.cli.choices import choice, environment
 from epvf_data.config import BACKENDS
 from epvf_data.envs.names import PLAYGROUND
-from epvf_data.errors import ConfigError
 
 
 @app.command("envs", rich_help_panel="This machine", epilog="Example: `epvf-data envs`")
@@ -45,18 +44,10 @@ def new_env(
     debug: Debug = False,
 ) -> None:
     """Write a file with a small environment of your own, ready to run and to be changed."""
-    from importlib import resources
-
-    from epvf_data.outputs import write_bytes
     from epvf_data.untrusted import check_name
 
     path = out or Path(f"{check_name(name, 'an environment').replace('-', '_')}.py")
-    if path.suffix != ".py":
-        raise ConfigError(f"the new file would be {path}; expected a name that ends in .py.")
-    if not path.stem.isidentifier():
-        raise ConfigError(f"'{name}' cannot be the name of a Python file; take letters, digits and '-'.")
-    text = resources.files("epvf_data.envs").joinpath("template.py").read_text("utf-8")
-    write_bytes(path, text.replace('"my-pendulum"', f'"{name}"').encode(), force)
+    code.write_template(path, "epvf_data.envs", force, {'"my-pendulum"': f'"{name}"'})
     if json:
         print_json({"file": str(path), "env": f"{path}:make"})
         return

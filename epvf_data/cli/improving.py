@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from epvf_data import code
 from epvf_data.cli.app import (
     Config,
     Debug,
@@ -20,11 +21,11 @@ from epvf_data.cli.app import (
     resume_command,
     say,
 )
-from epvf_data.cli.choices import Backend, OwnEnv, choice
+from epvf_data.cli.choices import Backend, OwnEnv, check_critic_there, choice
 from epvf_data.cli.scoring import StartNoise
 from epvf_data.critics.families import CRITICS
 from epvf_data.errors import StoppedError
-from epvf_data.improvement.methods import METHODS, title
+from epvf_data.improvement.methods import METHODS, name_of
 from epvf_data.trainers.improving.settings import check_method
 
 
@@ -49,7 +50,16 @@ def improve(
         ),
     ] = None,
     critic: Annotated[
-        str | None, typer.Option(**choice("critic", CRITICS, "What is fitted.  [default: stored-probing]"))
+        str | None,
+        typer.Option(
+            **choice(
+                "critic",
+                CRITICS,
+                "What is fitted.  [default: stored-probing]",
+                others="FILE.py:FUNCTION",
+                check=check_critic_there,
+            )
+        ),
     ] = None,
     budget: Annotated[int | None, typer.Option(help="Real episodes in all.  [default: 2000]")] = None,
     rollouts: Annotated[
@@ -79,7 +89,6 @@ def improve(
     half; other critics say where to stop and what to try. Proposals and as many random steps of the same length are
     rolled out, and the best of each and of the rows are compared in fresh episodes.
     """
-    from epvf_data import code
     from epvf_data import config as configuration
     from epvf_data.trainers.improving.inputs import check_inputs
     from epvf_data.trainers.improving.settings import FIT, ImproveConfig
@@ -93,7 +102,7 @@ def improve(
     code.check_stated(stated, configuration.merge(changes, typed), str(config))
     default = {"fit": FIT}
     settings = configuration.build(ImproveConfig, default, stated, changes, typed)
-    target = out or Path(f"{source.resolve().stem}-{title(settings.method)}")
+    target = out or Path(f"{source.resolve().stem}-{code.title(name_of(settings.method))}")
     check_inputs(source, target, settings, rollouts, trained_on, resume)  # before anything heavy is imported
 
     from epvf_data.progress import COMPILING, Bar

@@ -24,9 +24,9 @@ from epvf_data.cli.app import (
     say,
     visible,
 )
-from epvf_data.cli.choices import Backend, OwnEnv, Split, environment
+from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, Split, environment, hidden_widths
 from epvf_data.cli.places import readable
-from epvf_data.errors import ConfigError, StoppedError
+from epvf_data.errors import StoppedError
 
 ABOUT = (  # what stands in the tables of `compare`, below the last one
     "Spearman: rank correlation of predicted and true returns of held-out policies; mean over seeds, 95 % interval.",
@@ -58,13 +58,8 @@ def critics(
     from epvf_data.critics.settings import CriticSettings
     from epvf_data.policies.spec import PolicySpec
 
-    words = [width.strip() for width in hidden.split(",") if width]
-    if len(words) > 32 or not all(word.isdecimal() and len(word) <= 5 for word in words):
-        raise ConfigError(
-            f"got hidden widths '{visible(hidden)}'; write at most 32 whole numbers below 100,000, with commas."
-        )
     task = envs.ENVS.get(env) or envs.make(env)
-    spec = PolicySpec(task.observation_size, task.action_size, tuple(int(word) for word in words))
+    spec = PolicySpec(task.observation_size, task.action_size, hidden_widths(hidden))
     settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
     if (spec, settings) == (MEASURED_ON, CriticSettings()):
         found = {name: (family.parameters, family.operations) for name, family in CRITICS.items()}
@@ -116,6 +111,7 @@ def evaluate(
     seed: Seed = None,
     backend: Backend = None,
     env: OwnEnv = None,
+    critic: OwnCritic = None,
     set_: Set = None,
     plot: Plot = None,
     force: Force = False,
@@ -137,7 +133,7 @@ def evaluate(
     changes = configuration.parse_overrides(set_ or [])
     settings = configuration.build(EvaluationConfig, changes, {k: v for k, v in flags.items() if v is not None})
     check_plot(plot, force)
-    check_inputs(run, dataset, settings, trained_on)  # before anything heavy is imported
+    check_inputs(run, dataset, settings, trained_on, critic)  # before anything heavy is imported
 
     from epvf_data.progress import COMPILING, Bar
     from epvf_data.runtime import prepare
@@ -147,7 +143,7 @@ def evaluate(
     try:
         with Bar("evaluate", "episodes", quiet, waiting=COMPILING if rollouts else "starting") as bar:
             progress = lambda done, total, steps: bar.update(done, total, steps, "env steps")  # noqa: E731
-            found = judge(run, dataset, settings, trained_on, rollouts, progress, plot=plot, force=force)
+            found = judge(run, dataset, settings, trained_on, rollouts, progress, critic=critic, plot=plot, force=force)
     except KeyboardInterrupt:
         raise StoppedError("interrupted; the run is as it was.") from None
     if json:

@@ -28,7 +28,7 @@ from epvf_data.cli.app import (
 )
 from epvf_data.cli.choices import Critic, Loss, Splits
 from epvf_data.cli.places import readable
-from epvf_data.critics.families import READS
+from epvf_data.critics.families import READS, name_of
 from epvf_data.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ ABOUT = (  # what stands in the tables, below the last one
     rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data train-offline` · "
     "`epvf-data train-offline ant.zarr --critic probing+raw --loss hl-gauss --ensemble 5` · "
+    "`epvf-data train-offline ant.zarr --critic mine.py:make` · "
     "`epvf-data train-offline ant.zarr --quick` · `epvf-data train-offline ant.zarr --out long --epochs 200`",
 )
 def train_offline(
@@ -87,6 +88,7 @@ def train_offline(
     related policies (none was); `--split` has more. Ridge regression and the mean return stand beside the critic as
     controls. Each split trains its own critics, --seeds of them, and takes as long again.
     """
+    from epvf_data import code
     from epvf_data import config as configuration
     from epvf_data.progress import COMPILING, Bar
     from epvf_data.trainers.offline.inputs import open_inputs
@@ -97,12 +99,13 @@ def train_offline(
     stated = configuration.read_toml(config) if config else {}
     changes = configuration.parse_overrides(set_ or [])
     given = {key: value for key, value in flags.items() if value is not None}
+    code.check_stated(stated, configuration.merge(changes, given), str(config))
     settings = configuration.build(OfflineConfig, QUICK if quick else {}, stated, changes, given)
     source = dataset or only_dataset()
-    target = out or Path(f"{source.resolve().stem}-{settings.critic}")
+    target = out or Path(f"{source.resolve().stem}-{code.title(name_of(settings.critic))}")
     check_plot(plot, force)
     if settings.closed and (seeds or epochs):
-        say(f"{settings.critic} is solved in closed form: it has no seeds and no epochs.", error=True)
+        say(f"{name_of(settings.critic)} is solved in closed form: it has no seeds and no epochs.", error=True)
     open_inputs(source, settings, target, resume)  # before anything heavy is imported
 
     from epvf_data.runtime import prepare
@@ -133,7 +136,7 @@ def _cost(settings: OfflineConfig, epochs: int) -> str:
     """What is fitted in so many epochs, and how to ask for less."""
     size = f" of {settings.ensemble} critics" if settings.ensemble > 1 else ""
     splits = len(settings.splits)
-    asked = f"{settings.critic}: {plural(splits, 'split')}{', one after the other' if splits > 1 else ''}, "
+    asked = f"{name_of(settings.critic)}: {plural(splits, 'split')}{', one after the other' if splits > 1 else ''}, "
     asked += f"{plural(settings.seeds, 'seed')}{size}{' each' if splits > 1 else ''}"
     times = settings.quicker(epochs)
     return asked + (f"; --quick fits {times} times fewer batches" if times > 1 else "")

@@ -1,5 +1,7 @@
-"""Does an environment keep the rules that everything else relies on?"""
+"""Does a part of the user's own keep the rules that everything else relies on?"""
 
-from epvf_data.conformance.check import Finding, check_env
+from epvf_data.conformance.check import check_env
+from epvf_data.conformance.critics import check_critic
+from epvf_data.conformance.finding import Finding
 
-__all__ = ["Finding", "check_env"]
+__all__ = ["Finding", "check_critic", "check_env"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from epvf_data.conformance.finding import Broken, Finding, look, need
 from epvf_data.envs.base import Env, Physics
 from epvf_data.envs.model import compile_model
-from epvf_data.errors import EpvfError
 from epvf_data.policies import mlp
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import rollout
@@ -22,25 +22,10 @@ STEPS = 100  # of them at most
 APART = 0.05  # of the spread of returns: what backends may differ by in half of the policies
 
 
-KEPT = {"reset": "one start for a key", "finite numbers": "no NaN, no infinity"}
-
-
-class Finding(NamedTuple):
-    """A rule, whether the environment keeps it, and what was seen."""
-
-    rule: str
-    ok: bool
-    text: str
-
-
-class Broken(Exception):
-    """A rule is broken; the text says how. Later rules that need this one are left out."""
-
-
 def check_env(env: Env, backends: tuple[str, ...] = ("native", "mjx")) -> list[Finding]:
     """What was found, rule by rule. Rules about episodes are left out where the functions are broken already."""
     found: list[Finding] = []
-    state = _look(found, "reset", lambda: _reset(env))
+    state = look(found, "reset", lambda: _reset(env), "one start for a key")
     if state is None:
         return found
     rules: list[tuple[str, Callable[[], str]]] = [
@@ -49,34 +34,15 @@ def check_env(env: Env, backends: tuple[str, ...] = ("native", "mjx")) -> list[F
         ("pure functions", lambda: _pure(env, state)),
     ]
     for rule, check in rules:
-        _look(found, rule, check)
+        look(found, rule, check)
     if all(finding.ok for finding in found):
-        outcomes = _look(found, "finite numbers", lambda: _episodes(env, backends[0] if env.xml is not None else "mjx"))
+        backend = backends[0] if env.xml is not None else "mjx"
+        outcomes = look(found, "finite numbers", lambda: _episodes(env, backend), "no NaN, no infinity")
         if outcomes is not None:
-            _look(found, "episodes", lambda: _lengths(env, outcomes))
+            look(found, "episodes", lambda: _lengths(env, outcomes))
             if env.xml is not None and len(backends) > 1:
-                _look(found, "backends agree", lambda: _agree(env, backends))
+                look(found, "backends agree", lambda: _agree(env, backends))
     return found
-
-
-def _look(found: list[Finding], rule: str, check: Callable[[], Any]) -> Any:
-    """Runs one check; what it returns where the rule is kept, else None."""
-    try:
-        result = check()
-    except Broken as error:
-        found.append(Finding(rule, False, str(error)))
-        return None
-    except (Exception, SystemExit) as error:
-        told = str(error) if isinstance(error, EpvfError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        found.append(Finding(rule, False, told[:400]))
-        return None
-    found.append(Finding(rule, True, result if isinstance(result, str) else KEPT.get(rule, "")))
-    return result
-
-
-def _need(condition: Any, text: str) -> None:
-    if not condition:
-        raise Broken(text)
 
 
 def _filled(state: Physics) -> Physics:
@@ -86,20 +52,20 @@ def _filled(state: Physics) -> Physics:
 def _reset(env: Env) -> Physics:
     """The start of key 0, after it was looked at."""
     starts = [env.reset(jax.random.key(number)) for number in (0, 0, 1)]
-    _need(
+    need(
         isinstance(starts[0], Physics), f"reset gives {type(starts[0]).__name__}; expected Physics(qpos, qvel, action)."
     )
     one, again, other = ([np.asarray(part) for part in start[:3]] for start in starts)
     for name, value in zip(("qpos", "qvel", "action"), one, strict=True):
-        _need(value.ndim == 1, f"reset's {name} has the shape {value.shape}; expected one axis.")
-        _need(value.dtype == np.float32, f"reset's {name} is {value.dtype}; expected float32.")
-        _need(np.isfinite(value).all(), f"reset's {name} has numbers that are not finite.")
-    _need(_same(one, again), "reset gives different starts for the same key; draw from jax.random with that key alone.")
-    _need(not one[2].any(), "reset's action is not zero; no action has led there yet.")
+        need(value.ndim == 1, f"reset's {name} has the shape {value.shape}; expected one axis.")
+        need(value.dtype == np.float32, f"reset's {name} is {value.dtype}; expected float32.")
+        need(np.isfinite(value).all(), f"reset's {name} has numbers that are not finite.")
+    need(_same(one, again), "reset gives different starts for the same key; draw from jax.random with that key alone.")
+    need(not one[2].any(), "reset's action is not zero; no action has led there yet.")
     if env.random_start:
-        _need(not _same(one, other), "reset gives the same start for two keys, but random_start is True.")
+        need(not _same(one, other), "reset gives the same start for two keys, but random_start is True.")
     else:
-        _need(_same(one, other), "reset gives different starts for two keys, but random_start is False.")
+        need(_same(one, other), "reset gives different starts for two keys, but random_start is False.")
     return _filled(starts[0])
 
 
@@ -114,19 +80,19 @@ def _model(env: Env, state: Physics) -> str:
         assert env.dynamics is not None
         qpos, qvel = env.dynamics(state, jnp.asarray(control))
         shapes = (qpos.shape, qvel.shape)
-        _need(shapes == (state.qpos.shape, state.qvel.shape), f"dynamics gives the shapes {shapes}; expected reset's.")
+        need(shapes == (state.qpos.shape, state.qvel.shape), f"dynamics gives the shapes {shapes}; expected reset's.")
         return "dynamics of its own"
     model = compile_model(env)
     step = model.opt.timestep
-    _need(abs(step - env.timestep) < 1e-9, f"timestep is {env.timestep}; the model's is {step:g} s.")
+    need(abs(step - env.timestep) < 1e-9, f"timestep is {env.timestep}; the model's is {step:g} s.")
     for name, got, wanted in (("qpos", state.qpos, model.nq), ("qvel", state.qvel, model.nv)):
-        _need(len(got) == wanted, f"reset's {name} has {len(got)} numbers; the model needs {wanted}.")
-    _need(control.shape == (model.nu,), f"control gives the shape {control.shape}; the model has {model.nu} actuators.")
+        need(len(got) == wanted, f"reset's {name} has {len(got)} numbers; the model needs {wanted}.")
+    need(control.shape == (model.nu,), f"control gives the shape {control.shape}; the model has {model.nu} actuators.")
     low, high = (np.asarray(env.control(jnp.full(env.action_size, sign))) for sign in (-1.0, 1.0))
     limits, bounded = model.actuator_ctrlrange, model.actuator_ctrllimited.astype(bool)
     reached = np.maximum(np.abs(low), np.abs(high))[bounded]
     beyond = reached > 1.001 * np.abs(limits[bounded]).max(1, initial=0.0)
-    _need(not beyond.any(), f"control reaches {reached.max(initial=0.0):g}, beyond the actuators' ctrlrange.")
+    need(not beyond.any(), f"control reaches {reached.max(initial=0.0):g}, beyond the actuators' ctrlrange.")
     return (
         f"{model.nq} positions, {model.nv} velocities, {model.nu} actuators, {env.substeps} × {step:g} s a control step"
     )
@@ -135,18 +101,18 @@ def _model(env: Env, state: Physics) -> str:
 def _sizes(env: Env, state: Physics) -> str:
     """What the functions give."""
     seen, gain, over = env.observe(state), env.reward(state, state), env.terminated(state)
-    _need(len(state.action) == env.action_size, f"reset's action has {len(state.action)} numbers, not action_size.")
+    need(len(state.action) == env.action_size, f"reset's action has {len(state.action)} numbers, not action_size.")
     shape = jnp.shape(seen)
-    _need(
+    need(
         shape == (env.observation_size,),
         f"observe gives the shape {shape}; observation_size is {env.observation_size}.",
     )
-    _need(jnp.shape(gain) == (), f"reward gives the shape {jnp.shape(gain)}; expected one number.")
-    _need(jnp.shape(over) == (), f"terminated gives the shape {jnp.shape(over)}; expected one truth value.")
-    _need(jnp.asarray(over).dtype == bool, f"terminated gives {jnp.asarray(over).dtype}; expected a truth value.")
+    need(jnp.shape(gain) == (), f"reward gives the shape {jnp.shape(gain)}; expected one number.")
+    need(jnp.shape(over) == (), f"terminated gives the shape {jnp.shape(over)}; expected one truth value.")
+    need(jnp.asarray(over).dtype == bool, f"terminated gives {jnp.asarray(over).dtype}; expected a truth value.")
     for name, value in (("observe", seen), ("reward", gain)):
-        _need(jnp.asarray(value).dtype == jnp.float32, f"{name} gives {jnp.asarray(value).dtype}; expected float32.")
-    _need(not bool(over), "the episode has ended where it begins: terminated is true of reset's state.")
+        need(jnp.asarray(value).dtype == jnp.float32, f"{name} gives {jnp.asarray(value).dtype}; expected float32.")
+    need(not bool(over), "the episode has ended where it begins: terminated is true of reset's state.")
     return f"{env.observation_size} observations, {env.action_size} actions, horizon {env.horizon}"
 
 
@@ -163,7 +129,7 @@ def _pure(env: Env, state: Physics) -> str:
                 np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in zip(first, other, strict=True)
             )
             how = "the second time" if place == 0 else "when it is compiled"
-            _need(close, f"{name} gives another result for the same arguments {how}; no randomness, no global state.")
+            need(close, f"{name} gives another result for the same arguments {how}; no randomness, no global state.")
     return "same arguments, same results"
 
 
@@ -201,10 +167,8 @@ def _episodes(env: Env, backend: str) -> Any:
 def _lengths(env: Env, outcomes: Any) -> str:
     """Episodes that say something."""
     returns, lengths = outcomes.returns[:, 0], outcomes.lengths[:, 0]
-    _need(lengths.max() > 1, "every episode ends in its first step.")
-    _need(
-        np.ptp(returns) > 0, f"all {POLICIES} random policies get the return {returns[0]:g}; a critic learns nothing."
-    )
+    need(lengths.max() > 1, "every episode ends in its first step.")
+    need(np.ptp(returns) > 0, f"all {POLICIES} random policies get the return {returns[0]:g}; a critic learns nothing.")
     return (
         f"{POLICIES} random policies: {lengths.mean():.0f} steps and a return of {returns.mean():.3g} on average, "
         f"{returns.min():.3g} to {returns.max():.3g}"
@@ -218,7 +182,7 @@ def _agree(env: Env, backends: tuple[str, ...]) -> str:
     one, other = (rollout(short, spec, params, reset_seed=seeds, backend=name).returns[:, 0] for name in backends)
     apart, spread = np.abs(one - other), max(float(np.std(one)), 1e-6)
     median, most = np.median(apart), apart.max()
-    _need(
+    need(
         median <= APART * spread,
         f"{backends[0]} and {backends[1]} give returns that differ by {median:.3g} in the median policy, while "
         f"policies differ by {spread:.3g}: a feature of the model that MJX does otherwise?",

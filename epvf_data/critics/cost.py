@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from epvf_data.critics.base import Row
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import Family, family_of
 from epvf_data.critics.losses import make_loss
 from epvf_data.critics.settings import CriticSettings
 from epvf_data.critics.zoo import make_critic
@@ -25,10 +25,10 @@ class Cost(NamedTuple):
     operations: float
 
 
-def cost(name: str, settings: CriticSettings, spec: PolicySpec) -> Cost:
+def cost(name: str | Family, settings: CriticSettings, spec: PolicySpec) -> Cost:
     """Counted by the compiler on the traced program; nothing is computed. Raises ConfigError for unknown names."""
     loss = make_loss(settings.loss, bins=settings.bins)
-    size = _STORED * spec.action_size if name in CRITICS and CRITICS[name].reads == "probe_actions" else spec.size
+    size = _STORED * spec.action_size if family_of(name).reads == "probe_actions" else spec.size
     critic = make_critic(name, settings, spec, loss.outputs, size)
     params = jax.eval_shape(critic.init, jax.random.key(0))
     vector = jax.ShapeDtypeStruct((size,), jnp.float32)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from epvf_data.config import check_one_of
-from epvf_data.critics.base import Critic
-from epvf_data.critics.families import CRITICS
+from epvf_data import code
+from epvf_data.critics.base import Critic, Row
+from epvf_data.critics.families import Family, family_of
 from epvf_data.critics.mlp import Network, network, on_vector
 from epvf_data.critics.probing import probing
 from epvf_data.critics.ridge import ridge
 from epvf_data.critics.settings import CriticSettings
 from epvf_data.critics.statistics import statistics
 from epvf_data.critics.unf import unf
+from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import PolicySpec
 
 
@@ -63,20 +65,43 @@ MAKERS: dict[str, Callable[[Made], Critic]] = {
 
 
 def make_critic(
-    name: str,
+    name: str | Family,
     settings: CriticSettings,
     spec: PolicySpec,
     outputs: int = 1,
     size: int | None = None,
     states: Float[np.ndarray, "K O"] | None = None,
 ) -> Critic:
-    """The critic of that name for policies of `spec`, with `outputs` numbers a policy.
+    """The critic of that name, or of a family of the user's, for policies of `spec`, with `outputs` numbers a policy.
 
     `size` is that of the vector that stands for a policy, by default the spec's; `states` are observations at which
-    learned probing states start. Raises ConfigError for an unknown name or settings that no critic can have.
+    learned probing states start. Raises ConfigError for an unknown name, settings that no critic can have, and a family
+    that gives no critic.
     """
-    check_one_of("critic", name, CRITICS)
-    family = CRITICS[name]
+    family = family_of(name)
     widths = family.widths if settings.widths is None else settings.widths
     head = network(widths, outputs, settings.zero_last, simba=name == "simba")
-    return MAKERS[name](Made(settings, head, outputs, spec, spec.size if size is None else size, states))
+    made = Made(settings, head, outputs, spec, spec.size if size is None else size, states)
+    if isinstance(name, str):
+        return MAKERS[name](made)
+    return _own(name, made)
+
+
+def _own(family: Family, made: Made) -> Critic:
+    """The critic of a family of the user's, traced once: what cannot be fitted is told here in a sentence."""
+    assert family.make is not None
+    with code.blamed(family.name, "critic"):
+        critic = family.make(made)
+    if not isinstance(critic, Critic):
+        raise ConfigError(f"{family.name} gives {type(critic).__name__}; expected an epvf_data.Critic.")
+    vector = jax.ShapeDtypeStruct((made.size,), np.float32)
+    row = Row(vector, vector, made.spec if family.reads == "params" else None)  # pyright: ignore[reportArgumentType]
+    with code.blamed(family.name, "critic"):
+        found = jax.eval_shape(lambda key, row: critic.apply(critic.init(key), row), jax.random.key(0), row)
+    shape, kind = getattr(found, "shape", None), getattr(found, "dtype", None)
+    if (shape, kind) != ((made.outputs,), np.float32):
+        raise ConfigError(
+            f"{family.name} gives {'no array' if shape is None else f'{kind} of the shape {list(shape)}'} for a "
+            f"policy; expected float32 of the shape [{made.outputs}]: made.outputs numbers."
+        )
+    return critic

@@ -6,15 +6,26 @@ goes and which candidates are worth a rollout is said by critics that the climb 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from epvf_data import code
+from epvf_data.config import Part
+from epvf_data.errors import ConfigError
+from epvf_data.untrusted import shown
+
+if TYPE_CHECKING:
+    from epvf_data.improvement.problem import Problem
 
 BLIND = ("none", "random", "spend", "own")  # averages, random steps, real rollouts, and a function of the user's
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Part):
     """One line about a method, and the settings of `train-offline` that its critics need."""
 
     about: str
@@ -22,6 +33,8 @@ class Method:
     climbs: str  # "one" critic each, an ensemble's "mean", "min" or "lower" bound; "search" V; BLIND have no critic
     critic: Mapping[str, Any] = field(default_factory=dict)
     plain: bool = False  # steps follow ∇V itself; else they have a fixed length
+    function: Callable[[Problem], Float[np.ndarray, "n P"]] | None = None  # of the user's, passed from Python
+    name: str = ""  # of that
 
     @property
     def learns(self) -> bool:
@@ -64,11 +77,23 @@ METHODS: dict[str, Method] = {
 }
 
 
-def method_of(name: str) -> Method:
+def method_of(method: str | Method) -> Method:
     """The method of that name; FILE.py:FUNCTION stands for one of the user's own."""
-    return METHODS[name] if name in METHODS else Method("yours", name, "own")
+    if isinstance(method, Method):
+        return method
+    return METHODS[method] if method in METHODS else Method("yours", method, "own", name=method)
 
 
-def title(name: str) -> str:
-    """The name without the file, for folders and lineage."""
-    return name.rpartition(":")[2]
+def own_method(function: Callable[[Problem], Float[np.ndarray, "n P"]]) -> Method:
+    """A function of the user's as a method: it is given a `Problem` and gives policies, the surest first.
+
+    Raises ConfigError for what is no function.
+    """
+    if not callable(function):
+        raise ConfigError(f"the method is {shown(function)}; expected a name, FILE.py:FUNCTION or a function.")
+    return Method("yours", "you", "own", function=function, name=code.name_of(function))
+
+
+def name_of(method: str | Method) -> str:
+    """As reports have it."""
+    return method if isinstance(method, str) else method.name

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from epvf_data import code
 from epvf_data.errors import ConfigError
+from epvf_data.improvement.methods import Method
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import printable
 
@@ -29,12 +30,17 @@ class Problem:
     probe_states: Float[np.ndarray, "K O"] | None = None
 
 
-def ask(where: str, problem: Problem) -> Float[np.ndarray, "n P"]:
-    """What the user's function FILE.py:FUNCTION proposes: `function(problem)` gives policies [n, P], the surest first.
+def ask(method: Method, problem: Problem) -> Float[np.ndarray, "n P"]:
+    """What the user's function proposes: `function(problem)` gives policies [n, P], the surest first.
 
     More than `problem.count` are cut. Raises ConfigError where the function fails or gives something else.
     """
-    found = code.call(where, "proposals", problem)
+    where = method.name
+    if method.function is None:
+        found = code.call(where, "proposals", problem)
+    else:
+        with code.blamed(where, "proposals"):
+            found = method.function(problem)
     size = problem.spec.size
     try:
         theta = np.asarray(found, np.float32)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from epvf_data import __version__
+from epvf_data.critics.families import name_of
 from epvf_data.errors import ConfigError, EpvfError, extra
 from epvf_data.outputs import check_free, write_bytes
 from epvf_data.provenance import now
@@ -104,7 +105,7 @@ def _predict(run: Path, contents: Sequence[str], opened: Sequence[reader.Dataset
     labels = source.labels[test]
     ridge = None if config.closed else float(spearman(held_out_ridge(folds)[0], labels))
     score = float(spearman(values, labels))
-    return place, Prediction(str(run), config.critic, name, score, ridge, rows, values)
+    return place, Prediction(str(run), name_of(config.critic), name, score, ridge, rows, values)
 
 
 def build(data: dict[str, Any]) -> bytes:

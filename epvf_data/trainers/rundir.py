@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from epvf_data import outputs, provenance, trees, untrusted
+from epvf_data import code, outputs, provenance, trees, untrusted
+from epvf_data.code import Origin
 from epvf_data.config import build, completed, flatten
 from epvf_data.errors import ConfigError, DatasetError, RunError, StorageError, reason
 from epvf_data.untrusted import printable, shown
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+COPY = "critic.py"  # of the file that a critic of the user's came from
 MAX_FILES, MAX_DEPTH = 100_000, 12
 LARGEST = 1e30  # a number in a report or in metrics
 MAX_LINE = 1 << 20  # bytes of a line of metrics
@@ -35,8 +37,11 @@ def check_free(directory: Path) -> None:
         raise RunError(f"{directory} exists already; {cure} another directory for a new run.")
 
 
-def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Makes the directory with config.json and versions.json in it, in one step. Raises RunError and StorageError."""
+def create_run(directory: Path, settings: Mapping[str, Any], critic: Origin | None = None) -> None:
+    """Makes the directory with config.json and versions.json in it, in one step, and a copy of the user's `critic`.
+
+    Raises RunError and StorageError.
+    """
     check_free(directory)
     directory = directory.absolute()
     _check_name(directory)
@@ -47,6 +52,8 @@ def create_run(directory: Path, settings: Mapping[str, Any]) -> None:
         try:
             write_json(staging / CONFIG, settings)
             write_json(staging / "versions.json", versions())
+            if critic is not None:
+                (staging / COPY).write_bytes(critic.text)
             staging.replace(directory)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)  # made above, under a name that nobody knew
@@ -179,9 +186,36 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
             f"{directory} was started on a data set of other content than {wanted['dataset']['path']}; "
             "give the same data set, or start a new run."
         )
+    before, now = _record(stored), _record(wanted)
+    if before is not None and now is not None and before["sha256"] != now["sha256"]:
+        raise RunError(
+            f"{now['path']} is not the critic that {directory} was started with: its SHA-256 is {now['sha256'][:12]}…, "
+            f"then it was {before['sha256'][:12]}…; name the run's copy, {directory / COPY}, or start a new run."
+        )
     changes = differences(flatten(stored["config"]), flatten(wanted["config"]))
     if changes:
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
+
+
+def check_code(directory: Path, stored: Mapping[str, Any], name: str, critic: Any) -> None:
+    """Raises RunError where a run's critic, called `name`, is code and the user does not name it: a run may be a
+    stranger's. So it does where `critic` is given, and the run's is one of this package's."""
+    if code.names_code(name) == (critic is not None):
+        return
+    if critic is not None:
+        raise RunError(f"the critic of {directory} is {printable(name)}, of this package; leave --critic out.")
+    copy = f"{directory / COPY}:{printable(name.rpartition(':')[2])}"
+    cure = f"the run's copy of it is {copy}, to be read first where the run is not yours"
+    raise RunError(
+        f"the critic of {directory} is code, {printable(name)}, and no file's word runs code; name it yourself with "
+        f"--critic, or critic= in Python{'; ' + cure if _record(stored) else ''}."
+    )
+
+
+def _record(stored: Mapping[str, Any]) -> dict[str, str] | None:
+    """What config.json says of the file that a critic came from, if it is in order."""
+    found = stored.get("critic_code")
+    return found if isinstance(found, dict) and fits(found, {"path": str, "sha256": str}) else None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str] = frozenset()) -> str:

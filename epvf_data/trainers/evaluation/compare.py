@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epvf_data import pictures
-from epvf_data.critics.families import CRITICS, READS
+from epvf_data.critics.families import CRITICS, READS, Family
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
 from epvf_data.trainers.evaluation.settings import RESULT, measured
@@ -52,7 +52,7 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
             split = one["report"]["splits"].get(name, {})
             if split.get("available") and split["controls"]["ridge"] is not None:
                 reads = split.get("ridge_reads")  # which reports of 0.1.0 lack
-                own = CRITICS[one["config"]["critic"]].reads
+                own = CRITICS.get(one["config"]["critic"], Family()).reads
                 controls.setdefault(READS[reads if reads in tuple(READS) else own], split)
         if len(judged) == 1 and lines:
             for family in {CRITICS[line["critic"]] for line in lines if line["critic"] in CRITICS}:

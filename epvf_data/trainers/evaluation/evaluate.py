@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from epvf_data import pictures
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import family_of, name_of
 from epvf_data.errors import EpvfError, RunError
 from epvf_data.scoring.world import World, open_world
 from epvf_data.store import reader
@@ -26,7 +26,7 @@ from epvf_data.trainers.evaluation.inputs import check_inputs
 from epvf_data.trainers.evaluation.settings import PICTURE, RESULT, ROLLED_OUT, EvaluationConfig, measured
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
-from epvf_data.trainers.offline.run import LoadedRun, choose_split, load_run, report_of
+from epvf_data.trainers.offline.run import LoadedRun, Own, choose_split, load_run, report_of
 from epvf_data.trainers.offline.source import open_source
 
 Progress = Callable[[int, int, int], None]  # (episodes finished, episodes in all, control steps), cumulative
@@ -40,6 +40,7 @@ def evaluate(
     rollouts: bool = True,
     progress: Progress | None = None,
     *,
+    critic: Own | None = None,
     plot: Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -47,10 +48,9 @@ def evaluate(
 
     Prediction on held-out rows of every split; for one split calibration, what no critic can know, the direction of
     ∇V against evolution strategies, and gradient ascent on V from the best training rows with real rollouts (the last
-    three left out without `rollouts`). With `dataset`, all of its rows are predicted as well, which the run never saw
-    if it is another one.
-    `trained_on` is the run's own data set, if it has moved. `progress` is called while policies are rolled out. `plot`
-    gets the picture too, as PNG, PDF or SVG.
+    three left out without `rollouts`). With `dataset`, all of its rows are predicted as well.
+    `trained_on` is the run's own data set, if it has moved; `critic` is for `load_critic`. `progress` is called while
+    policies are rolled out. `plot` gets the picture too, as PNG, PDF or SVG.
 
     `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
     same; `kept` names what is told here and was measured earlier.
@@ -58,8 +58,8 @@ def evaluate(
     Raises RunError where there is nothing to judge, EnvironmentMismatchError for a task that is not here.
     """
     config = EvaluationConfig() if config is None else config
-    check_inputs(run_dir, dataset, config, trained_on)
-    loaded = load_run(run_dir, trained_on)
+    check_inputs(run_dir, dataset, config, trained_on, critic)
+    loaded = load_run(run_dir, trained_on, critic)
     if rollouts:
         _check_parameters(loaded)
     world = _world(loaded, config) if rollouts else None
@@ -78,7 +78,7 @@ def evaluate(
     }
     result: dict[str, Any] = {
         "run": str(loaded.directory),
-        "critic": loaded.config.critic,
+        "critic": name_of(loaded.config.critic),
         "loss": loaded.config.loss,
         "ensemble": loaded.config.ensemble,
         "split": name,
@@ -171,7 +171,7 @@ def _elsewhere(dataset: str | Path, fitted: FittedSplit) -> dict[str, Any]:
     known = {spec.id: place for place, spec in enumerate(fitted.source.specs)}
     found: dict[str, Any] = {}
     for item in opened.architectures:
-        if item.id not in known and not CRITICS[fitted.config.critic].mixed:
+        if item.id not in known and not family_of(fitted.config.critic).mixed:
             found[item.id] = {
                 "policies": str(item.spec),
                 "rows": item.rows,

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from epvf_data import pictures
+from epvf_data.critics.families import name_of
 from epvf_data.improvement.controls import random_steps
 from epvf_data.improvement.problem import Problem
 from epvf_data.physics.episode import Outcomes
@@ -131,8 +132,8 @@ class _Work:
         means = tuple(self._mean(one) for one in (rows.tried[:half], candidates.tried, random.tried))
         return Improvement(
             source=source,
-            method=config.method,
-            critic=None if given.run is None or given.critics is None else given.critics.fitted.config.critic,
+            method=config.method_name,
+            critic=None if given.run is None or given.critics is None else name_of(given.critics.fitted.config.critic),
             env=given.dataset.env.name,
             horizon=given.dataset.env.horizon,
             starts=None if self.world is None else describe(self.world),
@@ -148,7 +149,9 @@ class _Work:
             final=final,
             recorded=recorded,
             policies=self._write(folder, candidates, order),
-            verdict=verdict(config.method, candidates.tried[first], final, float(stored[0]), len(pool.theta), means),
+            verdict=verdict(
+                config.method_name, candidates.tried[first], final, float(stored[0]), len(pool.theta), means
+            ),
         )
 
     def _rows(
@@ -232,7 +235,7 @@ class _Work:
         if into is None or self.world is None or mine.outcomes is None or random.outcomes is None:
             return 0
         theta, origin = np.concatenate([pool.theta, away]), starts[np.concatenate([pool.origin, pool.origin])]
-        names = [self.config.method] * len(pool.theta) + ["random"] * len(away)
+        names = [self.config.method_name] * len(pool.theta) + ["random"] * len(away)
         both = [
             None if one is None or other is None else np.concatenate([one, other])
             for one, other in zip(mine.outcomes, random.outcomes, strict=True)
@@ -247,6 +250,6 @@ class _Work:
             tried = candidates.tried[one]
             said = "nothing was rolled out" if tried.screened is None else f"{tried.screened.mean:.2f} when screened"
             path = folder / f"improved-{rank}.safetensors"
-            save_policy(path, self.spec, candidates.theta[one], method=self.config.method, returns=said, **notes)
+            save_policy(path, self.spec, candidates.theta[one], method=self.config.method_name, returns=said, **notes)
             files.append(str(path))
         return files

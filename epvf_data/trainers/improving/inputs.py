@@ -23,13 +23,14 @@ def check_inputs(
     """Raises RunError for an `out` that is taken, RunError or DatasetError where there is nothing to improve on, and
     ConfigError where a method that lives on rollouts is to do without."""
     if not rollouts and config.recipe.climbs == "spend":
-        raise ConfigError(f"the method {config.method} plays episodes itself; leave --no-rollouts out.")
+        raise ConfigError(f"the method {config.method_name} plays episodes itself; leave --no-rollouts out.")
     if resume and (out / RESULT).is_file():
         raise RunError(f"{out} is finished, as its {RESULT} says; choose another --out.")
     if not resume and os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists already; choose another --out, or go on with --resume.")
     if os.path.lexists(source / rundir.CONFIG):
         stored = stored_run(source)
+        rundir.check_code(source, stored, stored["config"]["critic"], config.own_critic)
         if trained_on is None:
             own_rows(source, stored["dataset"]["path"])
         else:

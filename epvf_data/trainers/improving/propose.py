@@ -103,7 +103,7 @@ def propose(
     kind = config.recipe.climbs
     if kind == "own":
         assert problem is not None
-        return _nearest(ask(config.method, problem()), starts, spread)
+        return _nearest(ask(config.recipe, problem()), starts, spread)
     if kind == "random":
         return _random(config, starts, spread, count)
     if kind == "none":

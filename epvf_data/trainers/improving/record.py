@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from epvf_data.code import title
 from epvf_data.config import to_dict
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError
-from epvf_data.improvement.methods import title
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import now, provenance

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from epvf_data import code
 from epvf_data.config import BACKENDS, MAX_EPISODES, MAX_FLOAT, MAX_SEED, check_one_of, check_range
+from epvf_data.critics.families import Family
 from epvf_data.errors import ConfigError
-from epvf_data.improvement.methods import METHODS, Method, method_of
+from epvf_data.improvement.methods import METHODS, Method, method_of, name_of, own_method
 from epvf_data.scoring.settings import MAX_NOISE, MAX_ROWS
 from epvf_data.trainers.offline.settings import OfflineConfig
 
@@ -29,7 +30,8 @@ class ImproveConfig:
     Distances are in units of each parameter's spread over the rows.
     """
 
-    method: str = "lower"  # a name of improvement.methods.METHODS, or FILE.py:FUNCTION
+    # A name of improvement.methods.METHODS, FILE.py:FUNCTION, or a function that is given a `Problem`.
+    method: str | Method = "lower"
     starts: int = 64  # best rows, rolled out again, from whose better half is climbed
     steps: tuple[int, ...] = (1, 2, 5, 10, 20, 50)  # the climb may stop after so many
     step: float = 0.01  # length of a step, times √P
@@ -44,7 +46,10 @@ class ImproveConfig:
     fit: OfflineConfig = field(default_factory=_fit)  # the critics, where a data set is given
 
     def __post_init__(self) -> None:
-        check_method(self.method)
+        if isinstance(self.method, str):
+            check_method(self.method)
+        elif not isinstance(self.method, Method):
+            object.__setattr__(self, "method", own_method(self.method))
         check_one_of("backend", self.backend, BACKENDS)
         check_range(self, "", 1, MAX_ROWS, "starts", "keep")
         check_range(self, "", 1, 100_000, "steps")
@@ -61,6 +66,17 @@ class ImproveConfig:
     def recipe(self) -> Method:
         """What the method's name stands for."""
         return method_of(self.method)
+
+    @property
+    def method_name(self) -> str:
+        """As reports have it."""
+        return name_of(self.method)
+
+    @property
+    def own_critic(self) -> str | Family | None:
+        """The critic of the settings where it is the user's own."""
+        critic = self.fit.critic
+        return critic if isinstance(critic, Family) or code.names_code(critic) else None
 
     @property
     def fitting(self) -> OfflineConfig:

@@ -49,7 +49,7 @@ def open_given(
     """
     learns = config.recipe.learns
     if os.path.lexists(source / rundir.CONFIG):
-        loaded = load_run(source, trained_on)
+        loaded = load_run(source, trained_on, config.own_critic)
         _check_run(loaded, config, source)
         return _of_run(loaded, learns, source)
     opened = reader.open(source)
@@ -62,15 +62,15 @@ def open_given(
     run = out / CRITIC
     there = resume and (run / rundir.CONFIG).is_file()
     train_offline(opened, config.fitting, run, resume=there, progress=progress)
-    return _of_run(load_run(run, opened), True, run)
+    return _of_run(load_run(run, opened, config.own_critic), True, run)
 
 
 def _check_run(loaded: LoadedRun, config: ImproveConfig, source: Path) -> None:
     for name, wanted in config.recipe.critic.items():
         if getattr(loaded.config, name) in (None, "mse") and wanted:
             raise RunError(
-                f"{source} was fitted without {name}, which the method {config.method} needs; name the data set in its "
-                f"place, or fit a run with --set {name}={wanted}."
+                f"{source} was fitted without {name}, which the method {config.method_name} needs; name the data set "
+                f"in its place, or fit a run with --set {name}={wanted}."
             )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from epvf_data.critics.base import Critic, Params, make_row
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import family_of
 from epvf_data.critics.losses import make_loss
 from epvf_data.critics.ridge import ridge
 from epvf_data.critics.value import combine
@@ -61,14 +61,19 @@ def set_up(source: Source, ground: Ground, config: OfflineConfig) -> Setup:
     shape = shape_epoch(tuple(len(rows) for rows in source.local(ground.fit)), config.batch_size)
     epochs, patience = config.plan(shape.steps)
     loss = make_loss(config.loss, ground.support, config.bins)
-    table = source.tables[0]
-    critic = make_critic(config.critic, config, table.spec, loss.outputs, source.sizes[0], table.probe_states)
-    reads_theta = CRITICS[config.critic].reads == "params"
+    critic = critic_of(source, config, loss.outputs)
+    reads_theta = family_of(config.critic).reads == "params"
     specs = tuple(table.spec if reads_theta else None for table in source.tables)
     optimiser = make_optimiser(config.learning_rate, config.weight_decay, epochs * shape.steps, config.clip)
     seed = stream_seed(config.seed, "augment")
     fit = make_fit(critic, optimiser, specs, loss, config, seed, config.conservatism)
     return Setup(critic, fit, shape, epochs, patience, specs)
+
+
+def critic_of(source: Source, config: OfflineConfig, outputs: int = 1) -> Critic:
+    """The critic of the settings for these rows. Raises ConfigError where the user's own cannot be fitted to them."""
+    table = source.tables[0]
+    return make_critic(config.critic, config, table.spec, outputs, source.sizes[0], table.probe_states)
 
 
 def member_keys(config: OfflineConfig) -> Array:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epvf_data import code
 from epvf_data.config import build
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import family_of
 from epvf_data.errors import ConfigError, DatasetError, RunError
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
@@ -24,7 +25,8 @@ def open_inputs(dataset: str | Path | Dataset, config: OfflineConfig, directory:
     if not resume:
         rundir.check_free(directory)
     opened = reader.open(dataset) if isinstance(dataset, (str, Path)) else dataset
-    tables_of(opened, config)
+    if not code.names_code(config.critic):  # or nothing is known of it yet
+        tables_of(opened, config)
     if resume:
         stored_run(directory)
     return opened
@@ -32,7 +34,7 @@ def open_inputs(dataset: str | Path | Dataset, config: OfflineConfig, directory:
 
 def tables_of(opened: Dataset, config: OfflineConfig) -> list[Table]:
     """The rows that the settings name: those of one architecture, or of all where the critic can read them together."""
-    family = CRITICS[config.critic]
+    family = family_of(config.critic)
     several = config.architecture is None and family.mixed and len(opened.architectures) > 1
     return [opened.table(item.id) for item in opened.architectures] if several else [opened.table(config.architecture)]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data import pictures
-from epvf_data.critics.families import CRITICS, READS
+from epvf_data.critics.families import READS, family_of, name_of
 from epvf_data.envs import make, ships
 from epvf_data.errors import RunError
 from epvf_data.store.reader import Dataset
@@ -56,13 +56,13 @@ def publish(
         "return_std": float(source.labels.std()),
     }
     panels = [one.panel for one in judged.values() if one.panel is not None]
-    heading = f"{opened.env.name}, policies {policies}: {config.critic}, {CRITICS[config.critic].about}"
+    heading = f"{opened.env.name}, policies {policies}: {name_of(config.critic)}, {family_of(config.critic).about}"
     figure = draw(panels, heading)
     pictures.save(figure, directory / PICTURE, force=True)
     if plot is not None:
         pictures.save(figure, plot, force=force)
     splits = {name: one.result for name, one in judged.items()}
-    report = make_report(str(directory), config.critic, dataset, splits, besides())
+    report = make_report(str(directory), name_of(config.critic), dataset, splits, besides())
     rundir.write_json(directory / REPORT, report.to_dict())
     return report
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from epvf_data import runtime
 from epvf_data.config import build, to_dict
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import Family, family_of, resolve
 from epvf_data.errors import DatasetError, RunError
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import rundir
-from epvf_data.trainers.offline.fitted import FittedSplit, fold_name, load_fitted
+from epvf_data.trainers.offline.fitted import FittedSplit, critic_of, fold_name, load_fitted
 from epvf_data.trainers.offline.inputs import open_inputs, own_rows, stored_run, tables_of
 from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
 from epvf_data.trainers.offline.report import OfflineReport
@@ -24,8 +24,10 @@ from epvf_data.trainers.offline.settings import OfflineConfig, headline
 from epvf_data.trainers.offline.source import Source, open_source
 from epvf_data.trainers.offline.splits import Split, make_splits
 from epvf_data.trainers.offline.train import fit_split
+from epvf_data.untrusted import printable
 
 Progress = Callable[[dict[str, Any]], None]
+Own = str | Family | Callable[[Any], Any]  # a critic: its name, file.py:function, or make(made) itself
 _THETA = "-ridge"  # after the name of a split, of the folder of its ridge on parameters
 Told = Callable[[str, dict[str, Any]], None]  # (name of a split, what the report says of it)
 
@@ -38,10 +40,13 @@ def train_offline(
     progress: Progress | None = None,
     told: Told | None = None,
     *,
+    critic: Own | None = None,
     plot: Path | None = None,
     force: bool = False,
 ) -> OfflineReport:
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
+
+    `critic` takes the place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family.
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, report.json and predicted_vs_true.png.
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
@@ -55,15 +60,17 @@ def train_offline(
     runtime.check()
     began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
+    config = replace(config, critic=resolve(config.critic if critic is None else critic))
     directory = Path(run_dir)
     opened = open_inputs(dataset, config, directory, resume)
     settings = _settings(opened, config)
     if resume:
         rundir.check_same(directory, stored_run(directory), settings)
     source, plane = _source(opened, config), _parameters(opened, config)
+    critic_of(source, config)  # what cannot be made is refused before anything is fitted
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
-        rundir.create_run(directory, settings)
+        rundir.create_run(directory, settings, family_of(config.critic).origin)
     judged = {}
     with rundir.lock(directory):
         for name, split in splits.items():
@@ -81,14 +88,17 @@ def train_offline(
     return publish(directory, opened, source, config, judged, besides, plot, force)
 
 
-def evaluate_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> OfflineReport:
+def evaluate_run(
+    run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None
+) -> OfflineReport:
     """The report of a run from its checkpoints, without training; report.json and the picture are written anew.
 
     `dataset` (a path or an opened data set) is needed only where the one that the run was started on has moved. Of an
-    interrupted run, each split is judged by its best epoch so far and marked unfinished. Raises RunError when
-    there is no checkpoint yet, or when the data set's content differs.
+    interrupted run, each split is judged by its best epoch so far and marked unfinished. `critic` names the critic
+    again where it is one of the user's own. Raises RunError when there is no checkpoint yet, or when the data set's
+    content, or that critic's, differs.
     """
-    return report_of(load_run(run_dir, dataset))
+    return report_of(load_run(run_dir, dataset, critic))
 
 
 def report_of(loaded: LoadedRun) -> OfflineReport:
@@ -119,12 +129,16 @@ class LoadedRun(NamedTuple):
         return {name: found if isinstance(found, str) else found[0] for name, found in self.folds.items()}
 
 
-def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None) -> LoadedRun:
+def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
     runtime.check()
     directory = Path(run_dir)
     stored = stored_run(directory)
-    config = build(OfflineConfig, stored["config"])
+    name = stored["config"]["critic"]
+    rundir.check_code(directory, stored, name, critic)
+    config = build(
+        OfflineConfig, stored["config"], {} if critic is None else {"critic": _again(directory, name, critic)}
+    )
     opened = own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
     opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
     rundir.check_same(directory, stored, _settings(opened, config))
@@ -155,19 +169,29 @@ def choose_split(loaded: LoadedRun, wanted: str | None = None) -> tuple[str, Fit
 def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
     """What config.json holds: the resolved settings and which rows they were applied to."""
     where = str(opened.path.absolute()).encode(errors="backslashreplace").decode()  # a name need not be UTF-8
+    origin = family_of(config.critic).origin
     return {
         "config": to_dict(config),
         "dataset": {"path": where, "content": content_hash(opened)},
+        **({} if origin is None else {"critic_code": origin.record()}),
     }
 
 
+def _again(directory: Path, name: str, critic: Own) -> Family:
+    """The critic that the user names for a run, under the name that the run has for it."""
+    family = resolve(critic)
+    if isinstance(family, str):
+        raise RunError(f"the critic of {directory} is code, {printable(name)}, and not {family}; name that code.")
+    return replace(family, name=name)
+
+
 def _source(opened: Dataset, config: OfflineConfig) -> Source:
-    return open_source(tables_of(opened, config), config.device_bytes, CRITICS[config.critic].reads)
+    return open_source(tables_of(opened, config), config.device_bytes, family_of(config.critic).reads)
 
 
 def _parameters(opened: Dataset, config: OfflineConfig) -> Source | None:
     """The parameters of the rows, where the critic is the ridge on their actions: the ridge on θ is its control."""
-    if not config.closed or CRITICS[config.critic].reads == "params":
+    if not config.closed or family_of(config.critic).reads == "params":
         return None
     tables = tables_of(opened, config)
     if any("params" not in table.names for table in tables):

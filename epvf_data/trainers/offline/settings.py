@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from epvf_data.config import MAX_FLOAT, check_one_of, check_range
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import CRITICS, Family, check_name, resolve
 from epvf_data.critics.settings import Conservative, CriticSettings
 from epvf_data.errors import ConfigError
 
@@ -53,7 +53,8 @@ def check_splits(text: str) -> None:
 class OfflineConfig(CriticSettings):
     """What is fitted, on which rows, and how long. Raises ConfigError for values that make no sense."""
 
-    critic: str = "ridge-actions"  # a name of critics.CRITICS; by default what ranks unseen families best on the Ant
+    # A name of critics.CRITICS, FILE.py:FUNCTION, or a CriticFamily; by default what ranks unseen families best.
+    critic: str | Family = "ridge-actions"
     split: str = "both"  # names of splits with commas between them; "both": iid and lineage; "all"
     seeds: int = 5  # critics trained side by side from different initialisations on the same batches
     steps: int = 300  # batches that every critic sees at least, where `epochs` is left out
@@ -82,7 +83,10 @@ class OfflineConfig(CriticSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_one_of("critic", self.critic, CRITICS)
+        if isinstance(self.critic, str):
+            check_name(self.critic)
+        else:  # what was passed from Python, as settings have it
+            object.__setattr__(self, "critic", resolve(self.critic))
         check_one_of("target", self.target, TARGETS)
         check_splits(self.split)
         if self.widths is not None and any(not isinstance(width, int) for width in self.widths):
@@ -125,7 +129,7 @@ class OfflineConfig(CriticSettings):
     @property
     def closed(self) -> bool:
         """Whether the critic is solved in closed form, once for all seeds."""
-        return CRITICS[self.critic].closed
+        return isinstance(self.critic, str) and self.critic in CRITICS and CRITICS[self.critic].closed
 
     @property
     def members(self) -> int:

@@ -16,7 +16,7 @@ from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers.offline.fitted import FittedSplit
-from epvf_data.trainers.offline.run import choose_split, load_run
+from epvf_data.trainers.offline.run import Own, choose_split, load_run
 
 BATCH = 256  # policies at once: one compiled function for any number of them
 
@@ -115,14 +115,20 @@ class TrainedCritic:
 
 
 def load_critic(
-    run_dir: str | Path, *, split: str | None = None, dataset: str | Path | Dataset | None = None
+    run_dir: str | Path,
+    *,
+    split: str | None = None,
+    dataset: str | Path | Dataset | None = None,
+    critic: Own | None = None,
 ) -> TrainedCritic:
     """The critic of a run of `train-offline`, ready to be asked: `load_critic("ant-mlp")(theta)`.
 
     `split` names whose critics these are, `lineage` if there are some, else the run's first. `dataset` is needed only
     where the rows that the run was started on have moved: they are read for the critic's scale and its intervals.
+    `critic` names the critic again where it is one of your own, see `train_offline`: a run, which may be a stranger's,
+    loads no code by itself.
 
     Raises RunError where there is no run, no such split, no checkpoint yet, or where the rows are others.
     """
-    name, fitted = choose_split(load_run(run_dir, dataset), split)
+    name, fitted = choose_split(load_run(run_dir, dataset, critic), split)
     return TrainedCritic(Path(run_dir), name, tuple(table.spec for table in fitted.source.tables), fitted)

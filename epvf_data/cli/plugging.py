@@ -1,0 +1,71 @@
+"""new-critic and check-critic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epvf_data import code, envs
+from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, say
+from epvf_data.cli.choices import check_critic_there, choice, environment, hidden_widths
+from epvf_data.critics.families import CRITICS
+
+
+@app.command("new-critic", rich_help_panel="This machine", epilog="Example: `epvf-data new-critic mine.py`")
+def new_critic(
+    name: Annotated[str, typer.Argument(help="The new file.", metavar="NAME.py", show_default=False)],
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a file with a small critic of your own, ready to be fitted and to be changed."""
+    path = Path(name if name.endswith(".py") else f"{name}.py")
+    code.write_template(path, "epvf_data.critics", force)
+    if json:
+        print_json({"file": str(path), "critic": f"{path}:make"})
+        return
+    say(f"{path}: a hidden layer to begin with. Next:")
+    say(f"  epvf-data check-critic {path}:make")
+    say(f"  epvf-data train-offline DATASET --critic {path}:make")
+
+
+@app.command("check-critic", rich_help_panel="This machine", epilog="Example: `epvf-data check-critic mine.py:make`")
+def check_critic(
+    critic: Annotated[
+        str,
+        typer.Argument(
+            show_default=False,
+            **choice("critic", CRITICS, "What is checked.", others="FILE.py:FUNCTION", check=check_critic_there),
+        ),
+    ],
+    env: Annotated[str, typer.Option(**environment("Whose policies are read."))] = "cartpole",
+    hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find the usual mistakes of a critic: shapes, seeds, impure functions, batches, gradients, NaN.
+
+    Exits with 1 when there is one.
+    """
+    from epvf_data.conformance import check_critic as examine
+    from epvf_data.policies.spec import PolicySpec
+    from epvf_data.runtime import prepare
+
+    task = envs.ENVS.get(env) or envs.make(env)
+    spec = PolicySpec(task.observation_size, task.action_size, hidden_widths(hidden))
+    prepare()
+    found = examine(critic, spec)
+    good = all(finding.ok for finding in found)
+    if json:
+        print_json({"critic": critic, "ok": good, "findings": [finding._asdict() for finding in found]})
+    else:
+        for finding in found:
+            say(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
+        told = "keeps all rules" if good else "cannot be used yet"
+        say(f"{critic} {told}, on policies {spec} of {spec.size:,} parameters.")
+    if not good:
+        raise typer.Exit(1)
