@@ -80,14 +80,16 @@ def rollout(
     backend: str = "auto",
     discount: float = 1.0,
     sample: bool = False,
+    devices: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcomes:
     """Rolls out `episodes` episodes of each of N policies of an environment, or of its name, and tells how each ended.
 
     `reset_seed` is the raw JAX key data of each row's start states: episode e starts from `fold_in(key, e)`. Rows
     without seeds share key 0. With `sample`, the outcomes hold one observation of each episode, drawn uniformly from
-    those that its policy acted on, with that key. `progress` is called with (episodes, control steps) newly finished,
-    from any thread.
+    those that its policy acted on, with that key. `mjx` takes all devices of the process, or the first `devices`, and
+    the one of `jax_default_device` where that is set. `progress` is called with (episodes, control steps) newly
+    finished, from any thread.
 
     Raises ArchitectureMismatchError when the policies do not fit the specification or the environment.
     """
@@ -120,5 +122,6 @@ def rollout(
         episodes=episodes,
         discount=discount,
         sample=sample,
+        devices=devices,
         progress=progress,
     )

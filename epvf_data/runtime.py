@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from typing import Any
 
 import jax
 
@@ -55,6 +56,14 @@ def prepare() -> None:
         jax.config.update("jax_compilation_cache_dir", f"{cache_folder()}/xla")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def devices() -> list[Any]:
+    """The devices that this process computes on: all of the default platform, or the one of `jax_default_device`."""
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(chosen, str):  # the name of a platform
+        return jax.local_devices(backend=chosen)
+    return [chosen] if chosen else jax.local_devices()
 
 
 def check() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -41,8 +42,9 @@ def doctor(
         print_json({key: found[key] for key in ("versions", "devices", "backends", "problems", "notes")})
     else:
         say("versions  " + ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version))
-        devices = [f"{device['platform']} ({device['kind']})" for device in found["devices"]]
-        say(f"devices   {', '.join(devices) or 'none'}")
+        kinds = Counter(f"{device['platform']} ({device['kind']})" for device in found["devices"])
+        devices = ", ".join(kind if count == 1 else f"{count} × {kind}" for kind, count in kinds.items())
+        say(f"devices   {devices or 'none'}")
         say(f"processor {found['processor']}, {found['cores']} cores")
         say(f"backends  {', '.join(found['backends']) or 'none'}")
         say(f"cache     {found['cache']}")

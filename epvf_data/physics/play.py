@@ -22,6 +22,7 @@ from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import Block, Stepper, Work, finished, make_advance, make_block
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import cores
+from epvf_data.runtime import devices as usable
 
 PLACES = 8  # times the lanes: episodes that a thread takes at once
 DEVICE_LANES = 16384  # worlds stepped together on an accelerator
@@ -48,39 +49,43 @@ def play(
     progress: Progress | None = None,
     lanes: int | None = None,
     threads: int | None = None,
+    devices: int | None = None,
 ) -> Outcomes:
-    """Rolls out `episodes` episodes of each policy: `native` on the CPU, `mjx` on JAX's default device.
+    """Rolls out `episodes` episodes of each policy: `native` on the CPU, `mjx` on all devices that JAX computes on, or
+    on the first `devices` of them, a thread each.
 
     `lanes` worlds are stepped together. Another number compiles to other roundings; with the same one, a result on a
-    CPU depends neither on its place nor on the other policies nor on `threads` (default: one a core).
+    CPU depends neither on its place nor on the other policies nor on `threads` (default: one a core) nor on `devices`.
 
     The first call of `native` asks JAX to run CPU computations on the calling thread (`jax_cpu_enable_async_dispatch`),
     which takes effect when no JAX computation ran before; it is worth a tenth of the speed.
 
     Raises BackendError for a model that the backend cannot run.
     """
-    device = jax.local_devices(backend="cpu")[0] if backend == "native" else _default_device()
+    there = jax.local_devices(backend="cpu")[:1] if backend == "native" else usable()[:devices]
     queue = _Queue(params, reset_seed, episodes, progress, env.observation_size if sample else None)
     if not queue.items:
         return queue.outcomes
     if backend == "native":
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    on_cpu = device.platform == "cpu"
+    on_cpu = there[0].platform == "cpu"
     stepper = stepper_of(env, backend)
     if on_cpu:
         lanes = (lanes or stepper.lanes) + stepper.spare
         places = PLACES * lanes
-        threads = 1 if stepper.single else threads or cores()
+        threads = 1 if stepper.single else threads or max(cores(), len(there))
         threads = min(threads, math.ceil(queue.items / lanes))
     else:
-        lanes, threads = lanes or min(DEVICE_LANES, _power_of_two(queue.items)), 1
-        places = lanes * min(4, math.ceil(queue.items / lanes))
-    with jax.default_device(device):
-        functions = _compiled(env, spec, backend, discount, lanes, places, on_cpu, sample)
+        share = math.ceil(queue.items / len(there))
+        lanes, threads = lanes or min(DEVICE_LANES, _power_of_two(share)), min(len(there), queue.items)
+        places = lanes * min(4, math.ceil(share / lanes))
+        queue.most = share
+    there = [there[number % len(there)] for number in range(threads)]
+    work = [(env, one, queue, _compiled(env, spec, backend, discount, lanes, places, sample, one)) for one in there]
     if threads == 1:
-        _work(env, device, queue, functions, 1)
+        _work(*work[0], 1)
         return queue.outcomes
-    futures = [_pool(threads).submit(_work, env, device, queue, functions, threads) for _ in range(threads)]
+    futures = [_pool(threads).submit(_work, *one, threads if on_cpu else 1) for one in work]
     try:
         for future in futures:
             future.result()
@@ -101,9 +106,12 @@ class _Functions(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _compiled(
-    env: Env, spec: PolicySpec, backend: str, discount: float, lanes: int, places: int, on_cpu: bool, sample: bool
+    env: Env, spec: PolicySpec, backend: str, discount: float, lanes: int, places: int, sample: bool, device: Any
 ) -> _Functions:
-    """Compiled once for each set of arguments, ahead of the call: two threads would both compile it."""
+    """Compiled once for each set of arguments, ahead of the call: two threads would both compile it.
+
+    Of devices of one kind, all but the first find it in the cache of compiled functions.
+    """
     stepper = stepper_of(env, backend)
     advance, blank = (
         make_advance(env, spec, stepper, discount, sample),
@@ -117,9 +125,10 @@ def _compiled(
     shape, whole = jax.ShapeDtypeStruct, jnp.int32
     rows = shape((places, spec.size), jnp.float32), shape((places, 2), jnp.uint32)
     work: Any = Work(*rows, *(shape((places,), whole), shape((), whole)))  # pyright: ignore[reportArgumentType]
-    lowered = jax.jit(turn, donate_argnums=0).lower(jax.eval_shape(blank), work, shape((), whole))
-    options = dict(stepper.options) if on_cpu and stepper.options else None
-    return _Functions(jax.jit(blank).lower().compile(), lowered.compile(options), places)
+    options = dict(stepper.options) if device.platform == "cpu" and stepper.options else None
+    with jax.default_device(device):
+        lowered = jax.jit(turn, donate_argnums=0).lower(jax.eval_shape(blank), work, shape((), whole))
+        return _Functions(jax.jit(blank).lower().compile(), lowered.compile(options), places)
 
 
 def _work(env: Env, device: Any, queue: _Queue, functions: _Functions, sharers: int) -> None:
@@ -167,6 +176,7 @@ class _Queue:
         self.episodes, self.progress = episodes, progress
         self.outcomes = Outcomes.empty(len(self.params), episodes, observation_size)
         self.items = len(self.params) * episodes
+        self.most = self.items  # that one thread takes at once
         self.stop = threading.Event()  # set when the threads shall leave early
         self._next = 0
         self._lock = threading.Lock()
@@ -175,7 +185,7 @@ class _Queue:
         """The next items: at most `most`, and towards the end so few that all threads end together."""
         with self._lock:
             left = self.items - self._next
-            count = min(most, left, max(1, math.ceil(left / (2 * sharers))) if sharers > 1 else left)
+            count = min(most, self.most, left, max(1, math.ceil(left / (2 * sharers))) if sharers > 1 else left)
             self._next += count
             return np.arange(self._next - count, self._next)
 
@@ -205,10 +215,3 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _power_of_two(number: int) -> int:
     """The smallest power of two that is not below `number`."""
     return 1 << (number - 1).bit_length()
-
-
-def _default_device() -> Any:
-    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(chosen, str):  # the name of a platform
-        return jax.local_devices(backend=chosen)[0]
-    return chosen or jax.local_devices()[0]

@@ -20,6 +20,7 @@ from epvf_data.critics.losses import Loss, make_loss
 from epvf_data.critics.settings import Conservative, CriticSettings
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.policies.symmetry import flip, permute
+from epvf_data.trainers.mesh import ONE, Layout
 
 MSE = make_loss("mse")
 PLAIN = CriticSettings()
@@ -193,16 +194,19 @@ def make_fit(
     settings: CriticSettings = PLAIN,
     seed: int = 0,
     conservative: Conservative | None = None,
+    layout: Layout = ONE,
 ) -> Fit:
     """Compile-once functions over seeds. All seeds see the same batches: one read of the rows serves them all.
 
     `specs` are the architectures of the rows (None for vectors that are no parameters); `seed` that of augmentations.
+    With a `layout` of several devices, the state that is given has to lie as `layout.members` puts it.
     """
     one = partial(critic_step, critic, optimiser, loss=loss, settings=settings, conservative=conservative)
     over_seeds = jax.vmap(one, in_axes=(0, None))
 
     def prepare(state: FitState, vectors, target, weight, scales) -> Batch:
         rows = []
+        vectors, target, weight = layout.rows((vectors, target, weight))
         for place, (spec, some, scale) in enumerate(zip(specs, vectors, scales, strict=True)):
             if settings.augment != "none" and spec is not None:
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step[0]), place)
@@ -211,16 +215,20 @@ def make_fit(
         wanted = (jnp.concatenate(target) - scales[0].return_mean) / scales[0].return_std
         return Batch(tuple(rows), wanted, jnp.concatenate(weight), tuple(scale.theta_std for scale in scales))
 
+    def advance(state: FitState, vectors, target, weight, scales):
+        state, found = over_seeds(state, prepare(state, vectors, target, weight, scales))
+        return layout.members(state), found
+
     @partial(jax.jit, donate_argnums=0)
     def step(state: FitState, vectors, target, weight, scales):
-        return over_seeds(state, prepare(state, vectors, target, weight, scales))
+        return advance(state, vectors, target, weight, scales)
 
     @partial(jax.jit, donate_argnums=0)
     def many(state: FitState, vectors, target, index, weight, scales):
         def body(state: FitState, pick):
             index, weight = pick
             take = partial(jax.tree.map, lambda column, rows: column[rows])
-            return over_seeds(state, prepare(state, take(vectors, index), take(target, index), weight, scales))
+            return advance(state, take(vectors, index), take(target, index), weight, scales)
 
         return jax.lax.scan(body, state, (index, weight))
 

@@ -24,6 +24,7 @@ from epvf_data.policies.probe import probe
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.fit import Fit, FitState, make_fit, make_optimiser
+from epvf_data.trainers.mesh import Layout, make_layout
 from epvf_data.trainers.offline.batches import Shape, shape_epoch, stream_seed
 from epvf_data.trainers.offline.ground import Ground, restore_ground
 from epvf_data.trainers.offline.settings import OfflineConfig
@@ -54,6 +55,7 @@ class Setup(NamedTuple):
     epochs: int
     patience: int
     specs: tuple[PolicySpec | None, ...]
+    layout: Layout
 
 
 def set_up(source: Source, ground: Ground, config: OfflineConfig) -> Setup:
@@ -66,8 +68,9 @@ def set_up(source: Source, ground: Ground, config: OfflineConfig) -> Setup:
     specs = tuple(table.spec if reads_theta else None for table in source.tables)
     optimiser = make_optimiser(config.learning_rate, config.weight_decay, epochs * shape.steps, config.clip)
     seed = stream_seed(config.seed, "augment")
-    fit = make_fit(critic, optimiser, specs, loss, config, seed, config.conservatism)
-    return Setup(critic, fit, shape, epochs, patience, specs)
+    layout = make_layout(config.members, shape.sizes, config.devices)
+    fit = make_fit(critic, optimiser, specs, loss, config, seed, config.conservatism, layout)
+    return Setup(critic, fit, shape, epochs, patience, specs, layout)
 
 
 def critic_of(source: Source, config: OfflineConfig, outputs: int = 1) -> Critic:

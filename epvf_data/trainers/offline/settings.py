@@ -79,6 +79,7 @@ class OfflineConfig(CriticSettings):
     climb_rows: int = 32  # of a batch, from which is climbed
     checkpoint_seconds: float = 15.0  # between checkpoints; more often only costs time, results are the same
     device_bytes: int = 1 << 30  # policies beyond this are streamed from the store in place of kept in memory
+    devices: int | None = None  # at most so many share a fit; None: all that are here
     resamples: int = 400  # bootstrap resamples of the test rows
 
     def __post_init__(self) -> None:
@@ -95,7 +96,7 @@ class OfflineConfig(CriticSettings):
         check_range(self, "", 1, 10**6, "steps", "epochs", "patience")
         check_range(self, "", 1, 10**7, "batch_size")
         check_range(self, "", 1, 10_000, "folds")
-        check_range(self, "", 1, 10_000, "resamples")
+        check_range(self, "", 1, 10_000, "resamples", "devices")
         check_range(self, "", 0, MAX_FLOAT, "learning_rate", "clip", above=True)
         check_range(self, "", 0, MAX_FLOAT, "weight_decay", "checkpoint_seconds", "conservative")
         check_range(self, "", 0, MAX_FLOAT, "climb_rate", above=True)

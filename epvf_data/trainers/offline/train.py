@@ -62,7 +62,7 @@ def fit_split(
 
 
 def _start(setup: Setup, config: OfflineConfig) -> Progressed:
-    state = setup.fit.init(member_keys(config))
+    state = setup.layout.members(setup.fit.init(member_keys(config)))
     return Progressed(
         state=state,
         best=jax.tree.map(jnp.copy, state.params),  # the state's own buffers are given away by the first step
@@ -86,6 +86,7 @@ def _train(
         now = _start(setup, config)
     else:
         now = Progressed(**restore_progress(folder, setup, config))
+        now = now._replace(state=setup.layout.members(now.state), best=setup.layout.members(now.best))
     rundir.rewind_metrics(directory, lambda line: line.get("split") != name or _reached(line, int(now.epoch)))
     run_epoch = _epoch_runner(source, ground, config, setup)
     started = saved = time.perf_counter()
@@ -128,10 +129,10 @@ def _reached(line: Mapping[str, Any], epoch: int) -> bool:
 
 def _epoch_runner(source: Source, ground: Ground, config: OfflineConfig, setup: Setup) -> Callable[..., Any]:
     """(state, epoch) → (state, mean loss [S], mean gradient norm [S]): one scan on the device, or batches streamed."""
-    fit, shape, scales = setup.fit, setup.shape, ground.scales
+    fit, shape, scales, layout = setup.fit, setup.shape, ground.scales, setup.layout
     local = source.local(ground.fit)
     if source.vectors is not None:
-        vectors = tuple(jnp.asarray(own) for own in source.vectors)
+        vectors = layout.copied(tuple(jnp.asarray(own) for own in source.vectors))
         labels = jnp.asarray(source.labels, jnp.float32)
         targets = tuple(labels[start:stop] for start, stop in zip(source.starts[:-1], source.starts[1:], strict=True))
 
@@ -152,7 +153,7 @@ def _epoch_runner(source: Source, ground: Ground, config: OfflineConfig, setup: 
     def streamed(state: FitState, epoch: int):
         losses, norms = [], []
         for batch in stream.epoch(epoch):
-            state, found = fit.step(state, batch.vectors, batch.labels, batch.weight, scales)
+            state, found = fit.step(state, *layout.rows((batch.vectors, batch.labels, batch.weight)), scales)
             losses.append(found["loss"])
             norms.append(found["gradient_norm"])
         return state, np.mean(losses, axis=0), np.mean(norms, axis=0)

@@ -20,7 +20,7 @@ from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.standing import Standing
 
 REPORT = "report.json"
-_FREE = ("checkpoint_seconds", "snapshots")  # settings that may change when a run goes on
+_FREE = ("checkpoint_seconds", "snapshots", "devices")  # settings that may change when a run goes on
 _BUDGETS = ("iterations", "env_steps")  # and may grow, where nothing is paced by them
 _ROUNDING = 1e-3  # of a share that float32 adds up
 

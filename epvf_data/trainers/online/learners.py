@@ -20,6 +20,7 @@ from epvf_data.envs import Env
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import SHIPPED, probing_states
 from epvf_data.trainers.fit import Batch, FitState, augment, critic_step, init_state
+from epvf_data.trainers.mesh import make_layout
 from epvf_data.trainers.online.settings import CLOSED, CriticConfig, OnlineConfig
 from epvf_data.trainers.online.state import Metrics
 
@@ -92,6 +93,7 @@ def _by_gradient(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int) -
     states = probing_states(env, min(chosen.probes, SHIPPED)) if learned else None
     critic = make_critic(chosen.name, chosen, spec, loss.outputs, states=states)
     optimiser, centred, members = critic_optimiser(chosen), chosen.inputs == "centred", chosen.ensemble
+    layout = make_layout(config.seeds, [config.batch_size], config.devices)
 
     def scale_of(state: Fitted) -> Scale:
         return Scale(state.centre, jnp.full(spec.size, state.unit), jnp.zeros(()), jnp.ones(()))
@@ -107,7 +109,7 @@ def _by_gradient(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int) -
         scale = scale_of(state)
 
         def body(carry: FitState, own: PRNGKeyArray) -> tuple[FitState, Metrics]:
-            rows = draw(own)
+            rows = layout.rows(draw(own))
             theta = augment(chosen.augment, spec, rows.theta, jax.random.fold_in(own, 1))
             seen = jax.vmap(lambda vector: make_row(scale, vector, spec))(theta)
             batch = Batch((seen,), rows.target, rows.weight, (jnp.asarray(scale.theta_std),))

@@ -24,6 +24,7 @@ from epvf_data.physics.loop import Stepper, Work, make_advance, make_block
 from epvf_data.physics.play import DEVICE_LANES, stepper_of
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import rollout
+from epvf_data.trainers.mesh import Layout, make_layout
 from epvf_data.trainers.online.iteration import Iteration, make_iteration, seeds_of
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Proposal, Result, State
@@ -88,6 +89,7 @@ Repeat = Callable[[Callable[[State], tuple[State, Any]], State, int], tuple[Stat
 def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
     """The loop of a run on this backend. Raises BackendError where the backend cannot run the environment."""
     run, seeds, count = make_iteration(config, env, spec), config.seeds, config.envs
+    layout = make_layout(seeds, [config.batch_size], config.devices)
 
     def chunk(run: Iteration, roll: Roll, repeat: Repeat, state: State, active: Any, keep: bool, length: int):
         def iteration(state: State) -> tuple[State, Any]:
@@ -97,6 +99,7 @@ def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) ->
             result = to_result(outcomes, seeds, count)
             state, first = run.fit(state, proposal, result, active)
             state, second = run.improve(state, proposal, result, active)
+            state = layout.members(state)
             top = top_of(proposal.params, result.returns, result.finite, active)
             return state, (first | second, result.lengths.sum(axis=1), top, (proposal, outcomes) if keep else None)
 
@@ -110,9 +113,10 @@ def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) ->
     def advance(state: State, active: np.ndarray, keep: bool) -> Chunk:
         seconds: dict[str, float] = {}
         first, length = iteration_of(state), length_of(config, state)
+        state = layout.members(state)
         if on_host:
             parts = {name: partial(timed, seconds, PARTS[name], function) for name, function in compiled.items()}
-            roll = partial(_host_roll, env, spec, backend, seconds)
+            roll = partial(_host_roll, env, spec, backend, seconds, config.devices)
             done = chunk(run._replace(**parts), roll, _looped, state, active, keep, length)
         else:
             done = timed(seconds, "everything", whole, state, active, keep, length)
@@ -126,7 +130,7 @@ def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) ->
     # Not donated: Ctrl-C in a chunk saves the state before it. The one compiled function takes the state over.
     compiled = {name: jax.jit(getattr(run, name)) for name in PARTS}
     stepper = stepper_of(env, backend)
-    roll = partial(_compiled_roll, env, spec, stepper)
+    roll = partial(_compiled_roll, env, spec, stepper, layout)
     whole = jax.jit(partial(chunk, run, roll, _scanned), donate_argnums=0, static_argnums=(2, 3))
     return Loop(lambda: jax.jit(run.init)(seeds_of(config)), advance)
 
@@ -148,6 +152,7 @@ def _host_roll(
     spec: PolicySpec,
     backend: str,
     seconds: dict[str, float],
+    devices: int | None,
     what: str,
     params: Float[Array, "N P"],
     reset: UInt32[Array, "N 2"],
@@ -160,7 +165,8 @@ def _host_roll(
 
     def run() -> Outcomes:
         params_, reset_ = np.asarray(params)[chosen], np.asarray(reset)[chosen]
-        return rollout(env, spec, params_, reset_seed=reset_, episodes=episodes, backend=backend, sample=sample)
+        options: Any = {"episodes": episodes, "backend": backend, "sample": sample, "devices": devices}
+        return rollout(env, spec, params_, reset_seed=reset_, **options)
 
     outcomes = timed(seconds, what, run)
     return jax.tree.map(lambda leaf: _spread(leaf, chosen, len(params)), outcomes)
@@ -170,6 +176,7 @@ def _compiled_roll(
     env: Env,
     spec: PolicySpec,
     stepper: Stepper,
+    layout: Layout,
     what: str,
     params: Float[Array, "N P"],
     reset: UInt32[Array, "N 2"],
@@ -178,12 +185,16 @@ def _compiled_roll(
     active: Bool[Array, "S"],
 ) -> Outcomes:
     """Inside a compiled function; those of seeds that are not active are rolled out like the others."""
-    rows = len(params) * episodes
-    numbers = jnp.tile(jnp.arange(episodes, dtype=jnp.int32), len(params))
-    work = Work(jnp.repeat(params, episodes, 0), jnp.repeat(jnp.asarray(reset), episodes, 0), numbers, jnp.int32(rows))
-    block = make_block(env, spec, stepper, min(rows, DEVICE_LANES) + stepper.spare, rows, sample)
-    ended = make_advance(env, spec, stepper, 1.0, sample)(block(), work, jnp.int32(2**31 - 1)).ended
-    return Outcomes(*jax.tree.map(lambda leaf: leaf.reshape(-1, episodes, *leaf.shape[1:]), ended))
+
+    def play(params: Float[Array, "n P"], reset: UInt32[Array, "n 2"]) -> Outcomes:
+        rows = len(params) * episodes
+        numbers = jnp.tile(jnp.arange(episodes, dtype=jnp.int32), len(params))
+        work = Work(jnp.repeat(params, episodes, 0), jnp.repeat(reset, episodes, 0), numbers, jnp.int32(rows))
+        block = make_block(env, spec, stepper, min(rows, DEVICE_LANES) + stepper.spare, rows, sample)
+        ended = make_advance(env, spec, stepper, 1.0, sample)(block(), work, jnp.int32(2**31 - 1)).ended
+        return Outcomes(*jax.tree.map(lambda leaf: leaf.reshape(-1, episodes, *leaf.shape[1:]), ended))
+
+    return layout.each(play, params, jnp.asarray(reset))
 
 
 def to_result(outcomes: Outcomes, seeds: int, count: int) -> Result:

@@ -143,6 +143,7 @@ class OnlineConfig:
     normalise_observations: bool = False  # running mean and deviation, folded into the first layer
     init_scale: float = 1.0  # fresh θ: U(±init_scale/√fan_in)
     start: str | None = None  # a policy file to start from in place of a fresh θ
+    devices: int | None = None  # at most so many share rollouts and the fit of V; None: all that are here
     checkpoint_seconds: float = 60.0  # between checkpoints; results are the same
     snapshots: int = 0  # policies kept along the run, evenly over its budget; results are the same
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -163,6 +164,7 @@ class OnlineConfig:
         check_range(self, "", 1, MAX_COUNT, "log_every")
         check_range(self, "", 0, MAX_SEED + 1 - self.seeds, "seed")
         check_range(self, "", 0, 100_000, "snapshots")
+        check_range(self, "", 1, 10_000, "devices")
         check_range(self, "", 0, MAX_FLOAT, "checkpoint_seconds")
         check_range(self, "", 0, MAX_FLOAT, "init_scale", above=True)
         self._check_together()

@@ -65,8 +65,8 @@ def make_judge(
 
     def roll(lot: _Lot, count: int) -> Outcomes:
         params, reset = (np.asarray(leaf).reshape(-1, leaf.shape[-1]) for leaf in lot[1:])
-        discount = config.time.discount
-        return rollout(env, spec, params, reset_seed=reset, episodes=count, backend=backend, discount=discount)
+        made = partial(rollout, env, spec, params, reset_seed=reset, episodes=count, devices=config.devices)
+        return made(backend=backend, discount=config.time.discount)
 
     def judge(state: State, record: bool) -> Judged:
         mine, proposal = made(state, np.int32(0))
