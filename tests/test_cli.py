@@ -126,7 +126,8 @@ def test_reading_needs_no_jax_and_little_time(in_tmp, shell):
 
 def test_help_waits_for_no_arrays():
     script = (
-        "import sys, epvf_data.cli; bad = {'numpy', 'jaxtyping', 'zarr', 'jax'} & set(sys.modules); assert not bad, bad"
+        "import sys, epvf_data.cli; epvf_data.cli.load();"
+        "bad = {'numpy', 'jaxtyping', 'zarr', 'jax'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Float
-
 from epvf_data import code
 from epvf_data.config import Part
 from epvf_data.errors import ConfigError
 from epvf_data.untrusted import shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
     from epvf_data.improvement.problem import Problem
 
 BLIND = ("none", "random", "spend", "own")  # averages, random steps, real rollouts, and a function of the user's
