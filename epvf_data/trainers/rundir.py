@@ -192,7 +192,10 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
             f"{now['path']} is not the critic that {directory} was started with: its SHA-256 is {now['sha256'][:12]}…, "
             f"then it was {before['sha256'][:12]}…; name the run's copy, {directory / COPY}, or start a new run."
         )
-    changes = differences(flatten(stored["config"]), flatten(wanted["config"]))
+    settings = [flatten(one["config"]) for one in (stored, wanted)]
+    if before is not None and now is not None:  # the same file, wherever it lies
+        settings = [{name: _function(name, value) for name, value in one.items()} for one in settings]
+    changes = differences(*settings)
     if changes:
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
 
@@ -210,6 +213,12 @@ def check_code(directory: Path, stored: Mapping[str, Any], name: str, critic: An
         f"the critic of {directory} is code, {printable(name)}, and no file's word runs code; name it yourself with "
         f"--critic, or critic= in Python{'; ' + cure if _record(stored) else ''}."
     )
+
+
+def _function(setting: str, value: Any) -> Any:
+    """The function in a critic's file; of other settings what they are."""
+    named = setting in ("critic", "critic.name") and code.names_code(value)
+    return value.rpartition(":")[2] if named else value
 
 
 def _record(stored: Mapping[str, Any]) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from epvf_data.errors import RunError
 from epvf_data.recording.task import made_by
 from epvf_data.store.identity import changed
 from epvf_data.trainers import rundir
+from epvf_data.trainers.online.learners import origin_of
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.standing import Standing
 
@@ -39,7 +40,10 @@ def settings_of(config: OnlineConfig, env: Env, backend: str, record: Any, warm_
     settings = to_dict(config)
     computed = {key: value for key, value in settings.items() if key not in (*_FREE, "backend")}
     warm = None if warm_start is None else str(Path(warm_start).absolute())
-    text = json.dumps([computed, env.digest, backend, warm], sort_keys=True)
+    origin = origin_of(config)
+    code = {} if origin is None else {"critic_code": origin.record()}
+    identity = [computed, env.digest, backend, warm, *(one["sha256"] for one in code.values())]
+    text = json.dumps(identity, sort_keys=True)
     return {
         "config": settings,
         "env_digest": env.digest,
@@ -48,6 +52,7 @@ def settings_of(config: OnlineConfig, env: Env, backend: str, record: Any, warm_
         "run": hashlib.sha256(text.encode()).hexdigest(),
         "record": None if record is None else str(Path(record).absolute()),
         "warm_start": warm,
+        **code,
     }
 
 
@@ -69,7 +74,8 @@ def identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
         "config": {
             **{key: value for key, value in found["config"].items() if key not in (*_FREE, *longer, "backend")},
             **{name: found[name] for name in names},
-        }
+        },
+        **({"critic_code": found["critic_code"]} if "critic_code" in found else {}),
     }
     rundir.check_same(directory, plain(stored), plain(settings))
     return stored["run"]

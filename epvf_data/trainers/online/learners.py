@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +11,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from epvf_data.code import Origin
 from epvf_data.critics.base import Scale, make_row
+from epvf_data.critics.families import Family, family_of, name_of, resolve
 from epvf_data.critics.losses import Loss, make_loss
 from epvf_data.critics.mlp import dead_units
 from epvf_data.critics.probing import ActionPlane, action_value, ridge_on_actions
 from epvf_data.critics.value import combine
 from epvf_data.critics.zoo import make_critic
 from epvf_data.envs import Env
+from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import SHIPPED, probing_states
 from epvf_data.trainers.fit import Batch, FitState, augment, critic_step, init_state
@@ -41,6 +45,9 @@ class Context(NamedTuple):
     states: Float[Array, "K O"] | None  # observations that this iteration's policies acted on
 
 
+PROBING = ("probing", "probing+raw")  # read actions in states that are learned
+
+Own = str | Family | Callable[[Any], Any]  # a critic: its name, file.py:function, or make(made) itself
 Draw = Callable[[PRNGKeyArray], Rows]
 
 
@@ -60,6 +67,19 @@ class Fitted(NamedTuple):
     fit: FitState  # leading axis: members
     centre: Float[Array, "P"]
     unit: Float[Array, ""]
+
+
+def with_critic(config: OnlineConfig, critic: Own | None) -> OnlineConfig:
+    """The settings with this critic in place of theirs, or with theirs, once the code that it names is loaded."""
+    named = config.critic.name if critic is None else critic
+    if named == CLOSED:
+        return config
+    return replace(config, critic=replace(config.critic, name=resolve(named)))
+
+
+def origin_of(config: OnlineConfig) -> Origin | None:
+    """The file that the settings' critic comes from; None for those of this package."""
+    return None if config.critic.name == CLOSED else family_of(config.critic.name).origin
 
 
 def make_learner(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int | None = None) -> Learner:
@@ -89,7 +109,10 @@ def critic_optimiser(config: CriticConfig) -> optax.GradientTransformation:
 
 def _by_gradient(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int) -> Learner:
     chosen, loss = config.critic, online_loss(config, env)
-    learned = chosen.name.startswith("probing") and chosen.probe_start == "states"
+    family = family_of(chosen.name)
+    if family.reads != "params":
+        raise ConfigError(f"critic {name_of(chosen.name)} reads stored actions, of which an iteration has none.")
+    learned = (chosen.name in PROBING or family.make is not None) and chosen.probe_start == "states"
     states = probing_states(env, min(chosen.probes, SHIPPED)) if learned else None
     critic = make_critic(chosen.name, chosen, spec, loss.outputs, states=states)
     optimiser, centred, members = critic_optimiser(chosen), chosen.inputs == "centred", chosen.ensemble

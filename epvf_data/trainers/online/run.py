@@ -21,6 +21,7 @@ from epvf_data.trainers import checkpoint, rundir
 from epvf_data.trainers.online.identity import REPORT, hold, identity, settings_of, stored_run
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.journal import Journal
+from epvf_data.trainers.online.learners import Own, origin_of, with_critic
 from epvf_data.trainers.online.loop import Chunk, make_loop
 from epvf_data.trainers.online.record import Recorder
 from epvf_data.trainers.online.settings import TEMPORAL, OnlineConfig
@@ -66,6 +67,7 @@ def train_online(
     warm_start: str | Path | None = None,
     max_seconds: float | None = None,
     progress: Progress | None = None,
+    critic: Own | None = None,
 ) -> OnlineReport:
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
 
@@ -73,11 +75,13 @@ def train_online(
     best-K and best-perturbed-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A
     killed or stopped run goes on with `resume`, to the bits of an uninterrupted one on the same machine; so does a
     finished one with a larger budget, unless its learning rate falls over the budget. `record` names a data set to
-    commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries.
+    commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries. `critic` takes the
+    place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
     began, directory = time.perf_counter(), Path(run_dir)
+    config = with_critic(config, critic)
     env, spec, backend = resolve(config)
     settings = settings_of(config, env, backend, record, warm_start)
     settings["run"] = identity(directory, settings, resume)
@@ -89,7 +93,7 @@ def train_online(
         standing.state = warm_up(config, env, spec, standing.state, Path(warm_start))
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
-        rundir.create_run(directory, settings)
+        rundir.create_run(directory, settings, origin_of(config))
     held = hold(directory, config, standing)
     journal = Journal(directory, standing.iteration)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
@@ -126,19 +130,22 @@ def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
     return env, config.policy.spec(env), resolve_backend(env, config.backend)
 
 
-def read_config(run_dir: str | Path, env: str | None = None) -> OnlineConfig:
-    """The settings of a run. Where it is of an environment of the user's own, `env` names that one again.
+def read_config(run_dir: str | Path, env: str | None = None, critic: str | None = None) -> OnlineConfig:
+    """The settings of a run. Where it is of an environment or a critic of the user's own, that one is named again.
 
-    Raises RunError where there is no run of online training, and EnvironmentMismatchError where only the run's file
-    names code: it may be a stranger's.
+    Raises RunError where there is no run of online training, and EnvironmentMismatchError or RunError where only the
+    run's file names code: it may be a stranger's.
     """
-    stored = stored_run(Path(run_dir))["config"]
+    found = stored_run(Path(run_dir))
+    stored = found["config"]
+    rundir.check_code(Path(run_dir), found, stored["critic"]["name"], critic)
     if env is None and not envs.known(stored["env"]):
         raise EnvironmentMismatchError(
             f"{run_dir} is of {printable(stored['env'])}, which is none of this package's environments; name your own "
             'one, as in env="my_env.py:make".'
         )
-    return build(OnlineConfig, stored, {} if env is None else {"env": env})
+    own = {} if critic is None else {"critic": {"name": critic}}
+    return build(OnlineConfig, stored, {} if env is None else {"env": env}, own)
 
 
 def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> list[dict[str, Any]]:

@@ -21,12 +21,13 @@ from epvf_data.config import (
     check_one_of,
     check_range,
 )
-from epvf_data.critics.families import CRITICS
+from epvf_data.critics.families import CRITICS, Family, name_of, resolve
 from epvf_data.critics.settings import CriticSettings
 from epvf_data.envs import check_name
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import LAWS, PolicyConfig
 from epvf_data.trainers.online.time_settings import TimeConfig
+from epvf_data.untrusted import printable
 
 TEMPORAL = ("pavf", "psvf")  # learn from single steps
 ALGORITHMS = ("epvf", "es", "random", *TEMPORAL)
@@ -75,7 +76,7 @@ class ReplayConfig:
 class CriticConfig(CriticSettings):
     """V(θ) and how it is fitted in each iteration."""
 
-    name: str = "mlp"
+    name: str | Family = "mlp"  # or FILE.py:FUNCTION, where the algorithm is epvf
     inputs: str = "raw"  # "centred": critics that read scaled parameters get θ' − θ in units of the noise
     target: str = "scaled"  # "scaled": return / best possible; "standardised", "ranks": over the buffer; "raw"
     steps: int = 10  # K
@@ -87,7 +88,10 @@ class CriticConfig(CriticSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_one_of("critic", self.name, LEARNERS)
+        if not isinstance(self.name, str):
+            object.__setattr__(self, "name", resolve(self.name))
+        elif not code.names_code(self.name):
+            check_one_of("critic", self.name, LEARNERS)
         check_one_of("critic.inputs", self.inputs, INPUTS)
         check_one_of("critic.target", self.target, TARGETS)
         check_range(self, "critic.", 1, MAX_COUNT, "steps")
@@ -178,6 +182,8 @@ class OnlineConfig:
             raise ConfigError("normalise_observations folds the mean into the first bias; set policy.bias=true.")
         if explore.clip_weights and self.improvement.weight_clip is None:
             raise ConfigError("exploration.clip_weights needs improvement.weight_clip.")
+        if self.algorithm != "epvf" and (name := name_of(self.critic.name)) not in LEARNERS:
+            raise ConfigError(f"critic.name is {printable(name)}, and {self.algorithm} takes no critic of your own.")
         if self.algorithm in TEMPORAL:
             check_temporal(self)
             return
