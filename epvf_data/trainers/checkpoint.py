@@ -130,8 +130,8 @@ def restore(directory: Path, template: Any = None, step: int | None = None) -> A
         paths, structure = jax.tree_util.tree_flatten_with_path(template)
         wanted = {tuple(map(_name, path)): leaf for path, leaf in paths}
         if misfit := _misfit(stored, wanted):
-            what = "is of another critic, or from another version of epvf-data"
-            raise RunError(f"checkpoint {step} in {directory} {what} ({misfit}); start a new run.")
+            what = "it is of another critic, or of another version of epvf-data; start a new run"
+            raise RunError(f"checkpoint {step} in {directory} does not fit these settings: {misfit}; {what}.")
         return jax.tree.unflatten(structure, orbax_files.read([stored[place] for place in wanted], folder))
     except DatasetError as error:
         raise RunError(str(error)) from error
@@ -172,7 +172,8 @@ def _misfit(stored: dict[tuple[str, ...], orbax_files.Stored], wanted: dict[tupl
         sizes = zip(found.shape, leaf.shape, strict=False)
         fits = all(1 <= got <= leaf.most if size is None else got == size for got, size in sizes)
         if len(found.shape) != len(leaf.shape) or not fits or found.dtype != np.dtype(leaf.dtype).name:
-            return f"{name} is {found.dtype}{list(found.shape)}, not {np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+            sizes = ", ".join(f"1 to {leaf.most}" if size is None else str(size) for size in leaf.shape)
+            return f"{name} is {found.dtype}{list(found.shape)}, expected {np.dtype(leaf.dtype).name}[{sizes}]"
     return None
 
 

@@ -60,7 +60,7 @@ def test_missing_damaged_and_foreign_checkpoints_are_named(tmp_path):
     with pytest.raises(RunError, match="holds no checkpoint"):
         checkpoint.restore(tmp_path / "c")
     checkpoint.save(tmp_path / "c", 1, tree(1.0))
-    with pytest.raises(RunError, match="another critic"):
+    with pytest.raises(RunError, match="does not fit these settings: .*; it is of another critic, or"):
         checkpoint.restore(tmp_path / "c", {"other": np.zeros(3)})
     (tmp_path / "blocked").write_text("a file")
     with pytest.raises(StorageError, match="could not be written"):

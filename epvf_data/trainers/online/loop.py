@@ -2,7 +2,7 @@
 
 On an accelerator a whole chunk is one compiled function. On a CPU its parts are compiled apart and the rollouts between
 them take all cores: one function would compute the critic on one core, or on each core the same. Both advance by
-`log_every` iterations, the last chunk by what is left of `iterations`, and evaluate θ at its end. Where chunks end
+`log_every` iterations, up to a multiple of it or the last of `iterations`, and evaluate θ at its end. Where chunks end
 depends on the settings alone, so a run that was resumed at a chunk's end computes the same bits.
 """
 
@@ -227,9 +227,9 @@ def iteration_of(state: State) -> int:
 
 def length_of(config: OnlineConfig, state: State) -> int:
     """Iterations of the next chunk."""
-    if config.iterations is None:
-        return config.log_every
-    return min(config.log_every, config.iterations - iteration_of(state))
+    done = iteration_of(state)
+    length = config.log_every - done % config.log_every  # a run that a larger budget carries on logs where others do
+    return length if config.iterations is None else min(length, config.iterations - done)
 
 
 def _chosen(active: np.ndarray) -> slice | np.ndarray:

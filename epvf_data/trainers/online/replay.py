@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.trainers.online.exploration import member, regenerate
@@ -29,17 +30,25 @@ class Buffer(NamedTuple):
 
 def make_buffer(config: OnlineConfig, size: int) -> Buffer | None:
     """An empty buffer for policies of `size` parameters; None where the critic sees fresh rows only."""
-    places = config.capacity // config.envs
-    if config.iterations is not None:
-        places = min(places, config.iterations)
-    if places == 1:
+    if config.capacity == config.envs:
         return None
+    places = config.capacity // config.envs
+    if config.iterations is not None:  # more iterations later: `lengthened`
+        places = min(places, config.iterations)
     return Buffer(
         jnp.zeros((places, size)),
         jnp.zeros((places, 2), jnp.uint32),
         jnp.zeros((places, config.envs)),
         jnp.zeros((), jnp.int32),
     )
+
+
+def lengthened(buffer: Buffer, places: int) -> Buffer:
+    """A buffer on the host with room for so many iterations: one that was made for a smaller budget has not come round
+    yet, so that what is in it stays where it is. All leaves have the seeds as their first axis."""
+    more = [(0, 0), (0, places - buffer.base.shape[1])]
+    grow = lambda leaf: np.pad(leaf, [*more, *[(0, 0)] * (leaf.ndim - 2)])  # noqa: E731
+    return buffer._replace(base=grow(buffer.base), key=grow(buffer.key), returns=grow(buffer.returns))
 
 
 def push(
@@ -56,11 +65,15 @@ def push(
 
 
 def distinct(key: PRNGKeyArray, count: int, size: int, filled: Int[Array, ""]) -> Int[Array, "B"]:
-    """`count` different numbers below `filled` ≤ `size`, every subset equally likely; −1 pads when `filled` is less."""
+    """`count` different numbers below `filled` ≤ `size`, every subset equally likely; −1 pads when `filled` is less.
+
+    Which ones does not depend on `size`: a run that a larger budget gives more room goes on as if it had always had it.
+    """
     if count > FLOYD:
-        shuffled = jax.random.permutation(key, size)
-        order = jnp.argsort(shuffled >= filled, stable=True)[:count]
-        return jnp.where(jnp.arange(count) < filled, shuffled[order], -1)
+        bits = jax.random.bits(key, (size,), jnp.uint32)  # the i-th ones are the same for every size
+        last = jnp.asarray(jnp.iinfo(jnp.uint32).max, jnp.uint32)
+        order = jnp.argsort(jnp.where(jnp.arange(size) < filled, bits, last), stable=True)[:count]
+        return jnp.where(jnp.arange(count) < filled, order, -1)
 
     def draw(step: Array, chosen: Array) -> Array:
         # Robert Floyd's algorithm (Bentley 1987): j runs over the last `count` numbers below `filled`.

@@ -88,7 +88,7 @@ def train_online(
     loop = (make_step_loop if config.algorithm in TEMPORAL else make_loop)(config, env, spec, backend)
     standing = begin(loop.init(), config, spec)
     if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
-        standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.tree()))
+        standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.template()), standing)
     elif warm_start is not None:
         standing.state = warm_up(config, env, spec, standing.state, Path(warm_start))
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None

@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, Float32, Int64
 from epvf_data.errors import ArchitectureMismatchError, RunError
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
+from epvf_data.trainers.checkpoint import Leaf
 from epvf_data.trainers.online.loop import Chunk, iteration_of
+from epvf_data.trainers.online.replay import Buffer, lengthened
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import State
 
@@ -31,6 +33,18 @@ class Standing:
 
     def tree(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def template(self) -> dict[str, Any]:
+        """The shapes that a checkpoint must have: as here, but for a buffer, which fewer iterations made smaller."""
+        if (buffer := _buffer(self.state)) is None:
+            return self.tree()
+        most = buffer.base.shape[1]
+        shapes = {
+            name: Leaf((leaf.shape[0], None, *leaf.shape[2:]), leaf.dtype, most)
+            for name, leaf in buffer._asdict().items()
+            if name != "filled"
+        }
+        return {**self.tree(), "state": _with_buffer(self.state, buffer._replace(**shapes))}
 
     @property
     def alive(self) -> bool:
@@ -64,16 +78,28 @@ def begin(state: State, config: OnlineConfig, spec: PolicySpec) -> Standing:
     )
 
 
-def restored(tree: dict[str, Any]) -> Standing:
-    """The state goes back to the device; the counters stay on the host, where they have 64 bits.
+def _buffer(state: State) -> Buffer | None:
+    found = getattr(state.inner, "buffer", None)
+    return found if isinstance(found, Buffer) else None
+
+
+def _with_buffer(state: State, buffer: Buffer) -> State:
+    return state._replace(inner=state.inner._replace(buffer=buffer))
+
+
+def restored(tree: dict[str, Any], fresh: Standing) -> Standing:
+    """What a checkpoint of the form of `fresh` holds, with as much room. The state goes back to the device; the
+    counters stay on the host, where they have 64 bits.
 
     Raises RunError for counters that no training reaches.
     """
     state, seconds = tree["state"], tree["seconds"]
+    if (buffer := _buffer(state)) is not None and (room := _buffer(fresh.state)) is not None:
+        state = _with_buffer(state, lengthened(buffer, room.base.shape[1]))
     counted = min(state.iteration.min(), tree["env_steps"].min()) >= 0 and 0 <= seconds < np.inf
     if not counted or not ((state.fraction >= 0) & (state.fraction < np.inf)).all():
         raise RunError("the checkpoint has counters that no training reaches; start a new run.")
-    return Standing(**{**tree, "state": jax.tree.map(jax.numpy.asarray, tree["state"])})
+    return Standing(**{**tree, "state": jax.tree.map(jax.numpy.asarray, state)})
 
 
 def active(config: OnlineConfig, standing: Standing) -> Bool[np.ndarray, "S"]:
