@@ -36,13 +36,13 @@ from epvf_data.config import to_dict
 from epvf_data.errors import EpvfError
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.reproduction import runs
-from epvf_data.reproduction.curves import read_curves
 from epvf_data.reproduction.reproduce import _stored_plan
 from epvf_data.store.checksum import crc32c
 from epvf_data.store.lineage import Lineage
 from epvf_data.store.schema import EnvIdentity, Rows
 from epvf_data.store.writer import Writer
 from epvf_data.trainers import checkpoint, rundir
+from epvf_data.trainers.curves.read import read_curves
 from epvf_data.trainers.evaluation.compare import compare
 from epvf_data.trainers.evaluation.evaluate import evaluate
 from epvf_data.trainers.offline import run as offline

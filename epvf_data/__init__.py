@@ -13,8 +13,9 @@ _PUBLIC = {
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "CollectConfig": "epvf_data.collectors.setting",
+    "best_policy": "epvf_data.trainers.curves.policy",
     "check_critic": "epvf_data.conformance.critics",
-    "compare": "epvf_data.trainers.evaluation.compare",
+    "compare": "epvf_data.trainers.compare",
     "Critic": "epvf_data.critics.base",
     "CriticFamily": "epvf_data.critics.families:Family",
     "diff": "epvf_data.curation.diff",
@@ -38,6 +39,7 @@ _PUBLIC = {
     "OnlineConfig": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
     "plot": "epvf_data.cards.portrait:plot_dataset",
+    "plot_runs": "epvf_data.trainers.curves.plot",
     "PolicySpec": "epvf_data.policies.spec",
     "pull": "epvf_data.sharing.pull",
     "push": "epvf_data.sharing.push",
@@ -73,6 +75,7 @@ __all__ = [
     "PolicySpec",
     "ScoreConfig",
     "__version__",
+    "best_policy",
     "check_critic",
     "collect",
     "collect_config",
@@ -93,6 +96,7 @@ __all__ = [
     "online_config",
     "open",
     "plot",
+    "plot_runs",
     "pull",
     "push",
     "render",
@@ -154,7 +158,9 @@ if TYPE_CHECKING:
     from epvf_data.store.splits import split_by_lineage as split_by_lineage
     from epvf_data.store.splits import split_iid as split_iid
     from epvf_data.store.validate import validate as validate
-    from epvf_data.trainers.evaluation.compare import compare as compare
+    from epvf_data.trainers.compare import compare as compare
+    from epvf_data.trainers.curves.plot import plot_runs as plot_runs
+    from epvf_data.trainers.curves.policy import best_policy as best_policy
     from epvf_data.trainers.evaluation.evaluate import evaluate as evaluate
     from epvf_data.trainers.evaluation.settings import EvaluationConfig as EvaluationConfig
     from epvf_data.trainers.improving.improve import improve as improve

@@ -18,7 +18,7 @@ from epvf_data.recipes.tables import shipped
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.trainers.offline.settings import SPLITS, OfflineConfig
-from epvf_data.trainers.online.settings import presets
+from epvf_data.trainers.online.settings import OnlineConfig, presets
 
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "mujoco", "scipy", "matplotlib", "brax")
 RUN = """
@@ -94,7 +94,11 @@ MISSING_RUN = [
 ]
 ELSEWHERE = [  # a thing of another kind than the verb takes
     ("info", "run"),
+    ("info", "online"),  # it has logged nothing yet
     ("info", "a_file"),
+    ("plot", "run"),
+    ("plot", "online", "run"),
+    ("compare", "online", "run"),
     ("evaluate", "small.zarr"),
     ("compare", "small.zarr"),
     ("evaluate", "online"),
@@ -135,6 +139,12 @@ NOT_THERE = [  # in what lies on the disk
 PICTURES = [
     ("info", "small.zarr", "--plot", "x.gif"),
     ("plot", "small.zarr", "--out", "x.gif"),
+    ("plot", "online", "--out", "x.gif"),
+    ("plot", "online", "--csv", "x.txt"),
+    ("plot", "small.zarr", "--csv", "x.csv"),
+    ("plot", "small.zarr", "online"),
+    ("info", "online", "--commits"),
+    ("compare", "run", "--csv", "x.csv"),
     ("compare", "run", "--plot", "x"),
     ("evaluate", "run", "--plot", "x.jpg"),
     ("train-offline", "small.zarr", "--plot", "x.gif"),
@@ -215,7 +225,8 @@ def place(in_tmp, small):
     rows = {"path": str(opened.path.absolute()), "content": content_hash(opened)}
     (run / "config.json").write_text(json.dumps({"config": to_dict(OfflineConfig()), "dataset": rows}))
     (in_tmp / "online" / "policies").mkdir(parents=True)
-    (in_tmp / "online" / "config.json").write_text(json.dumps({"config": {"env": "ant"}, "env_digest": "d"}))
+    online = {"config": to_dict(OnlineConfig(iterations=1)), "env_digest": "d"}
+    (in_tmp / "online" / "config.json").write_text(json.dumps(online))
     spec = PolicySpec(4, 1, (2,))
     save_policy("p.safetensors", spec, [0.0] * spec.size, env="cartpole")
     for name in ("a_file", "a.png", "a.mp4", "a.py"):
@@ -250,9 +261,13 @@ def test_lists_are_told_without_what_they_are_lists_of(in_tmp):
 
 
 def test_a_run_of_online_training_says_what_takes_it(place):
-    for words, (_, _, err, _) in zip(ELSEWHERE[-3:], run_all(*ELSEWHERE[-3:]), strict=True):
-        assert "best-0.safetensors" in err, words
-        assert "render" in err, words
+    words = (
+        "`epvf-data compare` and `plot` show its returns",
+        "`epvf-data watch online` waits",
+        "no best-0.safetensors",
+    )
+    for told, (_, _, err, _) in zip(words, run_all(*ELSEWHERE[-3:]), strict=True):
+        assert told in err
 
 
 # What Tab gives after these words.

@@ -1,4 +1,4 @@
-"""info, validate: what is in a data set and whether it is in order."""
+"""info, plot, validate: what is in a data set and whether it is in order; what an online run has learned."""
 
 from __future__ import annotations
 
@@ -24,17 +24,29 @@ from epvf_data.cli.app import (
     working,
 )
 from epvf_data.cli.choices import Backend, OwnEnv
-from epvf_data.cli.places import Dataset
+from epvf_data.cli.learning import Csv, check_dataset_flags, info_run, plot_curves
+from epvf_data.cli.places import Dataset, readable
+from epvf_data.errors import ConfigError
+from epvf_data.trainers.rundir import is_run
 
 FACTS = {"who": "by", "command": "command", "made": "made", "versions": "versions", "git": "package", "seed": "seed"}
 
 
 @app.command(
     rich_help_panel="Look at data sets",
-    epilog="Examples: `epvf-data info ant.zarr --plot returns.png` · `epvf-data info ant.zarr --commits`",
+    epilog="Examples: `epvf-data info ant.zarr --plot returns.png` · `epvf-data info ant.zarr --commits` · "
+    "`epvf-data info cartpole-paper-run`",
 )
 def info(
-    dataset: Dataset,
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="A data set's folder or URL, or a run of `train-online`.",
+            show_default=False,
+            parser=readable,
+            metavar="DATASET|RUN",
+        ),
+    ],
     plot: Plot = None,
     commits: Annotated[
         bool, typer.Option("--commits", help="List who made what, with what, and when (EPVF_AUTHOR, EPVF_LAB).")
@@ -44,10 +56,15 @@ def info(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """What is in a data set."""
+    """What is in a data set; how far an online run is, and what its policies earn."""
     from epvf_data.store import reader
     from epvf_data.store.identity import mixed
 
+    if is_run(dataset):
+        if commits:
+            raise ConfigError(f"{dataset} is a run; --commits lists those of a data set.")
+        info_run(dataset, plot, force, json)
+        return
     check_plot(plot, force)
     opened = reader.open(dataset)
     if commits:
@@ -104,22 +121,44 @@ def _print_coverage(summary: dict[str, Any]) -> None:
     print_table(["rows by source", *(one[:8] for one in ids), "all", "mean return", "best"], rows)
 
 
-@app.command(rich_help_panel="Look at data sets", epilog="Example: `epvf-data plot ant.zarr --out ant.png`")
+@app.command(
+    rich_help_panel="Look at data sets",
+    epilog="Examples: `epvf-data plot ant.zarr --out ant.png` · "
+    "`epvf-data plot es-0 es-1 epvf --out es.pdf --csv es.csv`",
+)
 def plot(
-    dataset: Dataset,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A data set's folder or URL, or runs of `train-online`.",
+            show_default=False,
+            parser=readable,
+            metavar="DATASET|RUN…",
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The picture.  [default: DATASET.png]", metavar="FILE.png|pdf|svg")
+        Path | None,
+        typer.Option(help="The picture.  [default: DATASET.png, RUN-curves.png]", metavar="FILE.png|pdf|svg"),
     ] = None,
+    csv: Csv = None,
     seed: Annotated[int, typer.Option(help="Of the draw, where there are more rows than are drawn.")] = 0,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw a data set: returns by source, norm against return, and a map of what the policies do."""
+    """Draw a data set: returns by source, norm against return, and a map of what the policies do. Or learning curves.
+
+    Runs of equal settings and other seeds are one curve: the median over seeds, with a 95 % interval from three on.
+    """
     from epvf_data.cards.portrait import plot_dataset
     from epvf_data.store import reader
 
+    if all(map(is_run, inputs)):
+        plot_curves(inputs, out, csv, force, json)
+        return
+    check_dataset_flags(inputs, csv)
+    (dataset,) = inputs
     target = out or Path(f"{dataset.resolve().stem}.png")
     check_plot(target, force)
     seen = plot_dataset(reader.open(dataset), target, seed, force=force)

@@ -25,6 +25,7 @@ from epvf_data.cli.app import (
     visible,
 )
 from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, Split, environment, hidden_widths
+from epvf_data.cli.learning import Csv, print_comparison
 from epvf_data.cli.places import readable
 from epvf_data.errors import StoppedError
 
@@ -157,24 +158,36 @@ def evaluate(
 @app.command(
     "compare",
     rich_help_panel=PANEL,
-    epilog="Examples: `epvf-data compare ant-mlp ant-probing ant-unf` · `epvf-data compare ant-* --plot ant.pdf`",
+    epilog="Examples: `epvf-data compare ant-mlp ant-probing ant-unf` · `epvf-data compare ant-* --plot ant.pdf` · "
+    "`epvf-data compare cartpole-es-run cartpole-paper-run --csv curves.csv`",
 )
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of offline runs.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(help="Directories of offline or of online runs.", show_default=False)],
     plot: Plot = None,
+    csv: Csv = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Put offline runs side by side: what each predicts of policies that it never saw, the best first."""
-    from epvf_data.trainers.evaluation.compare import compare as side_by_side
-    from epvf_data.trainers.evaluation.compare import label
+    """Put runs side by side.
 
-    found = side_by_side(runs, plot, force=force)
+    Offline runs: what each predicts of policies that it never saw, the best first. Online runs: last and best returns
+    by seed, and how far the others are from the first; those of equal settings and other seeds are taken together.
+    """
+    from epvf_data.trainers.compare import compare as side_by_side
+
+    found = side_by_side(runs, plot, table=csv, force=force)
     if json:
         print_json(found)
         return
+    if "groups" in found:
+        print_comparison(found)
+        for path in filter(None, (plot, csv)):
+            say(f"learning curves: {path}")
+        return
+    from epvf_data.trainers.evaluation.compare import label
+
     if not found["same_rows"]:
         say("These runs were not judged on the same rows: data sets, seeds, test fractions or architectures differ.")
     for name, lines in found["splits"].items():

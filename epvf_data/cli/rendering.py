@@ -18,13 +18,15 @@ from epvf_data.errors import ConfigError
     rich_help_panel="Make and learn from rows",
     epilog="Examples: `epvf-data render runs/ant/policies/best-0.safetensors` · "
     "`epvf-data render walker.safetensors --env ant --horizon 300 --out walk.mp4` · "
-    "`epvf-data render ant.zarr --row best`",
+    "`epvf-data render ant.zarr --row best` · `epvf-data render cartpole-paper-run`",
 )
 def render(
     policy: Annotated[
         Path,
         typer.Argument(
-            help="A policy file (safetensors with its specification), or a data set.", parser=readable, metavar="POLICY"
+            help="A policy file (safetensors with its specification), a data set, or a run of `train-online`.",
+            parser=readable,
+            metavar="POLICY",
         ),
     ],
     env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the file's or data set's]"))] = None,
@@ -49,7 +51,12 @@ def render(
     """Play one episode of a policy, and write a video (.mp4) and a strip of frames (.png). No display is needed."""
     from epvf_data.render.film import Film
     from epvf_data.render.inputs import check_policy, check_row
+    from epvf_data.trainers.curves.policy import best_policy
+    from epvf_data.trainers.rundir import is_run
 
+    if is_run(policy):
+        run, policy = policy, best_policy(policy)
+        out = out or Path(f"{run.resolve().name}-{policy.stem}.mp4")
     film, stored = Film(fps, (width, height), frames, webp), os.path.isdir(policy)  # noqa: PTH112 (any length)
     if stored and (horizon is not None or seed):
         raise ConfigError("a row is shown as it was rolled out; leave --horizon and --seed out.")

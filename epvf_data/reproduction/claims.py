@@ -14,7 +14,6 @@ from epvf_data.reproduction.figures import (
     REFERENCE_CRITICS,
     TIME_ABLATIONS,
 )
-from epvf_data.reproduction.statistics import LEAST_SEEDS
 from epvf_data.reproduction.summary import SOLVED, WINDOW, Measured
 from epvf_data.reproduction.verdicts import (
     ALIKE,
@@ -34,6 +33,7 @@ from epvf_data.reproduction.verdicts import (
     ranks,
     reach,
 )
+from epvf_data.trainers.curves.statistics import LEAST_SEEDS
 
 STATES = {
     "unfinished": "not finished",

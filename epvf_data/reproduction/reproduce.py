@@ -19,9 +19,9 @@ from epvf_data.reproduction.claims import judge
 from epvf_data.reproduction.figures import Figure, Variant, check, variants
 from epvf_data.reproduction.plan import configure, references
 from epvf_data.reproduction.report import write_report
-from epvf_data.reproduction.statistics import LEVEL, RESAMPLES
 from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, printable_texts, summarise
 from epvf_data.trainers import rundir
+from epvf_data.trainers.curves.statistics import LEVEL, RESAMPLES
 from epvf_data.untrusted import printable
 
 PLAN = "plan.json"

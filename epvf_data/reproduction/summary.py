@@ -14,7 +14,9 @@ import numpy as np
 from epvf_data import envs, untrusted
 from epvf_data.errors import DatasetError, RunError
 from epvf_data.reproduction import runs
-from epvf_data.reproduction.curves import (
+from epvf_data.reproduction.figures import Variant
+from epvf_data.trainers import rundir
+from epvf_data.trainers.curves.read import (
     AXES,
     RETURNS,
     Curve,
@@ -24,9 +26,7 @@ from epvf_data.reproduction.curves import (
     read_curves,
     shared_range,
 )
-from epvf_data.reproduction.figures import Variant
-from epvf_data.reproduction.statistics import Estimate, Statistic, estimate, iqm, median
-from epvf_data.trainers import rundir
+from epvf_data.trainers.curves.statistics import Estimate, Statistic, estimate, iqm, median
 
 LAST = 0.1  # share of the environment steps whose mean return counts as the final return
 SOLVED = 475.0  # CartPole's threshold

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from epvf_data.reproduction.curves import RANK
-from epvf_data.reproduction.statistics import Estimate, difference, estimate, median, quotient
 from epvf_data.reproduction.summary import SOLVED, Measured
+from epvf_data.trainers.curves.read import RANK
+from epvf_data.trainers.curves.statistics import Estimate, difference, estimate, median, quotient
 
 AGREES, DISAGREES, CANNOT_TELL = "agrees", "disagrees", "cannot tell at this scale"
 ALIKE = 0.1  # of the maximum return: less than this apart counts as the same performance

@@ -121,6 +121,35 @@ def read_run(directory: Path, settings: type | None = None) -> dict[str, Any]:
     return found if settings is None else {**found, "config": stored_settings(directory, settings, found["config"])}
 
 
+def is_run(directory: Path) -> bool:
+    """Whether a directory looks like a run's, from its files' names alone."""
+    return os.path.lexists(directory / CONFIG) and not os.path.lexists(directory / "zarr.json")
+
+
+def kind(directory: Path) -> str | None:
+    """ "online" (PPO and SAC, too) or "offline"; None where there is no run of a kind we know. Raises RunError for a
+    directory that holds what no run does."""
+    if not os.path.lexists(directory / CONFIG):
+        return None
+    found = read_run(directory)
+    if "dataset" in found:
+        return "offline"
+    return "online" if "env_digest" in found or found.get("kind") == "baseline" else None
+
+
+def check_kind(directory: Path, wanted: str) -> None:
+    """Raises RunError, with the cure, unless the directory holds a run of this kind, "online" or "offline"."""
+    if os.path.lexists(directory / "zarr.json"):
+        raise RunError(f"{directory} is a data set, expected a run of train-{wanted}; `epvf-data info` tells about it.")
+    found = kind(directory)
+    if found == wanted:
+        return
+    if found is None:
+        raise RunError(f"{directory} holds no run of train-{wanted}; name the directory of one.")
+    does = {"online": "compare` and `plot` show its returns, `render` its best policy", "offline": "compare` shows it"}
+    raise RunError(f"{directory} is a run of train-{found}, expected one of train-{wanted}; `epvf-data {does[found]}.")
+
+
 def stored_settings(directory: Path, settings: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that a run has stored, complete, if they are settings of this kind at all. Raises RunError."""
     try:

@@ -5,10 +5,10 @@ import pytest
 
 from epvf_data.config import flatten, to_dict
 from epvf_data.reproduction.claims import claims, judge
-from epvf_data.reproduction.curves import Curve
 from epvf_data.reproduction.figures import FIGURES, variants
 from epvf_data.reproduction.summary import Measured
 from epvf_data.reproduction.verdicts import AGREES, CANNOT_TELL, DISAGREES
+from epvf_data.trainers.curves.read import Curve
 
 WORDS = {AGREES, DISAGREES, CANNOT_TELL}
 
@@ -21,7 +21,7 @@ def measured(variant, config, final, rate=0.05, seeds=5, spread=1.0, status="fin
         shift = spread * (seed - (seeds - 1) / 2)
         values = (final + shift) * (1 - np.exp(-rate * (1 + 0.01 * seed) * at))
         other = values if unperturbed is None else np.full_like(values, unperturbed)
-        curves.append(Curve(seed, at, 1000.0 * at + seed, values, other, np.full_like(values, rank) + 0.01 * seed))
+        curves.append(Curve(seed, at, 1000.0 * at + seed, values, other, np.full_like(values, rank) + 0.01 * seed, at))
     return Measured(variant, status, "", flatten(to_dict(config)), curves, 1.0, {})
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import epvf_data.cli.reproducing  # noqa: F401  registers the verb
 from epvf_data.cli.app import app
-from epvf_data.reproduction.curves import read_curves
+from epvf_data.trainers.curves.read import read_curves
 
 
 def test_a_smoke_run_trains_and_draws(in_tmp):

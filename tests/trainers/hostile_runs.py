@@ -185,7 +185,7 @@ CONFIG |= {
     ),
     "settings are a list": (change("config.json", lambda it: it.__setitem__("config", [])), "holds no settings"),
     "no settings": (change("config.json", lambda it: it.pop("config") and None), "holds no settings"),
-    "another kind of run": (change("config.json", lambda it: it.pop("dataset") and None), "no run of offline training"),
+    "another kind of run": (change("config.json", lambda it: it.pop("dataset") and None), "no run of train-offline"),
     **{
         f"data set {str(value)[:20]}": (change("config.json", lambda it, v=value: it.__setitem__("dataset", v)), words)
         for value, words in (

@@ -265,9 +265,9 @@ def test_directories_and_other_settings_or_rows_are_refused(finished, toy, datas
         train_offline(dataset, quick(), tmp_path / "nowhere", resume=True)
     (tmp_path / "online").mkdir()
     (tmp_path / "online" / "config.json").write_text('{"config": {"env": "ant"}}')
-    with pytest.raises(RunError, match="no run of offline training"):
+    with pytest.raises(RunError, match="no run of train-offline"):
         train_offline(dataset, quick(), tmp_path / "online", resume=True)
-    with pytest.raises(RunError, match="no run of offline training"):
+    with pytest.raises(RunError, match="no run of train-offline"):
         evaluate_run(tmp_path / "online", dataset)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")

@@ -41,17 +41,8 @@ def tables_of(opened: Dataset, config: OfflineConfig) -> list[Table]:
 
 def stored_run(directory: Path) -> dict[str, Any]:
     """What config.json holds. Raises RunError where it is of another kind of run, or none."""
+    rundir.check_kind(directory, "offline")
     found = rundir.read_run(directory)
-    if "dataset" not in found:
-        cure = "name one that `train-offline` has left"
-        if "env_digest" in found:
-            policies = directory / "policies"
-            cure = (
-                f"a run of `train-online` is watched with `epvf-data render {policies / 'best-0.safetensors'}`, its "
-                f"policies are spread with `epvf-data collect --base {policies / 'best-0.safetensors'}`, and its "
-                f"curves lie in {directory / rundir.METRICS}"
-            )
-        raise RunError(f"{directory} holds no run of offline training; {cure}.")
     try:
         build(_Rows, found["dataset"] if isinstance(found["dataset"], dict) else {})
     except (ConfigError, TypeError) as error:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epvf_data.reproduction.curves import (
+from epvf_data.trainers.curves.read import (
     CELLS,
     Curve,
     align,
@@ -23,7 +23,7 @@ def curve(steps, returns, seed=0, iterations=None):
     count = len(steps)
     at = np.arange(1.0, count + 1) if iterations is None else np.asarray(iterations, float)
     values = np.asarray(returns, float)
-    return Curve(seed, at, np.asarray(steps, float), values, values + 1, np.full_like(values, np.nan))
+    return Curve(seed, at, np.asarray(steps, float), values, values + 1, np.full_like(values, np.nan), at / 60)
 
 
 POINTS = st.lists(st.tuples(st.floats(0.1, 100.0), st.floats(-50.0, 50.0)), min_size=1, max_size=20).map(
@@ -31,13 +31,19 @@ POINTS = st.lists(st.tuples(st.floats(0.1, 100.0), st.floats(-50.0, 50.0)), min_
 )
 
 
-def test_lines_are_read_as_training_writes_them(tmp_path, sim):
-    config = sim.settings(env="cartpole", envs=4, seeds=3)
-    curves = read_curves(sim.write_run(tmp_path / "run", config))
+def test_lines_are_read_as_training_writes_them(tmp_path):
+    lines = [
+        {"seed": seed, "iteration": at, "env_steps": 10 * at + seed, "return_unperturbed": 2.0 * at, "seconds": 30 * at}
+        for at in (5, 10)
+        for seed in range(3)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = read_curves(tmp_path)
     assert [found.seed for found in curves] == [0, 1, 2]
-    logged = sim.metrics(config, 1)
-    assert curves[1].env_steps.tolist() == [line["env_steps"] for line in logged]
-    assert curves[1].return_unperturbed.tolist() == [line["return_unperturbed"] for line in logged]
+    assert curves[1].env_steps.tolist() == [51, 101]
+    assert curves[1].return_unperturbed.tolist() == [10, 20]
+    assert curves[1].minutes.tolist() == [2.5, 5]
+    assert np.isnan(curves[1].return_perturbed).all()
     assert read_curves(tmp_path / "nothing") == []
 
 

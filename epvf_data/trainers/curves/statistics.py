@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import trim_mean
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -37,7 +36,9 @@ class Estimate(NamedTuple):
 
 def iqm(values: Float[np.ndarray, "..."], axis: int = 0) -> Float[np.ndarray, "..."]:
     """Interquartile mean along `axis`: the lowest and the highest quarter of the values (rounded down) are left out."""
-    return np.asarray(trim_mean(values, 0.25, axis=axis))
+    ordered = np.sort(np.asarray(values), axis=axis)
+    count = ordered.shape[axis]
+    return np.take(ordered, range(count // 4, count - count // 4), axis=axis).mean(axis=axis)
 
 
 def median(values: Float[np.ndarray, "..."], axis: int = 0) -> Float[np.ndarray, "..."]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epvf_data.reproduction.statistics import Estimate, difference, estimate, iqm, median, quotient
+from epvf_data.trainers.curves.statistics import Estimate, difference, estimate, iqm, median, quotient
 
 SEEDS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12).map(np.array)
 

@@ -13,7 +13,7 @@ from epvf_data.trainers import rundir
 
 RETURNS = ("return_perturbed", "return_unperturbed")
 RANK = "q_rank_perturbed"  # Spearman of Q and realised discounted returns over the perturbed policies
-AXES = ("env_steps", "iteration")
+AXES = ("env_steps", "iteration")  # of figures of the paper
 _LINE = {"seed": int, "iteration": float, "env_steps": float}
 CELLS = 120  # of a common axis
 
@@ -27,11 +27,12 @@ class Curve(NamedTuple):
     return_perturbed: Float[np.ndarray, "n"]
     return_unperturbed: Float[np.ndarray, "n"]
     q_rank_perturbed: Float[np.ndarray, "n"]  # of critics that use time
+    minutes: Float[np.ndarray, "n"]  # of the run, which trains its seeds side by side
 
     def points(self, key: str, axis: str) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-        """Places on the axis and values of one of RETURNS, or RANK, where it is finite."""
+        """Places on the axis and values of one of RETURNS, or RANK, where both are finite."""
         x, y = getattr(self, axis), getattr(self, key)
-        there = np.isfinite(y)
+        there = np.isfinite(x) & np.isfinite(y)
         return x[there], y[there]
 
 
@@ -44,14 +45,15 @@ def read_curves(directory: Path, expected: Container[int] | None = None) -> list
     seeds: dict[int, dict[float, tuple[float, ...]]] = {}
     for line in rundir.read_lines(directory):
         if rundir.fits(line, _LINE) and (expected is None or line["seed"] in expected):
-            numbers = (line[name] if rundir.fits(line.get(name), float) else np.nan for name in (*RETURNS, RANK))
+            names = (*RETURNS, RANK, "seconds")
+            numbers = (line[name] if rundir.fits(line.get(name), float) else np.nan for name in names)
             seeds.setdefault(line["seed"], {})[float(line["iteration"])] = (line["env_steps"], *numbers)
     return [_curve(seed, sorted(found.items())) for seed, found in sorted(seeds.items())]
 
 
 def _curve(seed: int, points: list[tuple[float, tuple[float, ...]]]) -> Curve:
-    columns = np.array([(iteration, *numbers) for iteration, numbers in points], np.float64).T
-    return Curve(seed, *columns)
+    *columns, seconds = np.array([(iteration, *numbers) for iteration, numbers in points], np.float64).T
+    return Curve(seed, *columns, minutes=np.fmax.accumulate(seconds) / 60)
 
 
 def shared_range(curves: list[Curve], key: str, axis: str = "env_steps") -> tuple[float, float] | None:
