@@ -190,8 +190,11 @@ class OnlineConfig:
         if count % (explore.policies * (2 if explore.antithetic else 1)):
             pairs = " in antithetic pairs" if explore.antithetic else ""
             raise ConfigError(f"envs is {count}; it must be a multiple of the {explore.policies} policies{pairs}.")
-        if replay.capacity is not None and replay.capacity % count:
-            raise ConfigError(f"replay.capacity is {replay.capacity}; it must be a multiple of envs ({count}).")
+        if replay.capacity is not None and replay.capacity < count:
+            raise ConfigError(
+                f"replay.capacity is {replay.capacity:,}; one iteration has {count:,} policies (envs), and at least these "
+                "must fit."
+            )
         if (replay.capacity or count) > count and explore.policies > 1:
             raise ConfigError("several policies under one V learn from fresh rows only; leave replay.capacity out.")
         if self.batch_size > self.capacity:
@@ -207,8 +210,8 @@ class OnlineConfig:
 
     @property
     def capacity(self) -> int:
-        """Rows that the buffer holds."""
-        return self.replay.capacity or self.envs
+        """Rows that the buffer holds: whole iterations, as many as fit into what is set."""
+        return (self.replay.capacity or self.envs) // self.envs * self.envs
 
     @property
     def batch_size(self) -> int:

@@ -37,7 +37,7 @@ def test_the_papers_settings_are_the_papers():
         ({"envs": 0}, "at least 1"),
         ({"env_steps": None}, "a run needs an end"),
         ({"envs": 1023}, "multiple of the 1 policies in antithetic pairs"),
-        ({"replay.capacity": 1500}, "multiple of envs"),
+        ({"replay.capacity": 200}, "one iteration has 256 policies"),
         ({"replay.batch_size": 2048}, "cannot fill it"),
         ({"critic.learning_rate": -1.0}, "above 0"),
         ({"improvement.weight_clip": 0.0}, "above 0"),
@@ -73,3 +73,8 @@ def test_presets_and_files(tmp_path):
         online_config("ant-cpux")
     with pytest.raises(ConfigError, match="no configuration file"):
         online_config(str(tmp_path / "none.toml"))
+
+
+def test_a_buffer_holds_whole_iterations():
+    config = online_config("cartpole-paper", envs=48, **{"replay.capacity": 100_000})
+    assert config.capacity == 99_984
