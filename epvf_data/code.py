@@ -14,12 +14,13 @@ import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from epvf_data.config import flatten
+from epvf_data.config import Part, flatten
 from epvf_data.errors import ConfigError, EpvfError, FileError
 from epvf_data.outputs import write_bytes
 from epvf_data.untrusted import printable
@@ -90,6 +91,29 @@ def find(where: str, what: str) -> tuple[Any, Origin | None]:
         text = Path(module.__file__).read_bytes()
         name = str(Path(module.__file__).resolve()).encode(errors="backslashreplace").decode()
         return thing, Origin(name, hashlib.sha256(text).hexdigest(), text)
+
+
+@dataclass(frozen=True)
+class Function(Part):
+    """A function of the user's in place of a name: a perturbation law, a source of policies, a metric."""
+
+    call: Callable[..., Any]
+    name: str
+    origin: Origin | None = None  # None where it was passed from Python
+
+    @classmethod
+    def of(cls, given: str | Function | Callable[..., Any]) -> Function:
+        """The function that `FILE.py:FUNCTION` names, which runs that file, or one that was passed from Python.
+
+        Raises ConfigError for what is no function, FileError where there is no such file.
+        """
+        if isinstance(given, Function):
+            return given
+        found, origin = find(given, "function") if isinstance(given, str) else (given, None)
+        name = given if isinstance(given, str) else name_of(given)
+        if not callable(found):
+            raise ConfigError(f"{name} is {type(found).__name__}; expected a function.")
+        return cls(found, name, origin)
 
 
 def name_of(part: Any) -> str:

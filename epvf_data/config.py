@@ -42,6 +42,11 @@ class Part:
 
     name: str
 
+    @classmethod
+    def of(cls, given: Any) -> Any:
+        """The part that a function passed from Python is, or a name stands for."""
+        raise NotImplementedError
+
 
 def build(cls: type[T], *layers: Mapping[str, Any]) -> T:
     """The dataclass made of its defaults and the layers, later ones winning; nested tables become nested dataclasses.
@@ -141,7 +146,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         if isinstance(value, Part)
         else to_dict(value)
         if dataclasses.is_dataclass(value)
-        else list(value)
+        else [one.name if isinstance(one, Part) else one for one in value]
         if isinstance(value, tuple)
         else value
         for field in dataclasses.fields(config)
@@ -202,8 +207,9 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         options = typing.get_args(hint)
         if (value is None or value == "none") and type(None) in options:
             return None
-        if isinstance(value, Part) and isinstance(value, tuple(one for one in options if isinstance(one, type))):
-            return value
+        part = next((one for one in options if isinstance(one, type) and issubclass(one, Part)), None)
+        if part is not None and not isinstance(value, str) and (isinstance(value, part) or callable(value)):
+            return part.of(value)
         for option in options:
             if option is not type(None):
                 return _convert(option, value, name)

@@ -70,6 +70,13 @@ def hidden_widths(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def check_metrics(names: list[str] | None) -> list[str] | None:
+    """The names, or FileError where a file is not there."""
+    for name in names or ():
+        code.check_there(name, "metric")
+    return names
+
+
 def check_critic_there(name: str) -> None:
     """Raises ConfigError for a name of no critic, FileError for a file that is not there."""
     check_name(name)

@@ -53,7 +53,10 @@ def collect(
     policies: Annotated[int | None, typer.Option(help="Policies in all.  [default: as many as --envs]")] = None,
     out: Annotated[Path | None, typer.Option(help="The data set's folder.  [default: ENV.zarr]")] = None,
     recipe: Annotated[str | None, typer.Option(**RECIPE)] = None,
-    base: Annotated[list[str] | None, typer.Option(help="Perturb around this policy file; repeat for more.")] = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(help="Perturb around this policy file, or what FILE.py:FUNCTION gives; repeat for more."),
+    ] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes a policy.  [default: 1; 8 where returns vary]")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.  [default: the environment's]")] = None,
     seed: Seed = None,

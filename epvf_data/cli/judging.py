@@ -24,7 +24,7 @@ from epvf_data.cli.app import (
     say,
     visible,
 )
-from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, Split, environment, hidden_widths
+from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, Split, check_metrics, environment, hidden_widths
 from epvf_data.cli.learning import Csv, print_comparison
 from epvf_data.cli.places import readable
 from epvf_data.errors import StoppedError
@@ -113,6 +113,12 @@ def evaluate(
     backend: Backend = None,
     env: OwnEnv = None,
     critic: OwnCritic = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A measure of yours, FILE.py:FUNCTION of (predicted, true); repeat for more.", callback=check_metrics
+        ),
+    ] = None,
     set_: Set = None,
     plot: Plot = None,
     force: Force = False,
@@ -144,7 +150,18 @@ def evaluate(
     try:
         with Bar("evaluate", "episodes", quiet, waiting=COMPILING if rollouts else "starting") as bar:
             progress = lambda done, total, steps: bar.update(done, total, steps, "env steps")  # noqa: E731
-            found = judge(run, dataset, settings, trained_on, rollouts, progress, critic=critic, plot=plot, force=force)
+            found = judge(
+                run,
+                dataset,
+                settings,
+                trained_on,
+                rollouts,
+                progress,
+                critic=critic,
+                metrics=metric or (),
+                plot=plot,
+                force=force,
+            )
     except KeyboardInterrupt:
         raise StoppedError("interrupted; the run is as it was.") from None
     if json:
@@ -193,17 +210,17 @@ def compare(
     for name, lines in found["splits"].items():
         say(f"{visible(name, 60)}:")
         head = ["", "Spearman", "95 %", "IQM", "R²", "within", "top tenth", "regret@10", "gradient"]
-        print_table(
-            [*head, "gain over start", "over random"], [_row(label(line), line) for line in lines], numbers=True
-        )
+        own = sorted({metric for line in lines for metric in line["metrics"]})
+        head += ["gain over start", "over random", *(visible(one, 30) for one in own)]
+        print_table(head, [_row(label(line), line, own) for line in lines], numbers=True)
     for line in ABOUT:
         say(line)
     if plot is not None:
         say(f"picture: {plot}")
 
 
-def _row(name: str, line: dict[str, Any]) -> list[str]:
-    """One line of `compare`'s table; – for what was not measured."""
+def _row(name: str, line: dict[str, Any], own: list[str]) -> list[str]:
+    """One line of `compare`'s table, the user's `own` measures last; – for what was not measured."""
     keys = {
         "spearman": 3,
         "iqm": 3,
@@ -215,7 +232,9 @@ def _row(name: str, line: dict[str, Any]) -> list[str]:
     }
     keys |= {"improvement_over_start": 2, "improvement": 2}
     cells = ["–" if line[key] is None else f"{line[key]:.{digits}f}" for key, digits in keys.items()]
-    return [f"  {visible(name, 60)}", cells[0], "[{:.2f}, {:.2f}]".format(*line["interval"]), *cells[1:]]
+    return [f"  {visible(name, 60)}", cells[0], "[{:.2f}, {:.2f}]".format(*line["interval"]), *cells[1:]] + [
+        f"{line['metrics'][one]:.3f}" if one in line["metrics"] else "–" for one in own
+    ]
 
 
 def _describe(found: dict[str, Any]) -> list[str]:
@@ -227,6 +246,8 @@ def _describe(found: dict[str, Any]) -> list[str]:
             f"of {there['members']} critics (a calibrated one has 95 %); Spearman of error and deviation "
             f"{there['error_spread_spearman']:.2f}"
         )
+    for name, one in found["metrics"].items():
+        lines.append(f"{name} ({found['split']}): {one['value']:.3f}, mean of {plural(len(one['per_seed']), 'seed')}")
     before = dict.fromkeys(found["kept"], ", measured by an earlier call")
     if (there := found["labels"]) is not None:
         low, high = there["interval"]

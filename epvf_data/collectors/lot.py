@@ -14,10 +14,12 @@ from jaxtyping import Float, Int, UInt32
 
 from epvf_data import config as configuration
 from epvf_data import envs
+from epvf_data.code import Function
 from epvf_data.collectors.recipe import lineage, load_bases, parameters, plan
-from epvf_data.collectors.setting import STOCHASTIC_EPISODES, CollectConfig, policy_of
+from epvf_data.collectors.setting import STOCHASTIC_EPISODES, CollectConfig, is_own, policy_of
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
+from epvf_data.policies.perturb import own_law
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import simulation
@@ -67,9 +69,14 @@ def lot_of(config: CollectConfig) -> Lot:
     """The configuration resolved against this machine: environment, architecture, bases, probing states, run id."""
     made = envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
-    backend, spec, recipe = resolve_backend(env, config.backend), config.policy.spec(env), config.recipe
+    backend, spec = resolve_backend(env, config.backend), config.policy.spec(env)
     if (found := policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
         spec = replace(spec, normaliser=found.normaliser)
+    recipe, law = config.recipe, config.perturbed.law
+    if is_own(law):
+        law = own_law(law, spec)
+        recipe = replace(recipe, perturbed=replace(recipe.perturbed, law=law))
+    origin = law.origin if isinstance(law, Function) else None
     check_memory(max(min(config.envs, config.policies or config.envs), recipe.held), spec)
     episodes = config.episodes or (STOCHASTIC_EPISODES if env.random_start or spec.sampled else 1)
     bases = load_bases(recipe, env, spec, config.seed)
@@ -79,6 +86,8 @@ def lot_of(config: CollectConfig) -> Lot:
     for name in ("envs", "policies", "backend", "probe_file"):
         settings.pop(name)
     settings["perturbed"].pop("bases")  # file names say less than the policies' ids
+    if origin is not None:
+        settings["perturbed"]["law"] = origin.sha256
     settings |= {"backend": backend, "episodes": episodes, "spec": spec.id, "env": env.digest, "bases": ids}
     settings["probes"] = hashlib.sha256(states.tobytes()).hexdigest()
     run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -100,6 +109,6 @@ def lot_of(config: CollectConfig) -> Lot:
         discount=config.discount,
         run=run,
         seed=config.seed,
-        config=configuration.to_dict(config),
+        config={**configuration.to_dict(config), **({} if origin is None else {"law_sha256": origin.sha256})},
         draw=draw,
     )

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt32
 
+from epvf_data import code
+from epvf_data.code import Function
 from epvf_data.collectors.bundled import bundled_files
-from epvf_data.collectors.setting import Recipe
+from epvf_data.collectors.setting import Recipe, is_own
 from epvf_data.envs import Env
-from epvf_data.errors import ArchitectureMismatchError
+from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.perturb import clip_weights, perturb
@@ -48,7 +50,10 @@ def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[n
             keys = jax.random.split(stream(seed, "base"), source.random_bases)
             bases.extend(np.asarray(jax.vmap(lambda key: mlp.init(key, spec, source.random_scale))(keys)))
             continue
-        for file in bundled_files(env) if name == "bundled" else [name]:
+        if is_own(name):
+            bases.extend(own_policies(name, spec, seed))
+            continue
+        for file in bundled_files(env) if name == "bundled" else [str(name)]:
             found, flat = load_policy(file)
             if found != spec and name == "bundled":
                 raise ArchitectureMismatchError(
@@ -62,6 +67,21 @@ def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[n
                 )
             bases.append(flat)
     return np.asarray(clip_weights(jnp.asarray(np.stack(bases), jnp.float32), source.clip))
+
+
+def own_policies(given: str | Function, spec: PolicySpec, seed: int) -> Float[np.ndarray, "n P"]:
+    """What the user's `policies(spec, seed)` gives. Raises ConfigError where it fails or gives something else."""
+    source = Function.of(given)
+    with code.blamed(source.name, "policies"):
+        theta = np.asarray(source.call(spec, seed), np.float32)
+    if theta.ndim != 2 or theta.shape[1] != spec.size or not len(theta):
+        raise ConfigError(
+            f"{source.name} gives policies of the shape {list(theta.shape)}; expected [n, {spec.size}], n ≥ 1, of "
+            f"policies {spec}."
+        )
+    if not np.isfinite(theta).all():
+        raise ConfigError(f"{source.name} gives {np.count_nonzero(~np.isfinite(theta))} numbers that are not finite.")
+    return theta
 
 
 def plan(recipe: Recipe, families: int, seed: int, rows: Int[np.ndarray, "n"]) -> Plan:
@@ -119,7 +139,7 @@ def parameters(
 
 
 @lru_cache(maxsize=16)
-def _maker(spec: PolicySpec, law: str, floor: float, clip: float | None):
+def _maker(spec: PolicySpec, law: str | Function, floor: float, clip: float | None):
     def one(seed, base, scale, sign, fresh):
         key = jax.random.wrap_key_data(seed)
         spread = clip_weights(perturb(law, key, base, scale, sign, floor), clip)
@@ -131,13 +151,14 @@ def _maker(spec: PolicySpec, law: str, floor: float, clip: float | None):
 def lineage(recipe: Recipe, base_ids: list[str], run: str, plan: Plan) -> Lineage:
     """Where the planned rows come from."""
     source = recipe.perturbed
+    law = code.title(source.law.name) if isinstance(source.law, Function) else source.law
     details = "".join(f" {name}={value:g}" for name, value in (("floor", source.floor), ("clip", source.clip)) if value)
     return Lineage.build(
         len(plan.base),
         source=["random" if fresh else "perturbed" for fresh in plan.fresh],
         base=[None if base < 0 else base_ids[base] for base in plan.base],
         run=run,
-        law=[INIT_LAW if fresh else source.law + details for fresh in plan.fresh],
+        law=[INIT_LAW if fresh else law + details for fresh in plan.fresh],
         scale=plan.scale,
         sign=plan.sign,
         noise_seed=plan.noise_seed,

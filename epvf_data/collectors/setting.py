@@ -11,6 +11,7 @@ from typing import Any
 
 from epvf_data import code, envs
 from epvf_data import config as configuration
+from epvf_data.code import Function
 from epvf_data.errors import ConfigError, DatasetError
 from epvf_data.policies.config import LAWS, PolicyConfig
 from epvf_data.policies.files import load_policy
@@ -37,10 +38,10 @@ class RandomSource:
 class PerturbedSource:
     """Rows around base policies: each family is its base itself, then perturbations, the scales of `scales` in turn."""
 
-    bases: tuple[str, ...] = ("random",)  # policy files, `bundled`, or `random`
+    bases: tuple[str | Function, ...] = ("random",)  # policy files, `bundled`, `random`, or FILE.py:FUNCTION
     random_bases: int = 32  # how many, when bases are random
     random_scale: float = 1.0
-    law: str = "gaussian"
+    law: str | Function = "gaussian"  # or FILE.py:FUNCTION
     scales: tuple[float, ...] = (0.01, 0.03, 0.1)
     antithetic: bool = True
     floor: float = 0.0
@@ -64,12 +65,18 @@ class Recipe:
         configuration.check_range(
             self.perturbed, "perturbed.", 0, configuration.MAX_FLOAT, "random_scale", "floor", "clip"
         )
-        configuration.check_one_of("perturbation law", self.perturbed.law, LAWS)
+        if not is_own(self.perturbed.law):
+            configuration.check_one_of("perturbation law", self.perturbed.law, LAWS)
 
     @property
     def held(self) -> int:
         """About how many base policies there are."""
         return sum(self.perturbed.random_bases if name == "random" else 1 for name in self.perturbed.bases)
+
+
+def is_own(given: object) -> bool:
+    """Whether a law or a base is a function of the user's."""
+    return isinstance(given, Function) or code.names_code(given)
 
 
 def check_scale(source: Any, table: str) -> None:
@@ -158,7 +165,8 @@ def commit_rows(policies: int | None) -> int:
 
 def policy_of(config: CollectConfig) -> PolicySpec | None:
     """The specification of the first base that is a file, None where none is."""
-    files = [name for name in config.perturbed.bases if name not in ("random", "bundled")]
+    bases = config.perturbed.bases
+    files = [name for name in bases if isinstance(name, str) and name not in ("random", "bundled") and not is_own(name)]
     return load_policy(files[0])[0] if files else None
 
 

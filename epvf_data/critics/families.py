@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epvf_data import code
 from epvf_data.config import Part, check_one_of
@@ -45,6 +45,11 @@ class Family(Part):
         check_one_of("column of a data set that critics read:", self.reads, READS)
         if self.make is not None and self.closed:
             raise ConfigError("a critic of your own is fitted by gradient steps; leave closed at False.")
+
+    @classmethod
+    def of(cls, given: Any) -> str | Family:
+        """See `resolve`."""
+        return resolve(given)
 
 
 def known(*facts: str | float, **more: object) -> Family:

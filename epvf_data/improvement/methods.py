@@ -36,6 +36,11 @@ class Method(Part):
     function: Callable[[Problem], Float[np.ndarray, "n P"]] | None = None  # of the user's, passed from Python
     name: str = ""  # of that
 
+    @classmethod
+    def of(cls, given: Any) -> Method:
+        """See `own_method`."""
+        return given if isinstance(given, Method) else own_method(given)
+
     @property
     def learns(self) -> bool:
         """Whether it needs critics."""

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from epvf_data import code
+from epvf_data.code import Function
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import LAWS
+from epvf_data.policies.spec import PolicySpec
 
 
 def check_law(law: str) -> str:
@@ -17,8 +20,24 @@ def check_law(law: str) -> str:
     return law
 
 
+def own_law(given: str | Function, spec: PolicySpec) -> Function:
+    """A law of the user's, `law(key, base, scale)`, traced once for policies of `spec`; what it names is loaded.
+
+    Raises ConfigError where it fails, or gives anything but float32 of the base's shape.
+    """
+    law = Function.of(given)
+    base, scale = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((spec.size,), ()))
+    with code.blamed(law.name, "noise"):
+        found = jax.eval_shape(lambda key, base, scale: law.call(key, base, scale), jax.random.key(0), base, scale)
+    shape, kind = getattr(found, "shape", None), getattr(found, "dtype", None)
+    if (shape, kind) != (base.shape, base.dtype):
+        told = "no array" if shape is None else f"{kind} of the shape {list(shape)}"
+        raise ConfigError(f"{law.name} gives {told} as noise; expected float32 of the shape {list(base.shape)}.")
+    return law
+
+
 def noise(
-    law: str,
+    law: str | Function,
     key: PRNGKeyArray,
     base: Float[Array, "P"],
     scale: Float[Array, ""] | float,
@@ -31,8 +50,11 @@ def noise(
     - `gaussian`: N(0, scale²), the law of Faccio et al. (2021);
     - `gaussian_scaled`: |θ| · N(0, scale²).
 
-    `floor` is the least magnitude the scaled laws take a parameter to have: above 0, zero parameters move too.
+    `floor` is the least magnitude the scaled laws take a parameter to have: above 0, zero parameters move too. A law of
+    the user's, see `own_law`, gives the vector itself.
     """
+    if isinstance(law, Function):
+        return law.call(key, base, jnp.asarray(scale, jnp.float32))
     check_law(law)
     unit = (
         jax.random.uniform(key, base.shape, minval=-1.0, maxval=1.0)
@@ -44,7 +66,7 @@ def noise(
 
 
 def perturb(
-    law: str,
+    law: str | Function,
     key: PRNGKeyArray,
     base: Float[Array, "P"],
     scale: Float[Array, ""] | float,

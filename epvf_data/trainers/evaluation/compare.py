@@ -31,7 +31,8 @@ def compare(runs: Sequence[str | Path], image: str | Path | None = None, *, forc
     """What the reports of the runs say of each split, best Spearman first; `image` gets a picture.
 
     The ridges on what the critics read stand among them, unless a run is one; Spearman comes as the interquartile mean
-    over seeds too. `gradient_cosine` and the gains of gradient ascent are None where that split was not evaluated.
+    over seeds too. `gradient_cosine` and the gains of gradient ascent are None where that split was not evaluated;
+    `metrics` are the user's own, by name, as far as `evaluate` measured them.
     `same_rows` tells whether all runs were judged on the same rows. Raises RunError where a directory holds no report,
     ConfigError and DatasetError where no picture can be written to `image`, see `pictures.check`.
     """
@@ -103,12 +104,13 @@ def _line(one: dict[str, Any], name: str, split: dict[str, Any]) -> dict[str, An
         "gradient_cosine": gradient and gradient["cosine"],
         "improvement": ascent and ascent["stopped"]["gain"],
         "improvement_over_start": ascent and ascent["stopped"]["mean"] - ascent["start_mean"],
+        "metrics": {name: one["value"] for name, one in measured.get("metrics", {}).items()},
     }
 
 
 def _control(label: str, split: dict[str, Any]) -> dict[str, Any]:
     rest = dict.fromkeys(("seconds", "gradient_cosine", "improvement", "improvement_over_start"))
-    return {"run": None, "critic": label, "ensemble": 1, **_numbers(split["controls"]["ridge"]), **rest}
+    return {"run": None, "critic": label, "ensemble": 1, **_numbers(split["controls"]["ridge"]), **rest, "metrics": {}}
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from epvf_data.trainers.evaluation.ceiling import ceiling_of_labels, labels_of
 from epvf_data.trainers.evaluation.gradients import compare_gradients
 from epvf_data.trainers.evaluation.improvement import improve
 from epvf_data.trainers.evaluation.inputs import check_inputs
+from epvf_data.trainers.evaluation.own import Metric, measure_own, named
 from epvf_data.trainers.evaluation.settings import PICTURE, RESULT, ROLLED_OUT, EvaluationConfig, measured
 from epvf_data.trainers.metrics import measure
 from epvf_data.trainers.offline.fitted import FittedSplit
@@ -41,6 +42,7 @@ def evaluate(
     progress: Progress | None = None,
     *,
     critic: Own | None = None,
+    metrics: Sequence[Metric] = (),
     plot: Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -48,25 +50,22 @@ def evaluate(
 
     Prediction on held-out rows of every split; for one split calibration, what no critic can know, the direction of
     ∇V against evolution strategies, and gradient ascent on V from the best training rows with real rollouts (the last
-    three left out without `rollouts`). With `dataset`, all of its rows are predicted as well.
-    `trained_on` is the run's own data set, if it has moved; `critic` is for `load_critic`. `progress` is called while
-    policies are rolled out. `plot` gets the picture too, as PNG, PDF or SVG.
+    three left out without `rollouts`). With `dataset`, all of its rows are predicted. `trained_on` is the run's data
+    set, if it has moved; `critic` is for `load_critic`; `metrics` are functions of (predicted, true). `progress` is
+    called while policies are rolled out. `plot` gets the picture, too.
 
     `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
     same; `kept` names what is told here and was measured earlier.
 
     Raises RunError where there is nothing to judge, EnvironmentMismatchError for a task that is not here.
     """
-    config = EvaluationConfig() if config is None else config
+    config, measures = EvaluationConfig() if config is None else config, named(metrics)
     check_inputs(run_dir, dataset, config, trained_on, critic)
     loaded = load_run(run_dir, trained_on, critic)
-    if rollouts:
-        _check_parameters(loaded)
     world = _world(loaded, config) if rollouts else None
     name, fitted = choose_split(loaded, config.split)
-    report, earlier = report_of(loaded), _earlier(loaded)
-    test, members = fitted.ground.test, fitted.members(fitted.ground.test).reshape(-1, len(fitted.ground.test))
-    before = earlier.get(name, {})
+    report, earlier, test = report_of(loaded), _earlier(loaded), fitted.ground.test
+    members, before = fitted.members(test).reshape(-1, len(test)), earlier.get(name, {})
     new = {} if world is None else _roll_out(fitted, world, config, progress)
     elsewhere = None if dataset is None else _elsewhere(dataset, fitted)
     others = {} if elsewhere is None else {elsewhere["dataset"]: elsewhere["architectures"]}
@@ -75,6 +74,7 @@ def evaluate(
         "calibration": calibrate(members, loaded.source.labels[test]),
         **{part: new.get(part, before.get(part)) for part in ROLLED_OUT},
         "elsewhere": {**before.get("elsewhere", {}), **others},
+        "metrics": {**before.get("metrics", {}), **measure_own(measures, loaded.critics(name))},
     }
     result: dict[str, Any] = {
         "run": str(loaded.directory),
@@ -83,7 +83,7 @@ def evaluate(
         "ensemble": loaded.config.ensemble,
         "split": name,
         "splits": report.splits,
-        **{part: found[part] for part in ("calibration", *ROLLED_OUT)},
+        **{part: found[part] for part in ("calibration", *ROLLED_OUT, "metrics")},
         "elsewhere": elsewhere,
         "kept": [part for part in ROLLED_OUT if part not in new and found[part] is not None],
         "by_split": {**earlier, name: found},
@@ -162,6 +162,7 @@ def _earlier(loaded: LoadedRun) -> dict[str, Any]:
 
 
 def _world(loaded: LoadedRun, config: EvaluationConfig) -> World:
+    _check_parameters(loaded)
     return open_world(loaded.dataset, config.env, config.episodes, config.backend, config.seed, config.start_noise)
 
 

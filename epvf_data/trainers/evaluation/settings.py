@@ -30,6 +30,7 @@ MEASURED = {  # of a split, as it is read again: the file may be a stranger's
         None,
     ),
     "elsewhere": {str: {}},
+    "metrics": {str: {"value": float, "per_seed": [float]}},
 }
 
 
@@ -38,7 +39,7 @@ def measured(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     found: Any = evaluation.get("by_split", {})  # which files of early versions lack
     if not fits(found, {str: {}}):
         return None
-    found = {name: {"labels": None, **one} for name, one in found.items()}  # which those of 0.1.0 lack
+    found = {name: {"labels": None, "metrics": {}, **one} for name, one in found.items()}  # which earlier versions lack
     return found if fits(found, {str: MEASURED}) else None
 
 

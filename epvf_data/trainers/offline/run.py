@@ -128,6 +128,12 @@ class LoadedRun(NamedTuple):
     def fitted(self) -> dict[str, FittedSplit | str]:
         return {name: found if isinstance(found, str) else found[0] for name, found in self.folds.items()}
 
+    def critics(self, split: str) -> list[FittedSplit]:
+        """Those of every fold of a split that has some."""
+        found = self.folds[split]
+        assert not isinstance(found, str)
+        return found
+
 
 def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""

@@ -71,17 +71,14 @@ def train_online(
 ) -> OnlineReport:
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
 
-    `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-K,
-    best-K and best-perturbed-K.safetensors of seed K; snapshots are at-ITERATION-K) and, at the end, report.json. A
-    killed or stopped run goes on with `resume`, to the bits of an uninterrupted one on the same machine; so does a
-    finished one with a larger budget, unless its learning rate falls over the budget. `record` names a data set to
-    commit all rollouts to, `warm_start` one to fit the critic on first; `progress` gets log entries. `critic` takes the
-    place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family.
+    `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-, best-,
+    best-perturbed-, at-ITERATION-K of seed K) and, at the end, report.json. `resume` goes on with a stopped run, to the
+    bits of an uninterrupted one on the same machine, or with more budget, unless a rate falls over it. `record` names
+    a data set for all rollouts, `warm_start` one to fit the critic on first; `critic` is as in `train_offline`.
 
     Raises RunError for a directory that is taken, holds no run, or was started with other settings.
     """
-    began, directory = time.perf_counter(), Path(run_dir)
-    config = with_critic(config, critic)
+    began, directory, config = time.perf_counter(), Path(run_dir), with_critic(config, critic)
     env, spec, backend = resolve(config)
     settings = settings_of(config, env, backend, record, warm_start)
     settings["run"] = identity(directory, settings, resume)
