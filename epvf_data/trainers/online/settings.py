@@ -192,8 +192,8 @@ class OnlineConfig:
             raise ConfigError(f"envs is {count}; it must be a multiple of the {explore.policies} policies{pairs}.")
         if replay.capacity is not None and replay.capacity < count:
             raise ConfigError(
-                f"replay.capacity is {replay.capacity:,}; one iteration has {count:,} policies (envs), and at least these "
-                "must fit."
+                f"replay.capacity is {replay.capacity:,}; one iteration has {count:,} policies (envs), "
+                "and at least these must fit."
             )
         if (replay.capacity or count) > count and explore.policies > 1:
             raise ConfigError("several policies under one V learn from fresh rows only; leave replay.capacity out.")
