@@ -73,6 +73,7 @@ VERBS: list[tuple[str, str | None]] = [
     ("evaluate a.zarr", "is a data set, expected a run of train-offline"),
     ("compare a.zarr", "is a data set, expected a run of train-offline"),
     ("train-online --env cartpole", TRAIN),
+    ("watch a.zarr", "is a data set, expected a run of train-online"),
     ("improve a.zarr", TRAIN),
     ("top a.zarr", TRAIN),
     ("score base.safetensors", TRAIN),

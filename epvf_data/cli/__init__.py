@@ -15,6 +15,7 @@ VERBS = {
     "train-offline": "training",
     **dict.fromkeys(("evaluate", "compare", "critics"), "judging"),
     "train-online": "online",
+    "watch": "watching",
     "improve": "improving",
     **dict.fromkeys(("top", "score"), "scoring"),
     "render": "rendering",

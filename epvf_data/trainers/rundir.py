@@ -12,6 +12,7 @@ import os
 import platform
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,14 +66,32 @@ def create_run(directory: Path, settings: Mapping[str, Any], critic: Origin | No
 def lock(directory: Path) -> BinaryIO:
     """Holds a run until the file that this gives is closed. Raises RunError where another process holds it."""
     file = (directory / CONFIG).open("rb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise RunError(f"another process trains {directory} at this moment; wait for it or stop it first.") from None
-    except OSError:
-        pass  # a file system without locks
+    for last in (False, True):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if last:
+                file.close()
+                told = f"another process trains {directory} at this moment; wait for it or stop it first."
+                raise RunError(told) from None
+            time.sleep(0.1)  # `is_held` asks for a moment only
+        except OSError:
+            break  # a file system without locks
+        else:
+            break
     return file
+
+
+def is_held(directory: Path) -> bool:
+    """Whether another process trains a run at this moment, as far as the file system has locks."""
+    with (directory / CONFIG).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _check_name(directory: Path) -> None:

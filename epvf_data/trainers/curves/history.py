@@ -78,9 +78,13 @@ def read_run(directory: str | Path, empty: bool = False) -> Run:
 
 def read_groups(runs: Sequence[str | Path]) -> list[Group]:
     """The runs in the order given, those together that differ in their seeds alone. Raises RunError as `read_run`."""
+    return grouped([read_run(run) for run in runs])
+
+
+def grouped(runs: Sequence[Run]) -> list[Group]:
+    """The experiments that these runs are of."""
     found: dict[str, list[list[Run]]] = {}
-    for directory in runs:
-        run = read_run(directory)
+    for run in runs:
         same = {name: value for name, value in run.settings.items() if name not in _OWN}
         groups = found.setdefault(json.dumps(same, sort_keys=True, default=str), [])
         own = {curve.seed for curve in run.curves}
