@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from epvf_data.errors import ConfigError, require
-from epvf_data.launch.fan_out import Handle, Runs
+from epvf_data.launch.calls import Handle, Runs, Worker
 from epvf_data.untrusted import shown
 
 NAMES = ("local:N", "slurm", "ray")
 PACKAGES = {"slurm": "submitit", "ray": "ray"}
 MAX_WORKERS = 4096
 RETRIES = 3  # of a shard whose worker died
+PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"  # of nearly all memory of a GPU, when JAX starts
 SHARDS = 16  # where nobody says how many
 
 
@@ -54,18 +56,31 @@ def opened(wanted: Wanted, out: Path) -> Iterator[Runs]:
 @contextlib.contextmanager
 def _local(wanted: Wanted, out: Path) -> Iterator[Runs]:
     """Spawned processes, each with its share of the cores and, where there are some, one GPU."""
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        wanted.workers, spawn, initializer=_pin, initargs=(spawn.Value("i", 0), wanted.workers, gpus())
-    )
+    spawn, devices = multiprocessing.get_context("spawn"), gpus()
+    eager = PREALLOCATE not in os.environ
+    if devices:  # this process needs little of a GPU, a worker all of it
+        os.environ.setdefault(PREALLOCATE, "false")
+    pinned = spawn.Value("i", 0), wanted.workers, devices, eager
+    pool = ProcessPoolExecutor(wanted.workers, spawn, initializer=_pin, initargs=pinned)
     try:
         yield pool
     except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()  # commits are atomic
-        pool.shutdown(wait=True, cancel_futures=True)
+        _end(pool)
         raise
     pool.shutdown()
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Tells the workers to stop, which save what they have, and waits for that; a second signal ends them at once."""
+    workers = multiprocessing.active_children()
+    for process in workers:
+        process.terminate()
+    try:
+        pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:
+        for process in workers:
+            process.kill()  # commits and checkpoints are whole or not there
+        raise
 
 
 def gpus() -> list[str]:
@@ -82,10 +97,17 @@ def gpus() -> list[str]:
     return [str(number) for number in range(sum(line.startswith("GPU ") for line in told.splitlines()))]
 
 
-def _pin(counter: Any, workers: int, devices: list[str]) -> None:
-    """Before JAX starts in a worker: one GPU, and cores that others of this pool do not use."""
+def _pin(counter: Any, workers: int, devices: list[str], eager: bool) -> None:
+    """Before JAX starts in a worker: one GPU, and cores that others of this pool do not use.
+
+    Ctrl-C goes to all processes of a terminal, and is left to the one that began this, which tells the others.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Worker.pooled = True
     with counter.get_lock():
         number, counter.value = counter.value, counter.value + 1
+    if eager:
+        os.environ.pop(PREALLOCATE, None)
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
     cores = sorted(os.sched_getaffinity(0))

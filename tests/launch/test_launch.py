@@ -115,7 +115,7 @@ def test_local_workers_are_spawned_and_share_the_cores(in_tmp, config, whole, sh
         (("--executor", "local:99999"), "N from 1 to 4096"),
         (("--shard", "0/2", "--print-sbatch"), "one can be given at a time"),
         (("--shards", "4"), "one shard of N is --shard I/N"),
-        (("--executor", "local:2", "--recipe", "diverse"), "goes with a collection without --recipe"),
+        (("--executor", "local:2", "--recipe", "diverse", "--mixed"), "goes with a collection without --recipe"),
         (("--print-sbatch", "--policies", "0"), "policies"),
         (("--print-sbatch", "--shards", "9999999"), "at most 1,048,576"),
     ],
