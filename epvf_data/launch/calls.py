@@ -85,7 +85,7 @@ def run_calls(
 class Worker:
     """What a process knows of itself that makes calls."""
 
-    told = False  # to stop
+    told = 0  # to stop, by the signal of this number
     patient = False  # and then waits for the end of a step
     pooled = False  # one of ours, which nobody needs once it was told to stop
 
@@ -110,7 +110,7 @@ def in_worker(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _stop(number: int, frame: Any) -> None:
     """A signal's handler. One that is sent to all processes comes once more from the one that began them."""
-    first, Worker.told = not Worker.told, True
+    first, Worker.told = not Worker.told, Worker.told or number
     if first and not Worker.patient:
         raise KeyboardInterrupt
 

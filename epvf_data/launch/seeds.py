@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epvf_data.launch.calls import Runs, patiently, run_calls
+from epvf_data.trainers import rundir
 from epvf_data.trainers.online.inputs import seed_folders
 from epvf_data.trainers.online.settings import OnlineConfig
 
@@ -38,7 +39,9 @@ def train_seeds(
     began, folder = time.perf_counter(), Path(run_dir)
     places = seed_folders(config, folder.absolute())
     paths = [None if path is None else str(Path(path).absolute()) for path in (record, warm_start)]
-    options = (resume, *paths, max_seconds)
+    if not resume:
+        rundir.check_free(folder)
+    options = (*paths, max_seconds)
     calls = [
         (train_seed, replace(config, seed=config.seed + number, seeds=1), str(path), *options)
         for number, path in enumerate(places)
@@ -49,15 +52,17 @@ def train_seeds(
 def train_seed(
     config: OnlineConfig,
     directory: str,
-    resume: bool = False,
     record: str | None = None,
     warm_start: str | None = None,
     max_seconds: float | None = None,
 ) -> OnlineReport:
-    """One run, in a worker. A signal ends it after the step at hand, with a checkpoint."""
+    """One run, in a worker; it goes on where an earlier call, or one in a job that was queued again, has begun it.
+
+    A signal ends it after the step at hand, with a checkpoint.
+    """
     from epvf_data.trainers.online.run import train_online
 
-    goes_on = resume and (Path(directory) / "config.json").is_file()
+    goes_on = (Path(directory) / "config.json").is_file()
     how = {"record": record, "warm_start": warm_start, "max_seconds": max_seconds}
     with patiently() as step:
         return train_online(config, directory, resume=goes_on, progress=step, **how)
