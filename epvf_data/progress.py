@@ -19,8 +19,9 @@ from epvf_data.untrusted import printable
 COMPILING = "compiling, up to a minute"  # what verbs say that compile before their first result
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 SETTLED = 3.0  # seconds after the first report, before which no rate and no time left is worth telling
-# Ctrl-C, a cluster's time limit, a closed terminal, and the warning before a time limit that a job can ask SLURM for.
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# Ctrl-C, a cluster's time limit, a closed terminal, and the warnings before a time limit that jobs ask SLURM for: our
+# script for USR1, submitit's for USR2.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from epvf_data.benchmark.tasks import DATA, GROUPS, TASKS, methods_of, split_method
 from epvf_data.benchmark.tasks import small as small_task
 from epvf_data.cli.app import Debug, Force, Json, Quiet, _App, app, print_json, print_table, resume_command, say
+from epvf_data.cli.launching import check_executor, executor_option, workers
 from epvf_data.config import check_one_of
 from epvf_data.errors import RunError
 
@@ -74,6 +76,7 @@ def run(
     small: Annotated[
         bool, typer.Option("--small", help="The task on CartPole, in seconds; its numbers say nothing.")
     ] = False,
+    executor: Annotated[str | None, typer.Option(**executor_option("Run the seeds"))] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the seeds that --out holds.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -84,6 +87,7 @@ def run(
     The task's data set is made first, in --work, where it is not there yet; that can take many minutes. Methods of your
     own get rows and no rollouts; docs/benchmark.md says what they are given.
     """
+    check_executor(executor)
     check_one_of("task", task, TASKS)
     found = small_task(TASKS[task]) if small else TASKS[task]
     split_method(found, method)
@@ -96,10 +100,12 @@ def run(
 
     prepare()
     try:
-        with Bar("bench", "seeds", quiet, waiting=COMPILING) as bar:
+        with Bar("bench", "seeds", quiet, waiting=COMPILING) as bar, workers(executor, target) as there:
+            ended = itertools.count(1)
 
             def told(seed: dict[str, Any]) -> None:
-                bar.update(seed["seed"] + 1, seeds, seed["seed"] + 1, "seeds")
+                done = next(ended)
+                bar.update(done, seeds, done, "seeds")
 
             result = run_task(
                 task,
@@ -110,6 +116,7 @@ def run(
                 seeds=seeds,
                 quick=small,
                 resume=resume,
+                executor=there,
                 making=lambda done, total, steps: bar.update(done, total, steps, "env steps"),
                 told=told,
             )

@@ -23,7 +23,16 @@ from epvf_data.cli.app import (
     say,
 )
 from epvf_data.cli.choices import Backend, choice, environment
-from epvf_data.cli.launching import EXECUTOR, SHARD, configured, interrupted, print_job, recipe_of, shard_of, spread
+from epvf_data.cli.launching import (
+    SHARD,
+    configured,
+    executor_option,
+    interrupted,
+    print_job,
+    recipe_of,
+    shard_of,
+    spread,
+)
 from epvf_data.errors import ConfigError, StoppedError
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ def collect(
     shards: Annotated[
         int | None, typer.Option(help="How many shards --executor or --print-sbatch makes.  [default: 16]", min=1)
     ] = None,
-    executor: Annotated[str | None, typer.Option(**EXECUTOR)] = None,
+    executor: Annotated[str | None, typer.Option(**executor_option("Make all shards"))] = None,
     print_sbatch: Annotated[
         bool, typer.Option("--print-sbatch", help="Only print a job script for SLURM: an array of --shards.")
     ] = False,
@@ -97,14 +106,12 @@ def collect(
     if print_sbatch:
         print_job(recipe, flags, config, set_ or [], base or [], out, shards)
         return
+    for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
+        if recipe is not None and given:
+            raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
     if executor is not None:
-        if recipe is not None:
-            raise ConfigError("--executor goes with a collection without --recipe; give its shards with --shard I/N.")
-        report = spread(executor, shards, flags, config, set_ or [], base or [], out, mixed, quiet)
+        report = spread(executor, shards, recipe, flags, config, set_ or [], base or [], out, mixed, quiet)
     elif recipe is not None:
-        for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
-            if given:
-                raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
         report = _follow(recipe, flags, set_ or [], out, resume, mine, quiet)
     else:
         report = _collect(flags, config, set_ or [], base or [], out, resume, mixed, mine, quiet)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +17,36 @@ if TYPE_CHECKING:
     from epvf_data.collectors.collect import CollectReport
     from epvf_data.collectors.setting import CollectConfig
     from epvf_data.collectors.shards import Shard
+    from epvf_data.launch.calls import Runs
     from epvf_data.recipes.settings import RecipeConfig
 
-EXECUTOR: dict[str, Any] = {
-    "help": "Make all shards there: N processes of this machine, SLURM (the extra `slurm`), or Ray (the extra `ray`).",
-    "metavar": "local:N|slurm|ray",
-}
+
+def executor_option(what: str) -> dict[str, Any]:
+    """The option --executor of a verb, whose calls are `what`."""
+    there = "N processes of this machine, SLURM (the extra `slurm`), or Ray (the extra `ray`)"
+    return {"help": f"{what} there: {there}.", "metavar": "local:N|slurm|ray"}
+
+
+def check_executor(name: str | None) -> None:
+    """Raises ConfigError for the name of no executor, MissingPackageError where its package is missing."""
+    if name is not None:
+        from epvf_data.launch.executors import parse
+
+        parse(name)
+
+
+@contextlib.contextmanager
+def workers(name: str | None, place: Path) -> Iterator[Runs | None]:
+    """The executor of that name while the block lasts, None without one; logs of jobs go beside `place`."""
+    if name is None:
+        yield None
+        return
+    from epvf_data.launch.executors import opened, parse
+
+    with opened(parse(name), place) as found:
+        yield found
+
+
 SHARD: dict[str, Any] = {
     "help": "Make shard I (from 0) of N of the rows; auto: as SLURM_ARRAY_TASK_ID and _COUNT, JOB_COMPLETION_INDEX and "
     "JOB_COMPLETIONS, or RANK and WORLD_SIZE say.",
@@ -66,6 +93,7 @@ def print_job(
 def spread(
     executor: str,
     shards: int | None,
+    recipe: str | None,
     flags: dict[str, Any],
     config: str | None,
     changes: list[str],
@@ -74,21 +102,32 @@ def spread(
     mixed: bool,
     quiet: bool,
 ) -> CollectReport:
-    """All shards on an executor; a bar over the rows that are there."""
+    """All shards on an executor, and the teachers of a recipe before; a bar over the rows that are there."""
     from epvf_data.launch.executors import SHARDS, opened, parse
-    from epvf_data.launch.fan_out import fan_out
     from epvf_data.progress import Bar
 
     wanted = parse(executor)
-    settings, target = configured(flags, config, changes, bases, out)
     count = shards or wanted.workers or SHARDS
 
     def show(rows: int, total: int, done: int) -> None:
         bar.update(rows, total, rows, "rows", f" · {done}/{count} shards")
 
+    def trained(done: int, total: int) -> None:
+        bar.update(0, 1, note=f" · {done}/{total} teachers trained")
+
+    if recipe is None:
+        from epvf_data.launch.fan_out import fan_out
+
+        settings, target = configured(flags, config, changes, bases, out)
+        run = partial(fan_out, settings, target, shards=count, mixed=mixed, progress=show)
+    else:
+        from epvf_data.recipes.fan_out import fan_out_recipe
+
+        settings, target = recipe_of(recipe, flags, changes, out)
+        run = partial(fan_out_recipe, settings, target, shards=count, trained=trained, progress=show)
     try:
-        with Bar("collect", "rows", quiet, waiting="starting workers") as bar, opened(wanted, target) as workers:
-            return fan_out(settings, target, workers, shards=count, mixed=mixed, progress=show)
+        with Bar("collect", "rows", quiet, waiting="starting workers") as bar, opened(wanted, target) as found:
+            return run(found)
     except KeyboardInterrupt:
         raise interrupted(target, shlex.join(["epvf-data", *sys.argv[1:]])) from None
 

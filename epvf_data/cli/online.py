@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from epvf_data.baselines.settings import PRESETS as BASELINES
 from epvf_data.cli.app import Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
 from epvf_data.cli.choices import Backend, choice, environment
+from epvf_data.cli.launching import check_executor, executor_option
 from epvf_data.errors import ConfigError, StoppedError
 from epvf_data.trainers.online.settings import ALGORITHMS, presets
 
@@ -51,6 +53,9 @@ def train_online(
     record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so long; --resume goes on.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(**executor_option("Train each seed by itself, in --out/seed-K,"))
+    ] = None,
     seed: Seed = None,
     backend: Backend = None,
     set_: Set = None,
@@ -70,12 +75,13 @@ def train_online(
     """
     from epvf_data import config as configuration
     from epvf_data.envs import full_name
-    from epvf_data.trainers.online.inputs import check_inputs
+    from epvf_data.trainers.online.inputs import check_apart, check_inputs
     from epvf_data.trainers.online.settings import configure
 
     if list_presets:
         _list_presets(json)
         return
+    check_executor(executor)
     flags: dict[str, Any] = {
         "env": env,
         "algorithm": algorithm,
@@ -91,16 +97,20 @@ def train_online(
     given = {key: value for key, value in flags.items() if value is not None}
     changes = configuration.parse_overrides(set_ or [])
     if name in BASELINES:
-        if resume or record or warm_start or max_minutes:
-            raise ConfigError(f"{name} takes no --resume, --record, --warm-start or --max-minutes.")
+        if resume or record or warm_start or max_minutes or executor:
+            raise ConfigError(f"{name} takes no --resume, --record, --warm-start, --max-minutes or --executor.")
         _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), json, quiet)
         return
     settings = configure(name, changes, given)
     target = out or Path(f"{full_name(settings.env) if name == 'body' else Path(name).stem}-run")
     seconds = None if max_minutes is None else 60 * max_minutes
-    check_inputs(target, resume, record, warm_start)
+    if executor is None:
+        check_inputs(target, resume, record, warm_start)
+    else:
+        check_apart(settings, target, resume, record, warm_start)
     how = {"resume": resume, "record": record, "warm_start": warm_start, "max_seconds": seconds}
-    _tell(_run(settings, target, how, quiet), target, json)
+    run = partial(_run, settings) if executor is None else partial(_run_apart, executor, settings)
+    _tell(run(target, how, quiet), target if executor is None else target / "seed-*", json)
 
 
 def _list_presets(json: bool) -> None:
@@ -124,6 +134,21 @@ def _run(settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool)
             return run(settings, target, progress=bar.run, **how)
     except KeyboardInterrupt:
         raise StoppedError(_interrupted(target)) from None
+
+
+def _run_apart(executor: str, settings: OnlineConfig, target: Path, how: dict[str, Any], quiet: bool) -> OnlineReport:
+    """Trains each seed on an executor; a bar over the seeds that have ended."""
+    from epvf_data.launch.executors import opened, parse
+    from epvf_data.launch.seeds import train_seeds
+    from epvf_data.progress import Bar
+
+    try:
+        with Bar("train", "seeds", quiet, waiting="starting workers") as bar, opened(parse(executor), target) as found:
+            return train_seeds(settings, target, found, progress=lambda done: bar.update(done, settings.seeds), **how)
+    except KeyboardInterrupt:
+        raise StoppedError(
+            f"interrupted; what the seeds had learned is kept in {target}, continue with: {resume_command()}"
+        ) from None
 
 
 def _interrupted(target: Path) -> str:

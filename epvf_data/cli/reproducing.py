@@ -9,6 +9,7 @@ import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Plot, Quiet, Seed, Set, app, check_plot, plural, print_json, say
 from epvf_data.cli.choices import Backend, choice
+from epvf_data.cli.launching import check_executor, executor_option, workers
 from epvf_data.errors import RunError, StoppedError
 from epvf_data.reproduction.figures import FIGURES, SCALES, SETTINGS, variants
 
@@ -36,6 +37,7 @@ def reproduce(
     seed: Seed = None,
     backend: Backend = None,
     set_: Set = None,
+    executor: Annotated[str | None, typer.Option(**executor_option("Make the runs"))] = None,
     plot: Plot = None,
     force: Force = False,
     json: Json = False,
@@ -50,6 +52,7 @@ def reproduce(
     from epvf_data import config as configuration
     from epvf_data.reproduction.plan import configure, references
 
+    check_executor(executor)
     flags = {name: value for name, value in (("seed", seed), ("backend", backend)) if value is not None}
     overrides = configuration.merge(configuration.parse_overrides(set_ or []), flags)
     chosen = variants(figure, scale, settings, only or ())
@@ -62,20 +65,22 @@ def reproduce(
 
     prepare()
     try:
-        result = run(
-            figure,
-            scale,
-            out,
-            settings=settings,
-            only=only or (),
-            seeds=seeds,
-            overrides=overrides,
-            redraw=draw,
-            plot=plot,
-            force=force,
-            quiet=quiet,
-            debug=debug,
-        )
+        with workers(executor, out or Path(f"{figure}-{scale}")) as found:
+            result = run(
+                figure,
+                scale,
+                out,
+                settings=settings,
+                only=only or (),
+                seeds=seeds,
+                overrides=overrides,
+                redraw=draw,
+                plot=plot,
+                force=force,
+                quiet=quiet,
+                debug=debug,
+                executor=found,
+            )
     except KeyboardInterrupt:
         raise StoppedError("interrupted; give the same command to go on, or add --draw to see what there is.") from None
     if json:

@@ -5,37 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from epvf_data.collectors.setting import CollectConfig, existing
 from epvf_data.collectors.shards import Shard, checked
-from epvf_data.errors import BackendError, DatasetError
+from epvf_data.errors import DatasetError
+from epvf_data.launch.calls import Runs, run_calls
 from epvf_data.store import reader
 
 if TYPE_CHECKING:
     from epvf_data.collectors.collect import CollectReport
 
-LOOK_EVERY = 0.2  # seconds between looks at the shards, which grow to
-LOOK_AT_MOST = 5.0
-
 Progress = Callable[[int, int, int], None]  # (rows there, rows in all, shards finished)
-
-
-class Handle(Protocol):
-    """What an executor gives for a call: a `Future`, or what is like it."""
-
-    def done(self) -> bool: ...
-    def result(self) -> Any: ...
-    def cancel(self) -> Any: ...
-
-
-class Runs(Protocol):
-    """`concurrent.futures.Executor`, or what has its `submit`."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any) -> Handle: ...
 
 
 def fan_out(
@@ -57,50 +40,42 @@ def fan_out(
     Raises what a shard raised, once all others have ended; BackendError where a worker died. What was committed stays,
     and the same call goes on.
     """
+    return spread(
+        (work, config, mixed), config.policies or config.envs, out, executor, shards=shards, progress=progress
+    )
+
+
+def spread(
+    how: tuple[Any, ...],
+    rows: int,
+    out: str | Path,
+    executor: Runs,
+    *,
+    shards: int,
+    progress: Progress | None = None,
+) -> CollectReport:
+    """`fan_out` of any collection of so many rows: `how` is (function, arguments …), called with (…, out, shard)."""
     checked(0, shards, f"{shards} shards")
     began, place = time.perf_counter(), str(Path(out).absolute())
     existing(Path(out), None)
-    waiting = [executor.submit(work, config, place, Shard(index, shards), mixed) for index in range(shards)]
-    try:
-        _await(waiting, Path(out), config.policies or config.envs, progress)
-    except BaseException:
-        for handle in waiting:
-            with contextlib.suppress(Exception):
-                handle.cancel()
-        raise
-    reports, errors = [], []
-    for handle in waiting:
-        try:
-            reports.append(handle.result())
-        except BrokenExecutor as error:
-            errors.append(BackendError("a worker died; what was committed stays, and the same command goes on."))
-            errors[-1].__cause__ = error
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return _joined(reports, str(out), time.perf_counter() - began)
-
-
-def work(config: CollectConfig, out: str, shard: Shard, mixed: bool) -> dict[str, Any]:
-    """One shard, in a worker. Returns its report as plain values."""
-    from epvf_data.collectors.collect import collect
-    from epvf_data.runtime import prepare
-
-    prepare()
-    return asdict(collect(config, out, shard=shard, mixed=mixed))
-
-
-def _await(waiting: Sequence[Handle], out: Path, wanted: int, progress: Progress | None) -> None:
-    pause = LOOK_EVERY
     dataset: reader.Dataset | None = None
-    while not all(handle.done() for handle in waiting):
-        time.sleep(pause)
-        pause = min(1.2 * pause, LOOK_AT_MOST)
+
+    def look(done: int) -> None:
+        nonlocal dataset
         if progress is not None:
             with contextlib.suppress(DatasetError):  # not there yet
                 dataset = reader.open(out) if dataset is None else dataset.refresh()
-                progress(dataset.rows, max(wanted, dataset.rows), sum(handle.done() for handle in waiting))
+                progress(dataset.rows, max(rows, dataset.rows), done)
+
+    calls = [(*how, place, Shard(index, shards)) for index in range(shards)]
+    return _joined(run_calls(calls, executor, look=look), str(out), time.perf_counter() - began)
+
+
+def work(config: CollectConfig, mixed: bool, out: str, shard: Shard) -> dict[str, Any]:
+    """One shard, in a worker. Returns its report as plain values."""
+    from epvf_data.collectors.collect import collect
+
+    return asdict(collect(config, out, shard=shard, mixed=mixed))
 
 
 def _joined(reports: Sequence[dict[str, Any]], out: str, seconds: float) -> CollectReport:

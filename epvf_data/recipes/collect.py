@@ -12,12 +12,13 @@ from epvf_data.collectors import collect as collector
 from epvf_data.collectors.collect import CollectReport
 from epvf_data.collectors.lot import Lot, check_memory
 from epvf_data.collectors.setting import STOCHASTIC_EPISODES
+from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
-from epvf_data.policies.spec import MAX_SIZE
+from epvf_data.policies.spec import MAX_SIZE, PolicySpec
 from epvf_data.recipes.rows import Mixture
 from epvf_data.recipes.settings import RecipeConfig
 from epvf_data.recipes.tables import to_dict
-from epvf_data.recipes.teachers import Progress, gather_bases, prepare
+from epvf_data.recipes.teachers import Progress, Tell, gather_bases, prepare
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import simulation
 from epvf_data.rollout import resolve_backend
@@ -54,15 +55,35 @@ def runs_of(out: str | Path) -> Path:
     return out.with_name(out.name.removesuffix(".zarr") + ".runs")
 
 
+def _task(config: RecipeConfig) -> tuple[Env, dict[str, PolicySpec]]:
+    """The environment with its horizon, and each architecture by name."""
+    made = envs.make(config.env)
+    env = made.with_horizon(config.horizon or made.horizon)
+    return env, {name: one.spec(env) for name, one in sorted(config.architectures.items())}
+
+
+def untrained(config: RecipeConfig, out: str | Path) -> list[tuple[str, str]]:
+    """(architecture, source) of each teacher whose run is not finished in OUT.runs. Raises as `lots_of` does."""
+    runs, (env, specs) = runs_of(out), _task(config)
+    prepared = {name: prepare(config, name, spec, env, runs)[1] for name, spec in specs.items()}
+    return [(name, source) for name, found in prepared.items() for source, train in found.items() if train is not None]
+
+
+def train_teacher(config: RecipeConfig, out: str | Path, architecture: str, source: str, tell: Tell) -> None:
+    """Leaves a finished run of one teacher in OUT.runs; `tell` gets log entries."""
+    env, specs = _task(config)
+    train = prepare(config, architecture, specs[architecture], env, runs_of(out))[1][source]
+    if train is not None:
+        train(tell)
+
+
 def lots_of(
     config: RecipeConfig, out: str | Path, *, resume: bool | None = False, trained: Progress | None = None
 ) -> list[Lot]:
     """The rows of each architecture for the data set `out`, once its teachers are trained. What can be refused without
     them is refused before."""
-    runs, made = runs_of(out), envs.make(config.env)
-    env = made.with_horizon(config.horizon or made.horizon)
+    runs, (env, specs) = runs_of(out), _task(config)
     backend, states = resolve_backend(env, config.backend), probing_states(env, config.probes)
-    specs = {name: one.spec(env) for name, one in sorted(config.architectures.items())}
     if len({spec.id for spec in specs.values()}) < len(specs):
         raise ConfigError("two architectures of the recipe are the same; give one of them all the weight.")
     if (parameters := sum(spec.size for spec in specs.values())) > MAX_SIZE:

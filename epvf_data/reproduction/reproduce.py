@@ -14,6 +14,7 @@ import jax
 
 from epvf_data import outputs, pictures, provenance
 from epvf_data.errors import RunError
+from epvf_data.launch.calls import Runs
 from epvf_data.reproduction import runs
 from epvf_data.reproduction.claims import judge
 from epvf_data.reproduction.figures import Figure, Variant, check, variants
@@ -65,13 +66,14 @@ def reproduce(
     force: bool = False,
     quiet: bool = True,
     debug: bool = False,
+    executor: Runs | None = None,
 ) -> Reproduction:
     """Runs or resumes the variants of a figure below `out`/runs and writes data.json, figure.png and report.md.
 
     `settings` says whose hyper-parameters: "paper", "ours" or "both". `only` runs some variants, and all that exist are
     drawn; with `redraw`, which runs nothing, `only` draws some. `seeds` and `overrides` (nested tables) go to every
-    run. `plot` gets the picture too, as PNG, PDF or SVG. A run that fails leaves the others alone and is named in
-    `failed`.
+    run, and with an `executor` each is a call on it. `plot` gets the picture too, as PNG, PDF or SVG. A run that fails
+    leaves the others alone and is named in `failed`.
 
     Raises ConfigError for unknown names and settings, RunError for a directory with runs of other settings and where
     there is nothing to draw, and DatasetError where others made files of the results' names.
@@ -88,9 +90,8 @@ def reproduce(
             folder.mkdir(parents=True, exist_ok=True)
             stored = _plan(figure, scale, stored, left_out)
             rundir.write_json(folder / PLAN, stored)
-        failed = runs.run_all(chosen, jobs, folder / "runs", quiet, debug)
-    left_out = {**stored.get("left_out", {}), **left_out}
-    partly = redraw and len(only) > 0
+        failed = runs.run_all(chosen, jobs, folder / "runs", quiet, debug, executor)
+    left_out, partly = {**stored.get("left_out", {}), **left_out}, redraw and len(only) > 0
     shown = chosen if partly else _shown(about, scale, every, folder / "runs")
     measured = measure(shown, folder / "runs", failed, left_out)
     if not any(found.curves for found in measured.values()):

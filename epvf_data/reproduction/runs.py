@@ -15,6 +15,7 @@ from typing import Any
 from epvf_data import outputs, untrusted
 from epvf_data.config import flatten, to_dict
 from epvf_data.errors import CorruptDatasetError, DatasetError, EpvfError, RunError
+from epvf_data.launch.calls import Runs, patiently, run_calls
 from epvf_data.progress import COMPILING, Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
@@ -85,13 +86,21 @@ def check_all(jobs: Mapping[str, list[Job]], folder: Path) -> bool:
 
 
 def run_all(
-    chosen: list[Variant], jobs: Mapping[str, list[Job]], folder: Path, quiet: bool = True, debug: bool = False
+    chosen: list[Variant],
+    jobs: Mapping[str, list[Job]],
+    folder: Path,
+    quiet: bool = True,
+    debug: bool = False,
+    executor: Runs | None = None,
 ) -> dict[str, str]:
     """Brings every job to its end below `folder`. Returns what went wrong, one sentence a variant that failed.
 
-    The traceback of a failure is in `folder`/NAME.failed.txt; with `debug` the first failure is raised.
+    The traceback of a failure is in `folder`/NAME.failed.txt; with `debug` the first failure is raised. With an
+    `executor` each job is a call on it, and seeds that a variant trains side by side stay together.
     """
     chosen = [variant for variant in chosen if variant.name in jobs]
+    if executor is not None:
+        return _spread(chosen, jobs, folder, executor, quiet)
     failed = {}
     for place, variant in enumerate(chosen, 1):
         title = f"{place}/{len(chosen)} {variant.name}"
@@ -111,6 +120,41 @@ def run_all(
     return failed
 
 
+def _spread(
+    chosen: list[Variant], jobs: Mapping[str, list[Job]], folder: Path, executor: Runs, quiet: bool
+) -> dict[str, str]:
+    """`run_all` on an executor."""
+    every = [(variant, job) for variant in chosen for job in jobs[variant.name]]
+    failed: dict[str, str] = {}
+    ended = [0]
+
+    def told(number: int, found: tuple[str, str] | None) -> None:
+        variant, job = every[number]
+        ended[0] += 1
+        if found is not None:
+            failed.setdefault(variant.name, found[0])
+            outputs.write_bytes(folder / f"{variant.folder}.failed.txt", found[1].encode(errors="replace"), force=True)
+        _say(f"{ended[0]}/{len(every)} {job.path}: {'ended' if found is None else f'failed: {found[0]}'}", quiet)
+
+    run_calls([(_tried, variant, job, str(folder.absolute())) for variant, job in every], executor, told=told)
+    for variant in chosen:
+        if variant.name not in failed:
+            (folder / f"{variant.folder}.failed.txt").unlink(missing_ok=True)
+    return failed
+
+
+def _tried(variant: Variant, job: Job, folder: str) -> tuple[str, str] | None:
+    """One job, in a worker: what went wrong, as a sentence and as a traceback, or None."""
+    directory = Path(folder) / job.path
+    try:
+        if status(directory) != "finished":
+            with patiently() as step:
+                _train(variant, job, directory, step)
+    except Exception as error:  # whatever breaks one run must not cost the others
+        return _sentence(error), traceback.format_exc()
+    return None
+
+
 def _run(variant: Variant, job: Job, folder: Path, title: str, quiet: bool) -> None:
     """Starts or resumes one run, unless it is finished."""
     directory = folder / job.path
@@ -118,14 +162,18 @@ def _run(variant: Variant, job: Job, folder: Path, title: str, quiet: bool) -> N
     if status(directory) == "finished":
         _say(f"{title}: finished before", quiet)
         return
-    resume = variant.kind != "baseline" and (directory / "config.json").is_file()  # baselines begin again
     began = time.perf_counter()
     with Bar(title, "env steps", quiet, waiting=COMPILING) as bar:
-        options = {"resume": True} if resume else {}
-        report = _trainer(variant)(job.config, directory, progress=bar.run, **options)
+        report = _train(variant, job, directory, bar.run)
     returned = getattr(report, "return_perturbed", None)
     result = "" if returned is None else f"return {returned:.1f} "
     _say(f"{title}: {result}after {time.perf_counter() - began:,.0f} s", quiet)
+
+
+def _train(variant: Variant, job: Job, directory: Path, progress: Callable[[Mapping[str, Any]], None]) -> Any:
+    """Starts or resumes one run, and gives its report."""
+    resume = variant.kind != "baseline" and (directory / "config.json").is_file()  # baselines begin again
+    return _trainer(variant)(job.config, directory, progress=progress, **({"resume": True} if resume else {}))
 
 
 def _trainer(variant: Variant) -> Train:

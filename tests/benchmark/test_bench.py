@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_a_method_that_fails_is_one_sentence_and_what_was_done_stays(bench):
     assert again["seeds"][0] == found["seeds"][0]
     with pytest.raises(ConfigError, match=r"shape \[8, 3\]; expected"):
         run(bench, "improve-hopper", f"{bench / 'own.py'}:wrong", "wrong.json")
+
+
+def test_seeds_on_an_executor_are_those_of_one_process(bench):
+    for task, method in (("predict-architecture", "ridge-actions"), ("improve-hopper", f"{bench / 'own.py'}:propose")):
+        with ThreadPoolExecutor(1) as pool:
+            spread = run(bench, task, method, f"spread-{task}.json", executor=pool)
+        whole = run(bench, task, method, f"whole-{task}.json")
+        assert [one["seed"] for one in spread["seeds"]] == [0, 1]
+        assert spread["measures"] == whole["measures"]
+    assert result.read(bench / "spread-improve-hopper.json")["measures"] == spread["measures"]
 
 
 def test_held_out_rows_are_predicted(bench):

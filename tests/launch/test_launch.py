@@ -16,10 +16,11 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from launch import stragglers
 
 import epvf_data
 from epvf_data.curation.finalize import finalize
-from epvf_data.errors import BackendError, ConfigError, DatasetError, MissingPackageError
+from epvf_data.errors import BackendError, ConfigError, DatasetError, MissingPackageError, StoppedError
 from epvf_data.launch import executors
 from epvf_data.launch.fan_out import fan_out
 from epvf_data.launch.sbatch import script
@@ -115,7 +116,7 @@ def test_local_workers_are_spawned_and_share_the_cores(in_tmp, config, whole, sh
         (("--executor", "local:99999"), "N from 1 to 4096"),
         (("--shard", "0/2", "--print-sbatch"), "one can be given at a time"),
         (("--shards", "4"), "one shard of N is --shard I/N"),
-        (("--executor", "local:2", "--recipe", "diverse"), "goes with a collection without --recipe"),
+        (("--executor", "local:2", "--recipe", "diverse", "--mixed"), "goes with a collection without --recipe"),
         (("--print-sbatch", "--policies", "0"), "policies"),
         (("--print-sbatch", "--shards", "9999999"), "at most 1,048,576"),
     ],
@@ -144,6 +145,60 @@ def test_gpus_are_counted_without_jax(monkeypatch, tmp_path):
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert executors.gpus() == ["0", "1"]
+
+
+def test_the_table_of_stragglers_is_what_the_simulation_gives():
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    assert page.split("<!-- stragglers -->\n")[1].startswith("\n".join(stragglers.table()))
+
+
+class Job:
+    """submitit's, of which one gives a result and the other ended without."""
+
+    job_id, paths = "7", type("Paths", (), {"stderr": "7.err"})
+
+    def __init__(self, error: Exception | None):
+        self.error = error
+
+    def done(self):
+        return True
+
+    def cancel(self):
+        pass
+
+    def result(self):
+        if self.error is not None:
+            raise self.error
+        return 3
+
+
+def test_a_job_without_a_result_is_told_as_incomplete():
+    assert executors._SlurmCall(Job(None)).result() == 3
+    with pytest.raises(
+        BackendError, match=r"job 7 of SLURM is incomplete: 'no memory'; its log is 7.err. What it saved"
+    ):
+        executors._SlurmCall(Job(RuntimeError("Traceback\n\n  no memory\n"))).result()
+
+
+@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR2, True), (signal.SIGTERM, False)])
+def test_a_job_is_queued_again_by_the_warning_alone(in_tmp, monkeypatch, number, requeued):
+    """Once the call has saved, and no result is written: SLURM ends the job, here by an error of `sleep`."""
+    (in_tmp / "scontrol").write_text(SCHEDULER)
+    (in_tmp / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{in_tmp}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(executors, "ENDED", -1)
+
+    def stopped():
+        monkeypatch.setattr(executors.Worker, "told", number)
+        raise StoppedError("stopped")
+
+    assert executors.in_job(pow, 2, 3) == 8
+    with pytest.raises(ValueError, match="sleep length"):
+        executors.in_job(stopped)
+    assert (in_tmp / "told").exists() == requeued
+    if requeued:
+        assert (in_tmp / "told").read_text().endswith("scontrol requeue 7\n")
 
 
 SCHEDULER = """#!/bin/sh
@@ -205,6 +260,33 @@ def test_the_printed_job_is_this_command_and_what_the_page_shows(in_tmp, shell, 
     monkeypatch.setattr("epvf_data.launch.sbatch.program", lambda: "epvf-data")
     assert shell(*words).stdout == shown
     assert list(in_tmp.iterdir()) == []
+
+
+PRINTED = """#!/bin/sh
+for task in 1 0; do SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$1" || exit; done
+"""
+
+
+@pytest.mark.soak
+def test_the_five_commands_of_the_page_run_as_typed(in_tmp):
+    """With small numbers, a folder that is here, and an `sbatch` that runs an array's tasks one after the other."""
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    typed = page.split("```sh\n")[1].split("```")[0]
+    assert len(typed.splitlines()) == 5
+    small = {"--env ant --policies 1000000": shlex.join(WORDS), "/scratch/me": str(in_tmp), "--shards 64": "--shards 2"}
+    for words, others in small.items():
+        assert words in typed
+        typed = typed.replace(words, others)
+    programs = {"sbatch": PRINTED, "epvf-data": f'#!/bin/sh\nexec {sys.executable} -m epvf_data "$@"\n'}
+    for name, text in programs.items():
+        (in_tmp / "bin").mkdir(exist_ok=True)
+        (in_tmp / "bin" / name).write_text(text)
+        (in_tmp / "bin" / name).chmod(0o755)
+    variables = {**os.environ, "PATH": f"{in_tmp / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-e"], input=typed, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "No row is missing, none is there twice, and they are in order" in done.stdout
+    assert epvf_data.open(in_tmp / "ant.zarr").rows == 40
 
 
 ENGINES = ("slurm", "ray", "same")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 import epvf_data
 from epvf_data import envs
+from epvf_data.curation.finalize import finalize
 from epvf_data.errors import (
     ArchitectureMismatchError,
     ConfigError,
@@ -31,7 +33,8 @@ from epvf_data.policies.files import save_policy
 from epvf_data.policies.initial import INITS, draw
 from epvf_data.policies.perturb import perturb
 from epvf_data.policies.spec import PolicySpec
-from epvf_data.recipes.collect import collect_recipe, lots_of
+from epvf_data.recipes.collect import collect_recipe, lots_of, untrained
+from epvf_data.recipes.fan_out import fan_out_recipe
 from epvf_data.recipes.rows import place
 from epvf_data.recipes.tables import BUNDLED, build, read, to_dict
 from epvf_data.store.digest import content_hash
@@ -414,3 +417,15 @@ def test_each_architecture_is_compiled_once_however_many_commits(made, tmp_path)
         assert counted
     finally:
         jax.monitoring.clear_event_listeners()
+
+
+def test_teachers_and_shards_on_an_executor_make_the_same_rows(made, tmp_path):
+    out, seen = tmp_path / "ant.zarr", []
+    with ThreadPoolExecutor(1) as pool:
+        report = fan_out_recipe(build(RECIPE), out, pool, shards=3, trained=lambda *counts: seen.append(counts))
+        assert report.rows == report.rows_total == epvf_data.open(made / "ant.zarr").rows
+        assert seen[-1][0] == seen[-1][1] > 0
+        assert untrained(build(RECIPE), out) == []
+        assert fan_out_recipe(build(RECIPE), out, pool, shards=2).rows == 0
+    assert finalize(out).missing == []
+    assert content_hash(epvf_data.open(out)) == content_hash(epvf_data.open(made / "ant.zarr"))

@@ -1,6 +1,7 @@
 """From the command to the three files, with a trainer that writes known curves in place of training."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.image
 import pytest
@@ -206,3 +207,16 @@ def test_the_command_line(trainer, undrawn, in_tmp):
     trainer.stop = {"envs-4": KeyboardInterrupt()}
     found = runner.invoke(app, [*arguments, "--out", "other", "--quiet"])
     assert str(found.exception).startswith("interrupted; give the same command")
+
+
+def test_runs_on_an_executor_fail_and_go_on_by_themselves(trainer, undrawn, tmp_path):
+    trainer.fail = {"envs-8": ZeroDivisionError("oh")}
+    with ThreadPoolExecutor(1) as pool:
+        result = reproduce("fig1", "cpu", tmp_path, seeds=2, overrides=SMALL, executor=pool)
+        assert result.failed == {"envs-8": "ZeroDivisionError: oh"}
+        assert "Traceback" in (tmp_path / "runs" / "envs-8.failed.txt").read_text()
+        trainer.fail, before = {}, len(trainer.calls)
+        result = reproduce("fig1", "cpu", tmp_path, seeds=2, overrides=SMALL, executor=pool)
+    assert set(result.runs.values()) == {"finished"}
+    assert [name for name, _ in trainer.calls[before:]] == ["envs-8"]
+    assert not list((tmp_path / "runs").glob("*.failed.txt"))
