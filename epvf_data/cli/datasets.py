@@ -27,7 +27,7 @@ from epvf_data.cli.choices import Backend, OwnEnv
 from epvf_data.cli.learning import Csv, check_dataset_flags, info_run, plot_curves
 from epvf_data.cli.places import Dataset, readable
 from epvf_data.errors import ConfigError
-from epvf_data.trainers.rundir import is_run
+from epvf_data.trainers.rundir import check_there, is_run
 
 FACTS = {"who": "by", "command": "command", "made": "made", "versions": "versions", "git": "package", "seed": "seed"}
 
@@ -154,6 +154,8 @@ def plot(
     from epvf_data.cards.portrait import plot_dataset
     from epvf_data.store import reader
 
+    if len(inputs) > 1:  # of one data set, the reader says more
+        check_there(inputs)
     if all(map(is_run, inputs)):
         plot_curves(inputs, out, csv, force, json)
         return

@@ -36,7 +36,7 @@ from epvf_data.recipes.settings import (
     Teacher,
 )
 from epvf_data.store.schema import policy_id
-from epvf_data.trainers import rundir
+from epvf_data.trainers import rundir, startedwith
 from epvf_data.trainers.online.run import train_online
 from epvf_data.trainers.online.settings import online_config
 
@@ -177,7 +177,7 @@ def _finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     if not (folder / "config.json").is_file():
         return False
     plain = json.loads(json.dumps(settings))
-    rundir.check_same(folder, {"config": rundir.read_run(folder)["config"]}, {"config": plain})
+    startedwith.check_same(folder, {"config": rundir.read_run(folder)["config"]}, {"config": plain})
     return (folder / "report.json").is_file()
 
 

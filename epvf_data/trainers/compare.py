@@ -29,6 +29,7 @@ def compare(
     DatasetError where no file can be written.
     """
     chosen = [Path(run) for run in runs]
+    rundir.check_there(chosen)
     there = [run for run in chosen if not os.path.lexists(run / "zarr.json")]
     online = [run for run in there if rundir.kind(run) == "online"]
     if not online:

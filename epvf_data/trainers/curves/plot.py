@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AXES = {
     "env_steps": "environment steps of one seed",
-    "minutes": "minutes since the run's first log entry, its seeds side by side",
+    "minutes": "minutes of the run, compiling included, its seeds side by side",
 }
 NOTE = "each point is the mean over a cell of the axis, as far as every seed has come"
 POLICIES = {"return_unperturbed": "unperturbed", "return_perturbed": "perturbed"}
@@ -49,8 +49,6 @@ def band(curves: list[Curve], key: str, axis: str) -> Band:
 
     `axis` is one of `AXES`.
     """
-    # Before its first entry a run compiles, which takes one longer than another and is no learning.
-    curves = [curve._replace(minutes=curve.minutes - curve.minutes[:1]) for curve in curves]
     curves = [curve for curve in curves if len(curve.points(key, axis)[0])]
     longest = max((len(curve.points(key, axis)[0]) for curve in curves), default=0)
     if longest < 2:  # one log entry is a point

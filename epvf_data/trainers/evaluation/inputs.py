@@ -6,7 +6,7 @@ from pathlib import Path
 
 from epvf_data.errors import RunError
 from epvf_data.store import reader
-from epvf_data.trainers import rundir
+from epvf_data.trainers import startedwith
 from epvf_data.trainers.evaluation.settings import EvaluationConfig
 from epvf_data.trainers.offline.inputs import own_rows, stored_run
 from epvf_data.trainers.offline.settings import parse_splits
@@ -23,7 +23,7 @@ def check_inputs(
     DatasetError for data sets that are not there."""
     directory = Path(run_dir)
     stored = stored_run(directory)
-    rundir.check_code(directory, stored, stored["config"]["critic"], critic)
+    startedwith.check_code(directory, stored, stored["config"]["critic"], critic)
     splits = parse_splits(stored["config"]["split"])
     if config.split is not None and config.split not in splits:
         raise RunError(f"{directory} has no critic of the split {config.split}; choose one of {', '.join(splits)}.")

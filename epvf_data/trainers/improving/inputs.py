@@ -7,7 +7,7 @@ from pathlib import Path
 
 from epvf_data.errors import ConfigError, RunError
 from epvf_data.store import reader
-from epvf_data.trainers import rundir
+from epvf_data.trainers import rundir, startedwith
 from epvf_data.trainers.improving.settings import RESULT, ImproveConfig
 from epvf_data.trainers.offline.inputs import own_rows, stored_run
 
@@ -30,7 +30,7 @@ def check_inputs(
         raise RunError(f"{out} exists already; choose another --out, or go on with --resume.")
     if os.path.lexists(source / rundir.CONFIG):
         stored = stored_run(source)
-        rundir.check_code(source, stored, stored["config"]["critic"], config.own_critic)
+        startedwith.check_code(source, stored, stored["config"]["critic"], config.own_critic)
         if trained_on is None:
             own_rows(source, stored["dataset"]["path"])
         else:

@@ -15,7 +15,7 @@ from epvf_data.errors import DatasetError, RunError
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
-from epvf_data.trainers import rundir
+from epvf_data.trainers import rundir, startedwith
 from epvf_data.trainers.offline.fitted import FittedSplit, critic_of, fold_name, load_fitted
 from epvf_data.trainers.offline.inputs import open_inputs, own_rows, stored_run, tables_of
 from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
@@ -65,7 +65,7 @@ def train_offline(
     opened = open_inputs(dataset, config, directory, resume)
     settings = _settings(opened, config)
     if resume:
-        rundir.check_same(directory, stored_run(directory), settings)
+        startedwith.check_same(directory, stored_run(directory), settings)
     source, plane = _source(opened, config), _parameters(opened, config)
     critic_of(source, config)  # what cannot be made is refused before anything is fitted
     splits = {name: _split(source, name, config) for name in config.splits}
@@ -141,13 +141,13 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, c
     directory = Path(run_dir)
     stored = stored_run(directory)
     name = stored["config"]["critic"]
-    rundir.check_code(directory, stored, name, critic)
+    startedwith.check_code(directory, stored, name, critic)
     config = build(
         OfflineConfig, stored["config"], {} if critic is None else {"critic": _again(directory, name, critic)}
     )
     opened = own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
     opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
-    rundir.check_same(directory, stored, _settings(opened, config))
+    startedwith.check_same(directory, stored, _settings(opened, config))
     source = _source(opened, config)
     folds: dict[str, list[FittedSplit] | str] = {}
     for name in config.splits:

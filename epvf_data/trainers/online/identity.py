@@ -15,7 +15,7 @@ from epvf_data.envs import Env
 from epvf_data.errors import RunError
 from epvf_data.recording.task import made_by
 from epvf_data.store.identity import changed
-from epvf_data.trainers import rundir
+from epvf_data.trainers import rundir, startedwith
 from epvf_data.trainers.online.learners import origin_of
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.standing import Standing
@@ -77,7 +77,7 @@ def identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
         },
         **({"critic_code": found["critic_code"]} if "critic_code" in found else {}),
     }
-    rundir.check_same(directory, plain(stored), plain(settings))
+    startedwith.check_same(directory, plain(stored), plain(settings))
     return stored["run"]
 
 

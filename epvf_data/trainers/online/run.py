@@ -17,7 +17,7 @@ from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import resolve_backend
-from epvf_data.trainers import checkpoint, rundir
+from epvf_data.trainers import checkpoint, rundir, startedwith
 from epvf_data.trainers.online.identity import REPORT, hold, identity, settings_of, stored_run
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.journal import Journal
@@ -135,7 +135,7 @@ def read_config(run_dir: str | Path, env: str | None = None, critic: str | None 
     """
     found = stored_run(Path(run_dir))
     stored = found["config"]
-    rundir.check_code(Path(run_dir), found, stored["critic"]["name"], critic)
+    startedwith.check_code(Path(run_dir), found, stored["critic"]["name"], critic)
     if env is None and not envs.known(stored["env"]):
         raise EnvironmentMismatchError(
             f"{run_dir} is of {printable(stored['env'])}, which is none of this package's environments; name your own "
