@@ -29,7 +29,7 @@ def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
     settings = [flatten(one["config"]) for one in (stored, wanted)]
     if before is not None and now is not None:  # the same file, wherever it lies
         settings = [{name: _function(name, value) for name, value in one.items()} for one in settings]
-    changes = differences(*settings)
+    changes = differences(settings[0], settings[1])
     if changes:
         raise RunError(f"{directory} was started with {changes}; resume with the same settings, or start a new run.")
 
