@@ -3,7 +3,7 @@
     python benchmarks/cluster.py slurm     an array of 32 shards; sbatch, scontrol and squeue have to be there
     python benchmarks/cluster.py ray       16 shards on a local Ray, whose workers are killed
     python benchmarks/cluster.py same      eight processes that make the same shard at once
-    python benchmarks/cluster.py overhead  16 shards against the same rows in one call
+    python benchmarks/cluster.py overhead  16 shards through each launcher against the same rows in one call
     python benchmarks/cluster.py finalize  64 data sets of 4,096 rows against copying them
 
     python benchmarks/cluster.py metadata  as many records and parts as 10⁸ rows have: opened, validated, sampled
@@ -25,17 +25,20 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import epvf_data
 import epvf_data.store.reader
+from epvf_data.collectors.shards import Shard
 from epvf_data.store.digest import content_hash
 from epvf_data.store.validate import validate
 from epvf_data.store.writer import Writer
 
 HERE = Path(__file__).parent
+STARTED: list[bool] = []
 SMALL = ["--env", "cartpole", "--horizon", "20", "--envs", "32", "--set", "policy.hidden=[8]"]
 SMALL += ["--set", "perturbed.bases=random"]
 
@@ -176,23 +179,39 @@ def same(folder: Path) -> dict:
 
 
 def overhead(folder: Path) -> dict:
-    """CPU seconds of the same rows, in one call and as 16 shards one after another, in turn; start-up is not in it."""
-    from epvf_data.runtime import prepare
+    """CPU seconds of the same rows, in one call and as 16 shards, through each launcher that is here; start-up apart.
 
-    prepare()
+    Each process makes some other rows first. A thread is the way without a launcher; `slurm` takes a job a shard.
+    """
+    from epvf_data.launch.calls import run_calls
+    from epvf_data.launch.executors import opened, parse
+
     settings = {"policy.hidden": [16], "perturbed.bases": ["random"]}
     config = epvf_data.collect_config("hopper", horizon=100, envs=128, policies=2048, **settings)
-    took: dict[str, list[float]] = {"one": [], "shards": []}
-    with ThreadPoolExecutor(1) as pool:
-        epvf_data.collect(config, folder / "warm-up.zarr")
-        for number in range(3):
-            for name, shards in (("one", 1), ("shards", 16)):
-                began = time.process_time()
-                report = epvf_data.fan_out(config, folder / f"{name}-{number}.zarr", pool, shards=shards)
-                took[name].append(round(time.process_time() - began, 2))
-                assert report.rows == 2048
-    ratio = float(np.median(took["shards"]) / np.median(took["one"]))
-    return {"rows": 2048, "shards": 16, "cpu_seconds": took, "ratio_of_medians": round(ratio, 3)}
+    names = ["thread", "local:1", *(["slurm"] if shutil.which("sbatch") else [])]
+    took: dict[str, dict[str, list[float]]] = {name: {"one": [], "shards": []} for name in names}
+    for name in names:
+        place = ThreadPoolExecutor(1) if name == "thread" else opened(parse(name), folder / "jobs")
+        with place as executor:
+            for number in range(3 if name != "slurm" else 1):
+                for what, shards in (("one", 1), ("shards", 16)):
+                    out = str(folder / f"{name}-{what}-{number}.zarr")
+                    calls = [(_shard_seconds, config, out, Shard(index, shards)) for index in range(shards)]
+                    took[name][what].append(round(sum(run_calls(calls, executor)), 2))
+                    assert epvf_data.open(out).rows == 2048
+    ratios = {name: round(float(np.median(each["shards"]) / np.median(each["one"])), 3) for name, each in took.items()}
+    return {"rows": 2048, "shards": 16, "cpu_seconds": took, "ratio_of_medians": ratios, "load": os.getloadavg()[0]}
+
+
+def _shard_seconds(config: epvf_data.CollectConfig, out: str, shard: Shard) -> float:
+    """CPU seconds of a shard in this process, once it has made some other rows."""
+    if not STARTED:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            epvf_data.collect(replace(config, policies=128, seed=1), Path(elsewhere) / "warm-up.zarr")
+        STARTED.append(True)
+    began = time.process_time()
+    epvf_data.collect(config, out, shard=shard)
+    return time.process_time() - began
 
 
 def finalize(folder: Path) -> dict:
