@@ -90,6 +90,8 @@ EXTRAS = {
         "model_signing": "signing",
         "submitit": "slurm",
         "ray": "ray",
+        "wandb": "wandb",
+        "trackio": "trackio",
     },
     **{"brax": "baselines", "evosax": "baselines", "mujoco_playground": "playground"},
 }

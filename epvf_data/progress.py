@@ -18,6 +18,7 @@ from epvf_data.untrusted import printable
 
 COMPILING = "compiling, up to a minute"  # what verbs say that compile before their first result
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
+WIDTH = 12  # of a column of the table above the bar
 SETTLED = 3.0  # seconds after the first report, before which no rate and no time left is worth telling
 # Ctrl-C, a cluster's time limit, a closed terminal, and the warnings before a time limit that jobs ask SLURM for: our
 # script for USR1, submitit's for USR2.
@@ -63,6 +64,8 @@ class Bar:
         self.interrupted = False
         self.signals = on_signal(self._interrupt)
         self.phase: Any = None
+        self.heads: list[str] = []  # of the table above the bar,
+        self.told = 0.0  # whose last line came then
         self.first: tuple[float, float, float] | None = None  # when the first report came, work done and count then
 
     def __enter__(self) -> Bar:
@@ -121,6 +124,10 @@ class Bar:
             self.phase, self.first = event["split"], None
         losses = event["validation_loss"]
         self.unit = f"epochs ({printable(event['split'], 40)})"
+        cells = {"split": printable(event["split"], 12), "epoch": f"{event['epoch']:,}"}
+        trained = event.get("train_loss", ())
+        cells["training loss"] = f"{sum(trained) / len(trained):.4f}" if trained else "–"
+        self._row({**cells, "validation loss": f"{sum(losses) / len(losses):.4f}"})
         self.update(event["epoch"], event["epochs"], note=f" · validation loss {sum(losses) / len(losses):.3f}")
 
     def run(self, event: Mapping[str, Any]) -> None:
@@ -138,10 +145,27 @@ class Bar:
             note += f" · return {event['return_perturbed']:.1f}"
         if event.get("return_unperturbed") is not None:
             note += f" (unperturbed {event['return_unperturbed']:.1f})"
+        kept = {"iteration": "iteration", "env steps": "env_steps"}
+        cells = {name: f"{event[key]:,}" for name, key in kept.items() if key in event}
+        kept = {"return of θ": "return_unperturbed", "perturbed": "return_perturbed", "best θ": "return_best"}
+        self._row(cells | {name: f"{event[key]:.2f}" for name, key in kept.items() if event.get(key) is not None})
         shares = event.get("shares", {}) if self.bar is None else {}
         parts = [f"{name} {100 * shares[name]:.0f} %" for name in ("rollout", "critic", "policy") if name in shares]
         note += f" · {' '.join(parts)}" if parts else ""
         self._show(event.get("fraction", done / total), 1.0, note, steps, "env steps")
+
+    def _row(self, cells: Mapping[str, str]) -> None:
+        """On a terminal, a line of a table above the bar now and then, its heads first and again where they change."""
+        now = time.perf_counter()
+        if self.bar is None or (self.heads == [*cells] and now - self.told < LOG_EVERY):
+            return
+        widths = [max(len(name), WIDTH) for name in cells]
+        lines = [cells.values()] if self.heads == [*cells] else [cells, cells.values()]
+        for line in lines:
+            row = "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self.bar.console.print(row, markup=False, highlight=False)
+        self.heads, self.told = [*cells], now
 
     def _show(self, done: float, total: float, note: str, count: float | None, what: str) -> None:
         if self.interrupted:

@@ -101,6 +101,17 @@ def test_the_page_on_plugging_runs(in_tmp, shell):
     assert (in_tmp / "better" / "improved-1.safetensors").exists()
 
 
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.soak)])
+def test_looking_at_online_runs_goes_as_the_page_says(in_tmp, shell, small):
+    text = (ROOT / "docs" / "online.md").read_text().split("## Looking at runs")[1].split("\n## ")[0]
+    (console,), (python,) = blocks(text, "console"), blocks(text, "python")
+    for line in console.splitlines():
+        words = line.removeprefix("$ epvf-data ")
+        shell(*(words.replace("100 --iterations 40", "20 --iterations 4") if small else words).split())
+    exec(compile(python, "online.md", "exec"), {})
+    assert {"curves.pdf", "curves.csv", "curves.png", "numbers.csv"} <= {path.name for path in in_tmp.iterdir()}
+
+
 def test_every_public_name_is_in_the_reference():
     import epvf_data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from epvf_data import progress
 from epvf_data.progress import COMPILING, Bar
 
+CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 RUN = {"iterations": None, "env_steps_total": None, "return_perturbed": 5.0, "return_unperturbed": 6.0}
 
 
@@ -82,6 +84,34 @@ def test_each_split_is_measured_by_itself(clock, capsys):
                 clock.now += seconds
             bar.epoch({**event, "split": split, "epoch": 3})
     assert last(capsys) == "train: 3/10 epochs (lineage) · validation loss 0.500 · 47 min left"
+
+
+def test_a_terminal_shows_a_table_of_what_is_learned_now_and_then(clock, monkeypatch):
+    screen = take_over(monkeypatch)
+    monkeypatch.setattr(progress, "LOG_EVERY", 10.0)
+    with Bar("train", "env steps") as bar:
+        for iteration in range(1, 31):
+            clock.now += 1
+            bar.run(
+                {**RUN, "iterations": 30, "iteration": iteration, "env_steps": 1000 * iteration, "return_best": 7.0}
+            )
+    shown = [line.split() for line in re.split(r"[\r\n]", CODES.sub("", screen.getvalue()))]
+    heads = ["iteration", "env", "steps", "return", "of", "θ", "perturbed", "best", "θ"]
+    assert shown.count(heads) == 1
+    rows = [line for line in shown if line[2:] == ["6.00", "5.00", "7.00"]]
+    assert [row[0] for row in rows] == ["1", "11", "21"]
+    screen = take_over(monkeypatch)
+    with Bar("train", "epochs") as bar:
+        for split in ("iid", "lineage"):
+            clock.now += 10
+            bar.epoch({"split": split, "epoch": 2, "epochs": 10, "train_loss": [0.5, 1.5], "validation_loss": [0.25]})
+    shown = [line.split() for line in re.split(r"[\r\n]", CODES.sub("", screen.getvalue()))]
+    assert ["split", "epoch", "training", "loss", "validation", "loss"] in shown
+    assert ["lineage", "2", "1.0000", "0.2500"] in shown
+    screen = take_over(monkeypatch, terminal=False)
+    with Bar("train", "env steps") as bar:
+        bar.run({**RUN, "iterations": 30, "iteration": 30, "env_steps": 10})
+    assert screen.getvalue().count("\n") == 1
 
 
 def test_waiting_is_told(clock, monkeypatch):

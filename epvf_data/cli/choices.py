@@ -14,6 +14,7 @@ from epvf_data.critics.families import CRITICS, check_name
 from epvf_data.critics.settings import LOSSES
 from epvf_data.errors import ConfigError
 from epvf_data.store.pick import NAMED, check_row
+from epvf_data.trainers import trackers
 from epvf_data.trainers.offline.settings import SPLITS, check_splits
 
 Check = Callable[[str], object]
@@ -100,6 +101,14 @@ Row = Annotated[
     str,
     typer.Option(**choice("row", NAMED, "Of a data set, by mean return.", others="NUMBER", check=check_row)),
 ]
+TRACKED = choice(
+    "tracker",
+    (*trackers.PACKAGES, "none"),
+    "Where metrics go beside metrics.jsonl, several with commas.",
+    several=True,
+    check=lambda text: trackers.check(trackers.parse(text)),
+)
+Track = Annotated[str | None, typer.Option("--track", **TRACKED)]
 Critic = Annotated[
     str | None,
     typer.Option(

@@ -43,6 +43,17 @@ def print_group(found: dict[str, Any]) -> None:
     print_table(HEADS, rows, numbers=True)
 
 
+def tell_runs(run: Path) -> None:
+    """How a run stands, or those that a pattern such as run/seed-* names, where they have logged anything."""
+    from epvf_data.trainers.curves.history import grouped, read_run
+    from epvf_data.trainers.curves.summary import summarise
+
+    runs = [read_run(one, empty=True) for one in (sorted(run.parent.glob(run.name)) if "*" in run.name else [run])]
+    for group in grouped([found for found in runs if found.curves]):
+        print_group(summarise(group))
+        say(ABOUT)
+
+
 def _cell(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 

@@ -10,9 +10,11 @@ import typer
 
 from epvf_data.baselines.settings import PRESETS as BASELINES
 from epvf_data.cli.app import Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
-from epvf_data.cli.choices import Backend, choice, environment
+from epvf_data.cli.choices import Backend, Track, choice, environment
 from epvf_data.cli.launching import check_executor, executor_option
+from epvf_data.cli.learning import tell_runs
 from epvf_data.errors import ConfigError, StoppedError
+from epvf_data.trainers import trackers
 from epvf_data.trainers.online.settings import ALGORITHMS, presets
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def train_online(
     out: Annotated[Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of body ENV-run]")] = None,
     record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
+    track: Track = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so long; --resume goes on.")] = None,
     executor: Annotated[
         str | None, typer.Option(**executor_option("Train each seed by itself, in --out/seed-K,"))
@@ -97,8 +100,10 @@ def train_online(
     given = {key: value for key, value in flags.items() if value is not None}
     changes = configuration.parse_overrides(set_ or [])
     if name in BASELINES:
-        if resume or record or warm_start or max_minutes or executor:
-            raise ConfigError(f"{name} takes no --resume, --record, --warm-start, --max-minutes or --executor.")
+        if resume or record or warm_start or max_minutes or executor or track:
+            raise ConfigError(
+                f"{name} takes no --resume, --record, --warm-start, --max-minutes, --executor or --track."
+            )
         _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), json, quiet)
         return
     settings = configure(name, changes, given)
@@ -109,6 +114,9 @@ def train_online(
     else:
         check_apart(settings, target, resume, record, warm_start)
     how = {"resume": resume, "record": record, "warm_start": warm_start, "max_seconds": seconds}
+    if track and executor:
+        raise ConfigError("--track follows seeds that are trained side by side; leave --executor or --track out.")
+    how |= {} if track is None else {"track": trackers.parse(track)}
     run = partial(_run, settings) if executor is None else partial(_run_apart, executor, settings)
     _tell(run(target, how, quiet), target if executor is None else target / "seed-*", json)
 
@@ -172,15 +180,12 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
         f"{report.run}: {report.iterations:,} iterations, {report.env_steps:,} env steps in {report.seconds:.0f} s "
         f"({report.env_steps / max(report.seconds, 1e-9):,.0f} a second)"
     )
-    where = "" if report.seeds == 1 else f" (means over {report.seeds} seeds)"
-    theta = f"best unperturbed {report.return_best:.2f} (best-SEED)"
+    tell_runs(target)
     if report.return_disturbed is not None:
-        theta = f"{report.return_disturbed:.2f} in the mean of 16 tiny disturbances of it, at best "
-        theta += f"{report.return_best:.2f} (best-SEED)"
-    say(
-        f"return{where}: {report.return_perturbed:.2f} of the perturbed policies, {report.return_unperturbed:.2f} of "
-        f"the unperturbed one, at the end; {theta}"
-    )
+        say(
+            f"θ under 16 tiny disturbances, by which best-SEED is chosen: {report.return_disturbed:.2f} on average at "
+            f"the end, {report.return_best:.2f} at best"
+        )
     if report.return_best_perturbed is not None:
         say(
             f"best perturbed {report.return_best_perturbed:.2f} (best-perturbed-SEED), the highest of many returns in "
@@ -188,15 +193,16 @@ def _tell(report: OnlineReport, target: Path, json: bool) -> None:
         )
     if not report.finished:
         say(f"not finished; continue with: {resume_command()}")
-    say(f"policies: {target / 'policies'}, for `epvf-data render` and `collect --base`   curves: {_curves(target)}")
+    say(f"policies: {target / 'policies'}, for `epvf-data render` and `collect --base`")
+    say(f"curves: `epvf-data plot {target}`, {target / 'metrics.jsonl'}{_viewer(target)}")
 
 
-def _curves(target: Path) -> str:
-    """Where the curves lie, and how to see them where that program is installed."""
+def _viewer(target: Path) -> str:
+    """How to see TensorBoard files, where there are some and that program is installed."""
     from importlib.util import find_spec
 
-    viewer = f", `tensorboard --logdir {target}`" if find_spec("tensorboard") else f", TensorBoard files in {target}"
-    return f"{target / 'metrics.jsonl'}{viewer}"
+    there = (target / "tensorboard").is_dir() and find_spec("tensorboard")
+    return f", `tensorboard --logdir {target}`" if there else ""
 
 
 def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:

@@ -26,10 +26,11 @@ from epvf_data.cli.app import (
     resume_command,
     say,
 )
-from epvf_data.cli.choices import Critic, Loss, Splits
+from epvf_data.cli.choices import Critic, Loss, Splits, Track
 from epvf_data.cli.places import readable
 from epvf_data.critics.families import READS, name_of
 from epvf_data.errors import StoppedError
+from epvf_data.trainers import trackers
 
 if TYPE_CHECKING:
     from epvf_data.progress import Bar
@@ -75,6 +76,7 @@ def train_offline(
     seed: Seed = None,
     config: Config = None,
     set_: Set = None,
+    track: Track = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     plot: Plot = None,
     force: Force = False,
@@ -116,9 +118,8 @@ def train_offline(
         quiet_bar = quiet or settings.closed
         with Bar("train", "epochs", quiet_bar, patient=True, waiting=COMPILING) as bar:
             progress = bar.epoch if quiet else _follow(bar, settings)
-            report = run(
-                source, settings, target, resume, progress, None if json else _teller(bar), plot=plot, force=force
-            )
+            given = {"plot": plot, "force": force, "track": trackers.parse(track or "none")}
+            report = run(source, settings, target, resume, progress, None if json else _teller(bar), **given)
     except KeyboardInterrupt:
         raise StoppedError(f"interrupted; continue with: {resume_command()}") from None
     if json:

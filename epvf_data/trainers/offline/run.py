@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from epvf_data.errors import DatasetError, RunError
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
-from epvf_data.trainers import rundir, startedwith
+from epvf_data.trainers import rundir, startedwith, trackers
 from epvf_data.trainers.offline.fitted import FittedSplit, critic_of, fold_name, load_fitted
 from epvf_data.trainers.offline.inputs import open_inputs, own_rows, stored_run, tables_of
 from epvf_data.trainers.offline.publish import judge_split, publish, seconds_besides_fits
@@ -43,6 +45,7 @@ def train_offline(
     critic: Own | None = None,
     plot: Path | None = None,
     force: bool = False,
+    track: Sequence[str] = (),
 ) -> OfflineReport:
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
 
@@ -52,16 +55,19 @@ def train_offline(
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
     `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss; `told` the name
     and the result of every split, as in the report's `splits`, as soon as it is judged.
-    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces that file.
+    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces that file. `track` names trackers that get each
+    epoch's losses, means over seeds: "tensorboard", "wandb", "trackio".
 
-    Raises DatasetError for rows that cannot be learned from and RunError for a run directory that exists already,
-    holds no run to resume, or was started with other settings or other rows.
+    Raises DatasetError for rows that cannot be learned from, RunError for a run directory that exists already,
+    holds no run to resume, or was started with other settings or other rows, and MissingPackageError for a tracker
+    that is not installed.
     """
     runtime.check()
     began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
     config = replace(config, critic=resolve(config.critic if critic is None else critic))
     directory = Path(run_dir)
+    trackers.check(track)
     opened = open_inputs(dataset, config, directory, resume)
     settings = _settings(opened, config)
     if resume:
@@ -72,7 +78,9 @@ def train_offline(
     if not resume:
         rundir.create_run(directory, settings, family_of(config.critic).origin)
     judged = {}
-    with rundir.lock(directory):
+    identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    tracked = trackers.Tracked(directory, identity, settings["config"], 0)
+    with rundir.lock(directory), trackers.epochs(track, tracked, progress) as progress:
         for name, split in splits.items():
             if isinstance(split, str):
                 judged[name] = judge_split(name, opened, source, config, split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import resolve_backend
-from epvf_data.trainers import checkpoint, rundir, startedwith
+from epvf_data.trainers import checkpoint, rundir, startedwith, trackers
 from epvf_data.trainers.online.identity import REPORT, hold, identity, settings_of, stored_run
 from epvf_data.trainers.online.iteration import seeds_of
-from epvf_data.trainers.online.journal import Journal
+from epvf_data.trainers.online.journal import Journal, seed_series
 from epvf_data.trainers.online.learners import Own, origin_of, with_critic
 from epvf_data.trainers.online.loop import Chunk, make_loop
 from epvf_data.trainers.online.record import Recorder
@@ -68,31 +68,33 @@ def train_online(
     max_seconds: float | None = None,
     progress: Progress | None = None,
     critic: Own | None = None,
+    track: Sequence[str] = ("tensorboard",),
 ) -> OnlineReport:
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
 
-    `run_dir` then holds config.json, versions.json, metrics.jsonl, tensorboard/, checkpoints/, policies/ (last-, best-,
+    `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, policies/ (last-, best-,
     best-perturbed-, at-ITERATION-K of seed K) and, at the end, report.json. `resume` goes on with a stopped run, to the
     bits of an uninterrupted one on the same machine, or with more budget, unless a rate falls over it. `record` names
     a data set for all rollouts, `warm_start` one to fit the critic on first; `critic` is as in `train_offline`.
-
-    Raises RunError for a directory that is taken, holds no run, or was started with other settings.
+    `progress` and the trackers in `track` ("tensorboard", "wandb", "trackio") get log entries. Raises RunError for a
+    directory that is taken, holds no run, or has other settings, MissingPackageError for a tracker that is not there.
     """
+    trackers.check(track)
     began, directory, config = time.perf_counter(), Path(run_dir), with_critic(config, critic)
     env, spec, backend = resolve(config)
     settings = settings_of(config, env, backend, record, warm_start)
     settings["run"] = identity(directory, settings, resume)
     loop = (make_step_loop if config.algorithm in TEMPORAL else make_loop)(config, env, spec, backend)
-    standing = begin(loop.init(), config, spec)
-    if resume and checkpoint.latest(directory / CHECKPOINTS) is not None:
-        standing = restored(checkpoint.restore(directory / CHECKPOINTS, standing.template()), standing)
+    standing, stored = begin(loop.init(), config, spec), directory / CHECKPOINTS
+    if resume and checkpoint.latest(stored) is not None:
+        standing = restored(checkpoint.restore(stored, standing.template()), standing)
     elif warm_start is not None:
         standing.state = warm_up(config, env, spec, standing.state, Path(warm_start))
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
         rundir.create_run(directory, settings, origin_of(config))
     held = hold(directory, config, standing)
-    journal = Journal(directory, standing.iteration)
+    journal = _journal(directory, settings, standing, track)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
         while (going := active(config, standing)).any():
@@ -101,9 +103,7 @@ def train_online(
             keeper.perturbed.see(chunk.top)
             if recorder is not None:
                 recorder.add(chunk.rollouts)
-            journal.write(_lines(config, standing, chunk, keeper.elapsed()))
-            if progress is not None:
-                progress(_event(config, standing, chunk, keeper.elapsed()))
+            _log(journal, progress, config, standing, chunk, keeper.elapsed())
             keeper.keep(standing)
             if max_seconds is not None and time.perf_counter() - began > max_seconds:
                 break
@@ -145,6 +145,20 @@ def read_config(run_dir: str | Path, env: str | None = None, critic: str | None 
     return build(OnlineConfig, stored, {} if env is None else {"env": env}, own)
 
 
+def _journal(directory: Path, settings: dict[str, Any], standing: Standing, track: Sequence[str]) -> Journal:
+    tracked = trackers.Tracked(directory, settings["run"], settings["config"], standing.iteration)
+    seeds = range(settings["config"]["seed"], settings["config"]["seed"] + settings["config"]["seeds"])
+    return Journal(directory, standing.iteration, trackers.open_trackers(track, tracked, map(seed_series, seeds)))
+
+
+def _log(
+    journal: Journal, progress: Progress | None, config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float
+) -> None:
+    journal.write(_lines(config, standing, chunk, elapsed))
+    if progress is not None:
+        progress(_event(config, standing, chunk, elapsed))
+
+
 def _lines(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: float) -> list[dict[str, Any]]:
     """One line of metrics.jsonl for each seed that took part."""
     return [
@@ -173,6 +187,7 @@ def _event(config: OnlineConfig, standing: Standing, chunk: Chunk, elapsed: floa
         "fraction": min(1.0, float(np.asarray(standing.state.fraction).min())),
         "return_perturbed": float(standing.returns[0].mean()),
         "return_unperturbed": float(standing.returns[1].mean()),
+        "return_best": float(standing.best_score.mean()),
         "seconds": elapsed,
         "shares": {name: value / total for name, value in chunk.seconds.items()},
     }

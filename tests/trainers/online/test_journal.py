@@ -10,8 +10,14 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from epvf_data.errors import StorageError
 from epvf_data.trainers.online.journal import Journal
+from epvf_data.trainers.trackers import Tracked, open_trackers
 
 LINE = {"iteration": 3, "seed": 7, "env_steps": 40, "return_perturbed": 1.5, "critic_loss": float("nan")}
+
+
+def journal_of(path, iteration):
+    """With a TensorBoard writer."""
+    return Journal(path, iteration, open_trackers(["tensorboard"], Tracked(path, "run", {}, iteration)))
 
 
 def events(folder):
@@ -27,7 +33,7 @@ def events(folder):
 
 
 def test_a_line_is_on_disk_when_write_returns_and_a_resumed_run_takes_back_what_was_undone(tmp_path):
-    journal = Journal(tmp_path, 0)
+    journal = journal_of(tmp_path, 0)
     journal.write([LINE, {**LINE, "iteration": 5}])
     assert [json.loads(line)["critic_loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
         None,
@@ -42,7 +48,7 @@ def test_a_line_is_on_disk_when_write_returns_and_a_resumed_run_takes_back_what_
     journal.close()
     for path in (tmp_path / "tensorboard" / "seed-7").iterdir():
         path.rename(path.with_name("a-first"))  # names hold the second in which they were made
-    again = Journal(tmp_path, 3)
+    again = journal_of(tmp_path, 3)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
     again.write([{**LINE, "iteration": 4}])
     started = [event for event in events(tmp_path / "tensorboard" / "seed-7") if event.HasField("session_log")]
@@ -53,4 +59,4 @@ def test_a_line_is_on_disk_when_write_returns_and_a_resumed_run_takes_back_what_
 def test_a_disk_that_refuses_is_told_in_one_sentence(tmp_path):
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.raises(StorageError, match="TensorBoard"):
-        Journal(tmp_path, 0).write([LINE])
+        journal_of(tmp_path, 0).write([LINE])
