@@ -197,7 +197,7 @@ class Wandb:
 
 
 class Trackio:
-    """One run of Trackio for each series, grouped by the run directory, in Trackio's own folder (TRACKIO_DIR)."""
+    """One run of Trackio for each series, grouped by the run directory: in its `trackio/`, or where TRACKIO_DIR says."""
 
     def __init__(self, run: Tracked):
         self.run, self.runs = run, {}
@@ -210,6 +210,7 @@ class Trackio:
         if series in self.runs:
             return
         folder = self.run.directory.absolute()
+        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))  # it would write into the home folder
         with _said_on_stderr(), _refused("Trackio", "look at TRACKIO_DIR and TRACKIO_SPACE_ID"):
             import trackio  # pyright: ignore[reportMissingImports]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 
 import pytest
@@ -56,7 +57,7 @@ def stand_ins(in_tmp, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
         del sys.modules[name]
     monkeypatch.syspath_prepend(in_tmp / "packages")
-    for name in trackers.Wandb.FOLDERS:
+    for name in (*trackers.Wandb.FOLDERS, "TRACKIO_DIR"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return lambda: [json.loads(line) for line in (in_tmp / "calls.jsonl").read_text().splitlines()]
@@ -82,6 +83,8 @@ def test_each_series_is_a_run_of_its_own(in_tmp, stand_ins, capsys, name):
     told = capsys.readouterr()
     assert "hello from the library" in told.err
     assert told.out == ""
+    if name == "trackio":
+        assert os.environ["TRACKIO_DIR"] == str(in_tmp / "run" / "trackio")
     if name == "wandb":
         assert begun[0]["id"] == begun[2]["id"] != begun[1]["id"]
         assert begun[0]["dir"] == str(in_tmp / "run")
