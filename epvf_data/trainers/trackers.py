@@ -197,7 +197,7 @@ class Wandb:
 
 
 class Trackio:
-    """One run of Trackio for each series, grouped by the run directory: in its `trackio/`, or where TRACKIO_DIR says."""
+    """One run of Trackio for each series, grouped by the run directory: in its `trackio`, or where TRACKIO_DIR says."""
 
     def __init__(self, run: Tracked):
         self.run, self.runs = run, {}
