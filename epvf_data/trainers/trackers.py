@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -227,6 +228,8 @@ class Trackio:
         with _said_on_stderr():
             for found in self.runs.values():
                 found.finish()
+        if self.runs:  # as Python ends it says that once more, and the last line of stdout is ours
+            atexit.register(contextlib.redirect_stdout(sys.stderr).__enter__)
 
 
 @contextlib.contextmanager

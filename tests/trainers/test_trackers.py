@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -117,6 +118,22 @@ def test_names_are_checked_and_a_missing_package_is_named_before_anything_begins
         told = shell(*words, "--track", "trackio", code=1).stderr
         assert told == "error: trackio is not installed; install the extra: pip install 'epvf-data[trackio]'.\n"
     assert not list(in_tmp.iterdir())
+
+
+def test_what_trackio_says_as_python_ends_goes_to_stderr(in_tmp, stand_ins):
+    told = "import atexit\natexit.register(lambda: print('goodbye'))\n"
+    (in_tmp / "packages" / "trackio" / "__init__.py").write_text(told + STAND_IN)
+    script = (
+        "import sys; sys.path.insert(0, 'packages')\n"
+        "from pathlib import Path\n"
+        "from epvf_data.trainers.trackers import Tracked, open_trackers\n"
+        "(tracker,) = open_trackers(['trackio'], Tracked(Path('run'), '', {}, 0), ['seed-0'])\n"
+        "tracker.close()\n"
+        "print('last')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "last\n"
+    assert "goodbye" in done.stderr
 
 
 def test_epochs_of_offline_training_are_means_over_critics(in_tmp, stand_ins):
