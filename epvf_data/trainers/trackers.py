@@ -229,7 +229,7 @@ class Trackio:
             for found in self.runs.values():
                 found.finish()
         if self.runs:  # as Python ends it says that once more, and the last line of stdout is ours
-            atexit.register(contextlib.redirect_stdout(sys.stderr).__enter__)
+            atexit.register(lambda: contextlib.redirect_stdout(sys.stderr).__enter__())
 
 
 @contextlib.contextmanager
