@@ -89,9 +89,12 @@ def returns(backend: str, devices: int | None) -> list:
     ).returns.tolist()
 
 
-def everything(dataset: str, folder: Path, devices: int | None) -> dict:
+def parts(dataset: str, folder: Path, devices: int | None) -> dict:
+    return {"fit": {members: offline(members, devices) for members in (1, 6)}, "returns": returns("mjx", devices)}
+
+
+def whole_runs(dataset: str, folder: Path, devices: int | None) -> dict:
     return {
-        "fit": {members: offline(members, devices) for members in (1, 6)},
         "train_offline": {
             size: stopped_and_resumed(dataset, folder / f"{size}-{devices}", size, devices) for size in (0, 1 << 30)
         },
@@ -99,10 +102,10 @@ def everything(dataset: str, folder: Path, devices: int | None) -> dict:
             "host": online(False, seeds=2, devices=devices),
             "compiled": online(True, seeds=2, devices=devices),
         },
-        "returns": returns("mjx", devices),
     }
 
 
 if __name__ == "__main__":
     assert len(jax.devices()) == int(sys.argv[3])
-    print(json.dumps([everything(sys.argv[1], Path(sys.argv[2]), most) for most in (1, None)]))
+    what = {"parts": parts, "runs": whole_runs}[sys.argv[4]]
+    print(json.dumps([what(sys.argv[1], Path(sys.argv[2]), most) for most in (1, None)]))

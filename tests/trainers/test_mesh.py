@@ -22,10 +22,20 @@ ROUNDING = 1e-5  # of a loss near 1 after 100 steps; the sums over rows are adde
 
 @pytest.fixture(scope="module")
 def found(dataset, tmp_path_factory):
-    """What one device found, and all of four."""
+    """What one device found in fits and rollouts, and all of four."""
+    return on_devices("parts", dataset, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def runs(dataset, tmp_path_factory):
+    """The same of whole runs."""
+    return on_devices("runs", dataset, tmp_path_factory.mktemp("runs"))
+
+
+def on_devices(what: str, dataset, folder: Path) -> list:
     forced = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     program = Path(__file__).with_name("several_devices.py")
-    command = [sys.executable, program, dataset, tmp_path_factory.mktemp("runs"), str(DEVICES)]
+    command = [sys.executable, program, dataset, folder, str(DEVICES), what]
     variables = {**os.environ, "XLA_FLAGS": forced, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -44,16 +54,18 @@ def test_losses_of_100_steps_are_those_of_one_device(found, members):
     np.testing.assert_allclose(four, one, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("device_bytes", ["0", str(1 << 30)])
-def test_an_offline_run_is_that_of_one_device_after_a_stop_too(found, device_bytes):
-    one, four = (numbers(each["train_offline"][device_bytes]) for each in found)
+def test_an_offline_run_is_that_of_one_device_after_a_stop_too(runs, device_bytes):
+    one, four = (numbers(each["train_offline"][device_bytes]) for each in runs)
     assert len(one) == 8
     np.testing.assert_allclose(four, one, rtol=ROUNDING)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["host", "compiled"])
-def test_an_online_run_is_that_of_one_device(found, how):
-    one, four = (each["train_online"][how] for each in found)
+def test_an_online_run_is_that_of_one_device(runs, how):
+    one, four = (each["train_online"][how] for each in runs)
     for name in ("critic_loss", "return_perturbed", "return_max", "episode_length", "policy_size"):
         ours, theirs = (numbers([chunk[name] for chunk in each["metrics"]]) for each in (four, one))
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, err_msg=name)

@@ -18,6 +18,7 @@ from epvf_data.trainers.online.standing import restored
 class State(NamedTuple):
     iteration: np.ndarray
     fraction: np.ndarray
+    inner: None = None
 
 
 def tree(**changes):
@@ -29,7 +30,8 @@ def tree(**changes):
 
 
 def test_counters_that_no_training_reaches():
-    assert restored(tree()).env_steps == 7
+    form = SimpleNamespace(state=State(np.zeros(1), np.zeros(1)))
+    assert restored(tree(), form).env_steps == 7
     for name, values in {
         "iteration": (-1,),
         "fraction": (np.nan, np.inf, -0.5),
@@ -38,7 +40,7 @@ def test_counters_that_no_training_reaches():
     }.items():
         for value in values:
             with pytest.raises(RunError, match="counters that no training reaches"):
-                restored(tree(**{name: value}))
+                restored(tree(**{name: value}), form)
 
 
 @pytest.mark.parametrize("iterations", [None, "x", [1], [0, "x"], [0, 1e300]])
