@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from epvf_data.cli.online import preset_of
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.online.journal import Journal
 
@@ -60,6 +61,14 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, shell):
         assert sentence in refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
     assert not list(in_tmp.iterdir())
+
+
+def test_without_config_the_environment_and_the_algorithm_choose():
+    assert [preset_of(env, None) for env in ("ant", "hopper", "cartpole")] == [
+        *("ant-pavf", "body-pavf", "cartpole-paper")
+    ]
+    assert (preset_of("hopper", "psvf"), preset_of("ant", "es")) == ("body-pavf", "ant-cpu")
+    assert (preset_of("hopper", "epvf"), preset_of("swimmer", None), preset_of("own.py:make", None)) == ("body",) * 3
 
 
 @pytest.mark.soak

@@ -15,13 +15,16 @@ from epvf_data.cli.launching import check_executor, executor_option
 from epvf_data.cli.learning import tell_runs
 from epvf_data.errors import ConfigError, StoppedError
 from epvf_data.trainers import trackers
-from epvf_data.trainers.online.settings import ALGORITHMS, presets
+from epvf_data.trainers.online.settings import ALGORITHMS, TEMPORAL, presets
 
 if TYPE_CHECKING:
     from epvf_data.trainers.online.run import OnlineReport
     from epvf_data.trainers.online.settings import OnlineConfig
 
-DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}  # environment → preset without --config
+# Environment → preset without --config: of critics that use time where that was measured (docs/online.md), else V(θ)'s.
+TIMED = {"ant": "ant-pavf", **dict.fromkeys(("hopper", "walker2d", "halfcheetah"), "body-pavf")}
+DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}
+ANY_BODY = ("body", "body-pavf")  # presets whose runs are called by the environment
 PRESET = choice(
     "preset",
     (*presets(), *BASELINES),
@@ -51,7 +54,9 @@ def train_online(
     env_steps: Annotated[int | None, typer.Option(help="Environment steps of each seed.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs side by side, with seeds SEED, SEED + 1, …")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of body ENV-run]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of body and body-pavf ENV-run]")
+    ] = None,
     record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
     track: Track = None,
@@ -96,7 +101,7 @@ def train_online(
         "seed": seed,
         "backend": backend,
     }
-    name = config or DEFAULTS.get(env or "ant", "body")
+    name = config or preset_of(env or "ant", algorithm)
     given = {key: value for key, value in flags.items() if value is not None}
     changes = configuration.parse_overrides(set_ or [])
     if name in BASELINES:
@@ -107,7 +112,7 @@ def train_online(
         _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), json, quiet)
         return
     settings = configure(name, changes, given)
-    target = out or Path(f"{full_name(settings.env) if name == 'body' else Path(name).stem}-run")
+    target = out or Path(f"{full_name(settings.env) if name in ANY_BODY else Path(name).stem}-run")
     seconds = None if max_minutes is None else 60 * max_minutes
     if executor is None:
         check_inputs(target, resume, record, warm_start)
@@ -119,6 +124,11 @@ def train_online(
     how |= {} if track is None else {"track": trackers.parse(track)}
     run = partial(_run, settings) if executor is None else partial(_run_apart, executor, settings)
     _tell(run(target, how, quiet), target if executor is None else target / "seed-*", json)
+
+
+def preset_of(env: str, algorithm: str | None) -> str:
+    """The preset without --config: by the environment, unless an algorithm is named that is not one of its preset's."""
+    return TIMED[env] if env in TIMED and algorithm in (None, *TEMPORAL) else DEFAULTS.get(env, "body")
 
 
 def _list_presets(json: bool) -> None:
