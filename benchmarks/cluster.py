@@ -188,7 +188,8 @@ def overhead(folder: Path) -> dict:
 
     settings = {"policy.hidden": [16], "perturbed.bases": ["random"]}
     config = epvf_data.collect_config("hopper", horizon=100, envs=128, policies=2048, **settings)
-    names = ["thread", "local:1", *(["slurm"] if shutil.which("sbatch") else [])]
+    slurm = shutil.which("sinfo") and subprocess.run(["timeout", "5", "sinfo"], capture_output=True).returncode == 0
+    names = ["thread", "local:1", *(["slurm"] if slurm else [])]
     took: dict[str, dict[str, list[float]]] = {name: {"one": [], "shards": []} for name in names}
     for name in names:
         place = ThreadPoolExecutor(1) if name == "thread" else opened(parse(name), folder / "jobs")
