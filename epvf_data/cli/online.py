@@ -73,9 +73,10 @@ def train_online(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Algorithm 1: perturb a policy, roll the perturbations out, fit V(θ) on them, climb V, and again.
+    """Perturb a policy, roll the perturbations out, fit a critic that reads policies, climb it, and again.
 
-    `--config ant-pavf` learns Q(s, a, θ) from single steps in place of V(θ) from returns.
+    On the Ant, hopper, walker2d and halfcheetah that is Q(s, a, θ), learned from single steps, unless `--config` or
+    `--algorithm` say otherwise; elsewhere it is V(θ), learned from returns: Algorithm 1 of the paper, `epvf`.
 
     The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the last policy, the best unperturbed and
     the best perturbed one as files that `collect --base` and `render` take. Evolution strategies and random search run

@@ -164,6 +164,7 @@ def check_there(paths: Iterable[Path]) -> None:
 
 def check_kind(directory: Path, wanted: str) -> None:
     """Raises RunError, with the cure, unless the directory holds a run of this kind, "online" or "offline"."""
+    check_there([directory])
     if os.path.lexists(directory / "zarr.json"):
         raise RunError(f"{directory} is a data set, expected a run of train-{wanted}; `epvf-data info` tells about it.")
     found = kind(directory)

@@ -145,89 +145,86 @@ class TensorBoard:
                 writer.close()
 
 
-class Wandb:
-    """One run of Weights & Biases for each series, grouped by the run directory, whose `wandb/` holds all its files.
+class Service:
+    """A library that has a run of its own for each series, grouped by the run directory."""
+
+    NAME, CURE = "", ""  # for messages
+
+    def __init__(self, run: Tracked):
+        self.run, self.folder, self.runs = run, run.directory.absolute(), {}
+
+    def open(self, series: str, **about: Any) -> Any:
+        """The library's run; `about` are the words that all of them take."""
+        raise NotImplementedError
+
+    def begin(self, series: str) -> None:
+        if series in self.runs:
+            return
+        about = {"name": f"{self.folder.name}-{series}", "group": self.folder.name, "config": dict(self.run.settings)}
+        with _said_on_stderr(), _refused(self.NAME, self.CURE):
+            self.runs[series] = self.open(series, **about, resume="allow")
+
+    def write(self, series: str, step: int, values: Mapping[str, float]) -> None:
+        self.begin(series)
+        self.runs[series].log(dict(values), step=step)
+
+    def close(self) -> None:
+        with _said_on_stderr():
+            for found in self.runs.values():
+                found.finish()
+
+
+class Wandb(Service):
+    """Weights & Biases, all of whose files lie in the run's `wandb/`.
 
     WANDB_MODE=offline keeps everything there, for `wandb sync`. WANDB_PROJECT and the other variables mean what they
     always do.
     """
 
+    NAME, CURE = "Weights & Biases", "`wandb login`, or set WANDB_MODE=offline"
     FOLDERS = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
 
-    def __init__(self, run: Tracked):
-        self.run, self.runs = run, {}
-
-    def write(self, series: str, step: int, values: Mapping[str, float]) -> None:
-        self.begin(series)
-        self.runs[series].log(dict(values), step=step)
-
-    def begin(self, series: str) -> None:
-        if series in self.runs:
-            return
-        folder = self.run.directory.absolute()
+    def open(self, series: str, **about: Any) -> Any:
         for name in self.FOLDERS:
-            os.environ.setdefault(name, str(folder / "wandb" / name.split("_")[1].lower()))
-        with _said_on_stderr(), _refused("Weights & Biases", "`wandb login`, or set WANDB_MODE=offline"):
-            import wandb  # pyright: ignore[reportMissingImports]
+            os.environ.setdefault(name, str(self.folder / "wandb" / name.split("_")[1].lower()))
+        import wandb  # pyright: ignore[reportMissingImports]
 
-            self.runs[series] = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT),
-                name=f"{folder.name}-{series}",
-                group=folder.name,
-                id=hashlib.sha256(f"{self.run.identity}/{folder}/{series}".encode()).hexdigest()[:16],
-                resume="allow",
-                reinit="create_new",
-                dir=str(folder),
-                config=dict(self.run.settings),
-                settings=wandb.Settings(symlink=False, silent=True, console="off", save_code=False, disable_git=True),
-            )
+        found = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            id=hashlib.sha256(f"{self.run.identity}/{self.folder}/{series}".encode()).hexdigest()[:16],
+            reinit="create_new",
+            dir=str(self.folder),
+            settings=wandb.Settings(symlink=False, silent=True, console="off", save_code=False, disable_git=True),
+            **about,
+        )
         self._unlink()
+        return found
 
     def _unlink(self) -> None:
         """Removes the links to log files that the library makes: a run directory holds none."""
-        for path in (self.run.directory / "wandb").rglob("*"):
+        for path in (self.folder / "wandb").rglob("*"):
             if path.is_symlink():
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        with _said_on_stderr():
-            for found in self.runs.values():
-                found.finish()
+        super().close()
         if self.runs:
             self._unlink()
 
 
-class Trackio:
-    """One run of Trackio for each series, grouped by the run directory: in its `trackio`, or where TRACKIO_DIR says."""
+class Trackio(Service):
+    """Trackio, whose files lie in the run's `trackio/`, or where TRACKIO_DIR says."""
 
-    def __init__(self, run: Tracked):
-        self.run, self.runs = run, {}
+    NAME, CURE = "Trackio", "look at TRACKIO_DIR and TRACKIO_SPACE_ID"
 
-    def write(self, series: str, step: int, values: Mapping[str, float]) -> None:
-        self.begin(series)
-        self.runs[series].log(dict(values), step=step)
+    def open(self, series: str, **about: Any) -> Any:
+        os.environ.setdefault("TRACKIO_DIR", str(self.folder / "trackio"))  # it would write into the home folder
+        import trackio  # pyright: ignore[reportMissingImports]
 
-    def begin(self, series: str) -> None:
-        if series in self.runs:
-            return
-        folder = self.run.directory.absolute()
-        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))  # it would write into the home folder
-        with _said_on_stderr(), _refused("Trackio", "look at TRACKIO_DIR and TRACKIO_SPACE_ID"):
-            import trackio  # pyright: ignore[reportMissingImports]
-
-            self.runs[series] = trackio.init(
-                project=os.environ.get("TRACKIO_PROJECT", PROJECT),
-                name=f"{folder.name}-{series}",
-                group=folder.name,
-                config=dict(self.run.settings),
-                resume="allow",
-                embed=False,
-            )
+        return trackio.init(project=os.environ.get("TRACKIO_PROJECT", PROJECT), embed=False, **about)
 
     def close(self) -> None:
-        with _said_on_stderr():
-            for found in self.runs.values():
-                found.finish()
+        super().close()
         if self.runs:  # as Python ends it says that once more, and the last line of stdout is ours
             atexit.register(lambda: contextlib.redirect_stdout(sys.stderr).__enter__())
 

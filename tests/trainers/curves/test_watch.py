@@ -68,7 +68,7 @@ def test_a_run_that_has_logged_nothing_is_waited_for(tmp_path, write_run):
     run = write_run(tmp_path / "run", finished=False)
     (run / "metrics.jsonl").unlink()
     assert look([run]).lines == [f"  {run}: nothing logged yet; a run compiles first"]
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="nothing does not exist"):
         look([tmp_path / "nothing"])
 
 
