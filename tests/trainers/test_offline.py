@@ -261,8 +261,11 @@ def test_directories_and_other_settings_or_rows_are_refused(finished, toy, datas
     other = toy.write(tmp_path / "other.zarr", theta, returns, families)
     with pytest.raises(RunError, match="other content"):
         train_offline(other, quick(), run, resume=True)
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="nowhere does not exist; check the name"):
         train_offline(dataset, quick(), tmp_path / "nowhere", resume=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="holds no run"):
+        train_offline(dataset, quick(), tmp_path / "empty", resume=True)
     (tmp_path / "online").mkdir()
     (tmp_path / "online" / "config.json").write_text('{"config": {"env": "ant"}}')
     with pytest.raises(RunError, match="no run of train-offline"):
