@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import struct
@@ -332,35 +333,42 @@ def _torch(pickle: bytes, compression: int = zipfile.ZIP_DEFLATED, **storages: b
 
 _TEXT = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)  # a word of a megabyte
 _MANY = b"\x91" * 31 + b"\xdd" + struct.pack(">I", 1 << 31)  # lists in lists, the last of 2^31 values
-FOREIGN: dict[str, bytes] = {  # of other frameworks
-    "Torch: millions of tables": _torch(b"\x80\x02" + b"}" * (15 << 20) + b"."),
-    "Torch: millions of marks": _torch(b"\x80\x02" + b"(" * (15 << 20) + b"."),
-    "Torch: millions of memories": _torch(b"\x80\x02" + b"}\x94" * (7 << 20) + b"."),
-    "Torch: a word of a megabyte in 1,000 names": _torch(
-        b"\x80\x02}" + _TEXT + b"q\x00}" + b"".join(b"(K" + bytes([n % 256]) + b"}u" for n in range(1000)) + b"s."
-    ),
-    "Torch: a table with itself in it": _torch(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
-    "Torch: no end": _torch(b"\x80\x02}"),
-    "Torch: an empty stack": _torch(b"\x80\x02."),
-    "Torch: compressed otherwise": _torch(b"\x80\x02}.", zipfile.ZIP_LZMA),
-    "a Zip of many names": zipped({str(n): b"" for n in range(11_000)}),
-    "a Zip of zeros": zipped({"a/data.pkl": b"\x80\x02" + bytes(64 << 20)}),
-    "SB3: a bomb in it": zipped({"data": b"{}", "policy.pth": zipped({"a/data.pkl": b"(" * (60 << 20)})}),
-    "SB3: a text that nests": zipped({"data": b"[" * 100_000, "policy.pth": _torch(b"\x80\x02}.")}),
-    "SB3: a text of digits": zipped({"data": b'{"a":' + DIGITS.encode() + b"}", "policy.pth": _torch(b"\x80\x02}.")}),
-    "msgpack: a list of 2^31": b"\x81\xa1a\xdd" + struct.pack(">I", 1 << 31),
-    "msgpack: lists of 2^31 in lists": b"\x81\xa1a" + _MANY,
-    "msgpack: a table of 2^32": b"\xdf" + b"\xff" * 4,
-    "msgpack: bytes of 2^32": b"\x81\xa1a\xc6" + b"\xff" * 4,
-    "msgpack: a million tables": b"\x81\xa1a\xdd" + struct.pack(">I", 10**6) + b"\x80" * 10**6,
-    "msgpack: deep": b"\x81\xa1a" * 100_000,
-    "msgpack: a key that is a list": b"\x81\x90\x01",
-    "msgpack: a key twice": b"\x82\xa1a\x01\xa1a\x01",
-    "msgpack: an unknown byte": b"\x81\xa1a\xc1",
-    "msgpack: text that is none": b"\x81\xa1\xff\x01",
-    "msgpack: an array of texts": b"\x81\xa1a\xc7\x16\x01\x93\x92\xa4aaaa\xce\x7f\xff\xff\xff\xa7float32\xc4\x00",
-    "msgpack: an array of the kind 2^31": b"\x81\xa1a\xc7\x0a\x01\x93\x91\x01\xce\x7f\xff\xff\xff\xc4\x00",
-    "msgpack: an array in arrays": b"\x81\xa1a" + b"\xc7\x12\x01" * 5000,
-    "msgpack: left over": b"\x80\x80",
-    "a pickle": b"\x80\x04\x95" + bytes(20),
-}
+
+
+@functools.cache
+def foreign() -> dict[str, bytes]:
+    """Files of other frameworks; large, and made when they are asked for."""
+    return {
+        "Torch: millions of tables": _torch(b"\x80\x02" + b"}" * (15 << 20) + b"."),
+        "Torch: millions of marks": _torch(b"\x80\x02" + b"(" * (15 << 20) + b"."),
+        "Torch: millions of memories": _torch(b"\x80\x02" + b"}\x94" * (7 << 20) + b"."),
+        "Torch: a word of a megabyte in 1,000 names": _torch(
+            b"\x80\x02}" + _TEXT + b"q\x00}" + b"".join(b"(K" + bytes([n % 256]) + b"}u" for n in range(1000)) + b"s."
+        ),
+        "Torch: a table with itself in it": _torch(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
+        "Torch: no end": _torch(b"\x80\x02}"),
+        "Torch: an empty stack": _torch(b"\x80\x02."),
+        "Torch: compressed otherwise": _torch(b"\x80\x02}.", zipfile.ZIP_LZMA),
+        "a Zip of many names": zipped({str(n): b"" for n in range(11_000)}),
+        "a Zip of zeros": zipped({"a/data.pkl": b"\x80\x02" + bytes(64 << 20)}),
+        "SB3: a bomb in it": zipped({"data": b"{}", "policy.pth": zipped({"a/data.pkl": b"(" * (60 << 20)})}),
+        "SB3: a text that nests": zipped({"data": b"[" * 100_000, "policy.pth": _torch(b"\x80\x02}.")}),
+        "SB3: a text of digits": zipped(
+            {"data": b'{"a":' + DIGITS.encode() + b"}", "policy.pth": _torch(b"\x80\x02}.")}
+        ),
+        "msgpack: a list of 2^31": b"\x81\xa1a\xdd" + struct.pack(">I", 1 << 31),
+        "msgpack: lists of 2^31 in lists": b"\x81\xa1a" + _MANY,
+        "msgpack: a table of 2^32": b"\xdf" + b"\xff" * 4,
+        "msgpack: bytes of 2^32": b"\x81\xa1a\xc6" + b"\xff" * 4,
+        "msgpack: a million tables": b"\x81\xa1a\xdd" + struct.pack(">I", 10**6) + b"\x80" * 10**6,
+        "msgpack: deep": b"\x81\xa1a" * 100_000,
+        "msgpack: a key that is a list": b"\x81\x90\x01",
+        "msgpack: a key twice": b"\x82\xa1a\x01\xa1a\x01",
+        "msgpack: an unknown byte": b"\x81\xa1a\xc1",
+        "msgpack: text that is none": b"\x81\xa1\xff\x01",
+        "msgpack: an array of texts": b"\x81\xa1a\xc7\x16\x01\x93\x92\xa4aaaa\xce\x7f\xff\xff\xff\xa7float32\xc4\x00",
+        "msgpack: an array of the kind 2^31": b"\x81\xa1a\xc7\x0a\x01\x93\x91\x01\xce\x7f\xff\xff\xff\xc4\x00",
+        "msgpack: an array in arrays": b"\x81\xa1a" + b"\xc7\x12\x01" * 5000,
+        "msgpack: left over": b"\x80\x80",
+        "a pickle": b"\x80\x04\x95" + bytes(20),
+    }

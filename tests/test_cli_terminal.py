@@ -36,13 +36,14 @@ WORDS = {
     "nothing": "",
     "a megabyte": "x" * (1 << 20),
     "a megabyte of formulas": "$\\sum$" * (1 << 17),
+    "many formulas": "$\\sum$" * (1 << 12),
     "a percent": "%s %d {0} {x} {{",
 }
 FILE = {name: word for name, word in WORDS.items() if name != "surrogate"}  # no file of ours can hold it
 
 
 # One of each kind always: a terminal's codes and directions, formulas of any size, nothing.
-FEW = ("title and bell", "a megabyte of formulas", "nothing")
+FEW = ("title and bell", "many formulas", "nothing")
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.soak] * (name not in FEW)) for name in FILE])

@@ -146,7 +146,7 @@ def test_hostile_policy_files(folder, way, some):
 
 @pytest.mark.parametrize("way", ["Python", "render", "import-policy"])
 def test_hostile_files_of_other_frameworks(folder, way):
-    refused(folder, hostile.FOREIGN, {way: POLICIES[way]}, ".pth")
+    refused(folder, hostile.foreign(), {way: POLICIES[way]}, ".pth")
 
 
 def test_notes_of_hostile_policy_files(folder):

@@ -247,7 +247,7 @@ def test_a_handful_of_everything(sources, box, tmp_path, tmp_path_factory):
             "in.toml",
         ),
         *single(box, POLICIES, picked(files.POLICIES, "places beyond the end"), "in.safetensors"),
-        *single(box, FOREIGN, picked(files.FOREIGN, "a pickle"), "in.pth"),
+        *single(box, FOREIGN, picked(files.foreign(), "a pickle"), "in.pth"),
     ]
     check(iter(pairs), tmp_path, tmp_path_factory)
 

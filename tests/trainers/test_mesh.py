@@ -46,9 +46,9 @@ def numbers(tree) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("members", [1, 6])
-def test_losses_of_100_steps_are_those_of_one_device(found, members):
-    one, four = (numbers(each["fit"][str(members)]) for each in found)
+@pytest.mark.parametrize(("which", "members"), [("found", 1), pytest.param("runs", 6, marks=pytest.mark.soak)])
+def test_losses_of_100_steps_are_those_of_one_device(request, which, members):
+    one, four = (numbers(each["fit"][str(members)]) for each in request.getfixturevalue(which))
     assert len(one) == 101 * members
     assert one[-members:].mean() < 0.8 * one[:members].mean()
     np.testing.assert_allclose(four, one, rtol=0, atol=ROUNDING)

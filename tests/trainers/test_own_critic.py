@@ -124,17 +124,9 @@ def test_policies_are_improved_by_it(dataset, fitted, shell):
     assert "no file's word runs code" in shell("improve", "run", "--out", "x", *quick, code=1).stderr
 
 
-def test_from_the_shell(dataset, in_tmp, shell):
-    """Twelve lines beside the ridge in `compare`."""
-    shell("new-critic", "mine.py")
+def test_words_for_the_shell(dataset, in_tmp, shell):
+    """That it runs there is told by test_docs.py, which types the page's commands."""
     body = [line for line in TEXT.splitlines()[8:] if line.strip()]
     assert len(body) <= 12
-    quick = ["--quick", "--split", "iid", "--set", "steps=10", "--set", "epochs=2", "-q"]
-    done = shell("train-offline", dataset, "--critic", "mine.py:make", *quick)
-    assert "report: toy-mine/report.json" in done.stdout
-    shell("train-offline", dataset, "--critic", "ridge", *quick)
-    lines = shell("compare", "toy-mine", "toy-ridge").stdout.splitlines()
-    assert any(line.startswith("  toy-mine (mine.py:make) ") for line in lines)
-    shell("evaluate", "toy-mine", "--no-rollouts", "--critic", "toy-mine/critic.py:make")
     assert "did you mean mlp" in shell("train-offline", dataset, "--critic", "mlq", code=2).stderr
     assert "there is no such file" in shell("train-offline", dataset, "--critic", "no.py:make", code=1).stderr
