@@ -85,6 +85,25 @@ def check_critic_there(name: str) -> None:
         code.check_there(name, "critic")
 
 
+def check_policy_there(name: str) -> None:
+    """Raises ConfigError for a policy architecture that names no code, FileError for a file that is not there."""
+    if not code.names_code(name):
+        raise ConfigError(f"the policy's architecture is '{visible(name)}'; expected FILE.py:FUNCTION.")
+    code.check_there(name, "policy")
+
+
+POLICY = choice("architecture", (), "FILE.py:FUNCTION", check=check_policy_there) | {"metavar": "FILE.py:FUNCTION"}
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        **POLICY | {"help": "An architecture of your own, in place of the MLP; `new-policy` writes one."},
+    ),
+]
+OwnPolicy = Annotated[
+    str | None,
+    typer.Option("--policy", **POLICY | {"help": "The code of policies whose architecture is your own."}),
+]
 Backend = Annotated[
     str | None, typer.Option(**choice("backend", BACKENDS, "What steps: MuJoCo C, or JAX (mjx).  [default: auto]"))
 ]

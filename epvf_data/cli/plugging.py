@@ -1,16 +1,19 @@
-"""new-critic and check-critic."""
+"""new-critic, check-critic, new-policy, check-policy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from epvf_data import code, envs
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, say
-from epvf_data.cli.choices import check_critic_there, choice, environment, hidden_widths
+from epvf_data.cli.choices import POLICY, check_critic_there, choice, environment, hidden_widths
 from epvf_data.critics.families import CRITICS
+
+if TYPE_CHECKING:
+    from epvf_data.conformance import Finding
 
 
 @app.command("new-critic", rich_help_panel="This machine", epilog="Example: `epvf-data new-critic mine.py`")
@@ -59,13 +62,59 @@ def check_critic(
     spec = PolicySpec(task.observation_size, task.action_size, hidden_widths(hidden))
     prepare()
     found = examine(critic, spec)
+    told = f"on policies {spec} of {spec.size:,} parameters"
+    _tell("critic", critic, found, told, json)
+
+
+@app.command("new-policy", rich_help_panel="This machine", epilog="Example: `epvf-data new-policy mine.py`")
+def new_policy(
+    name: Annotated[str, typer.Argument(help="The new file.", metavar="NAME.py", show_default=False)],
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a file with a small policy architecture of your own, ready to be collected and to be changed."""
+    path = Path(name if name.endswith(".py") else f"{name}.py")
+    code.write_template(path, "epvf_data.policies", force)
+    if json:
+        print_json({"file": str(path), "policy": f"{path}:make"})
+        return
+    say(f"{path}: a hidden layer of sines to begin with. Next:")
+    say(f"  epvf-data check-policy {path}:make")
+    say(f"  epvf-data collect --env cartpole --policy {path}:make")
+
+
+@app.command("check-policy", rich_help_panel="This machine", epilog="Example: `epvf-data check-policy mine.py:make`")
+def check_policy(
+    policy: Annotated[str, typer.Argument(show_default=False, **POLICY | {"help": "What is checked."})],
+    env: Annotated[str, typer.Option(**environment("Whose observations and actions it has."))] = "cartpole",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find the usual mistakes of a policy architecture: shapes, seeds, impure functions, wild actions, gradients, NaN.
+
+    Exits with 1 when there is one.
+    """
+    from epvf_data.conformance import check_policy as examine
+    from epvf_data.runtime import prepare
+
+    task = envs.ENVS.get(env) or envs.make(env)
+    prepare()
+    found = examine(policy, task.observation_size, task.action_size)
+    told = f"with {task.observation_size} observations and {task.action_size} actions"
+    _tell("policy", policy, found, told, json)
+
+
+def _tell(part: str, name: str, found: list[Finding], told: str, json: bool) -> None:
+    """What was found. Exits with 1 where a rule is broken."""
     good = all(finding.ok for finding in found)
     if json:
-        print_json({"critic": critic, "ok": good, "findings": [finding._asdict() for finding in found]})
+        print_json({part: name, "ok": good, "findings": [finding._asdict() for finding in found]})
     else:
         for finding in found:
             say(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
-        told = "keeps all rules" if good else "cannot be used yet"
-        say(f"{critic} {told}, on policies {spec} of {spec.size:,} parameters.")
+        say(f"{name} {'keeps all rules' if good else 'cannot be used yet'}, {told}.")
     if not good:
         raise typer.Exit(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from epvf_data.code import Function
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -15,8 +17,8 @@ LAWS = ("uniform_scaled", "gaussian", "gaussian_scaled")  # laws that spread the
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
-    """The architecture of every policy of a collection or of a run."""
+class MlpConfig:
+    """An architecture of the package's own."""
 
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
@@ -37,3 +39,18 @@ class PolicyConfig:
             layer_norm=self.layer_norm,
             gaussian=self.gaussian,
         )
+
+
+@dataclass(frozen=True)
+class PolicyConfig(MlpConfig):
+    """The architecture of every policy of a collection or of a run."""
+
+    architecture: str | Function | None = None  # FILE.py:FUNCTION, see `own.Architecture`; the rest is not read then
+
+    def spec(self, env: Env) -> Spec:
+        """The specification that fits the environment. This runs the code that `architecture` names."""
+        if self.architecture is None:
+            return super().spec(env)
+        from epvf_data.policies.loading import own_spec  # imported late, with JAX
+
+        return own_spec(self.architecture, env.observation_size, env.action_size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epvf_data import envs
 from epvf_data.errors import ConfigError, EnvironmentMismatchError, EpvfWarning
 from epvf_data.policies.files import read_notes
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.identity import changed, expect, functions_of, mixed
 from epvf_data.store.reader import Dataset
 from epvf_data.untrusted import shown
@@ -94,7 +94,7 @@ def check_target(dataset: Dataset, env: Env, rows: str, flag: str) -> None:
         )
 
 
-def environment_of(policy: Path, spec: PolicySpec) -> str:
+def environment_of(policy: Path, spec: Spec) -> str:
     """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
     name = read_notes(policy).get("env")
     if name is not None and envs.known(name):

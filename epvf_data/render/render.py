@@ -17,7 +17,7 @@ from epvf_data import envs, outputs
 from epvf_data.envs.base import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.files import load_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.render import cartpole_frames, mujoco_frames
 from epvf_data.render.film import Film
 from epvf_data.render.footage import Footage, play
@@ -90,7 +90,7 @@ def render_policy(
 
 def render_episode(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "P"],
     video: Path,
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
@@ -148,7 +148,7 @@ def _draw(footage: Footage, film: Film, drafts: list[Path], progress: Progress |
     return len(shown) + held
 
 
-def _check(env: Env, spec: PolicySpec) -> None:
+def _check(env: Env, spec: Spec) -> None:
     if (spec.observation_size, spec.action_size) != (env.observation_size, env.action_size):
         raise ArchitectureMismatchError(
             f"the policy maps {spec.observation_size} observations to {spec.action_size} actions; environment "

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
 from epvf_data.errors import DatasetError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.lineage import VOCABULARIES, merge_vocabularies, remap
 from epvf_data.store.part import Part
 from epvf_data.store.schema import COLUMNS
@@ -28,7 +28,7 @@ class Table:
         self.starts = np.cumsum([0, *(part.entry.rows for part in parts)])  # first table row of each part, and the end
 
     @property
-    def spec(self) -> PolicySpec:
+    def spec(self) -> Spec:
         return self.parts[0].spec
 
     @property

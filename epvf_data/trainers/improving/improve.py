@@ -18,7 +18,7 @@ from epvf_data.improvement.controls import random_steps
 from epvf_data.improvement.problem import Problem
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.files import save_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.recording.task import task_of
 from epvf_data.scoring.estimate import difference, estimate
 from epvf_data.scoring.inputs import best_rows
@@ -101,7 +101,7 @@ class _Work:
 
     def __init__(self, given: Given, config: ImproveConfig, world: World | None, progress: Say | None):
         self.given, self.config, self.world, self.progress = given, config, world, progress
-        self.spec: PolicySpec = given.table.spec
+        self.spec: Spec = given.table.spec
         self.varies = world is None or world.varies(self.spec)
         self.plan: Plan = plan(config, self.varies)
         self.spent = 0

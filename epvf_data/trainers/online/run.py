@@ -15,7 +15,7 @@ from epvf_data.config import build
 from epvf_data.envs import Env
 from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.policies.files import save_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.rollout import resolve_backend
 from epvf_data.trainers import checkpoint, rundir, startedwith, trackers
 from epvf_data.trainers.online.identity import REPORT, hold, identity, settings_of, stored_run
@@ -120,7 +120,7 @@ def train_online(
     return _report(directory, config, standing, keeper.perturbed.mean())
 
 
-def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
+def resolve(config: OnlineConfig) -> tuple[Env, Spec, str]:
     """The environment with its horizon, the architecture and the backend of a run."""
     env = envs.make(config.env)
     env = env.with_horizon(config.horizon or env.horizon)
@@ -201,7 +201,7 @@ class _Keeper:
         directory: Path,
         config: OnlineConfig,
         env: Env,
-        spec: PolicySpec,
+        spec: Spec,
         recorder: Recorder | None,
         standing: Standing,
         began: float,
