@@ -72,7 +72,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class PolicyFacts:
-    """One architecture: its id, layer sizes as in 4-8-2, activations or which code, number of parameters and of rows."""
+    """One architecture: its id, layer sizes as in 4-8-2, activations or code, number of parameters and of rows."""
 
     id: str
     layers: str

@@ -30,7 +30,7 @@ VERBS = {
     ),
     "doctor": "machine",
     **dict.fromkeys(("envs", "new-env", "check-env"), "environments"),
-    **dict.fromkeys(("new-critic", "check-critic"), "plugging"),
+    **dict.fromkeys(("new-critic", "check-critic", "new-policy", "check-policy"), "plugging"),
     "bench": "benching",
 }
 

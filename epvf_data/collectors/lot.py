@@ -71,9 +71,8 @@ def lot_of(config: CollectConfig) -> Lot:
     made = envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
     backend, spec = resolve_backend(env, config.backend), config.policy.spec(env)
-    if (
-        isinstance(spec, PolicySpec) and (found := policy_of(config)) is not None
-    ):  # settings state no normaliser: it is the bases'
+    found = policy_of(config)
+    if isinstance(spec, PolicySpec) and found is not None:  # settings state no normaliser: it is the bases'
         spec = replace(spec, normaliser=found.normaliser)
     recipe, law = config.recipe, config.perturbed.law
     if is_own(law):

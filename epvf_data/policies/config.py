@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from epvf_data.code import Function
@@ -46,6 +46,15 @@ class PolicyConfig(MlpConfig):
     """The architecture of every policy of a collection or of a run."""
 
     architecture: str | Function | None = None  # FILE.py:FUNCTION, see `own.Architecture`; the rest is not read then
+
+    @property
+    def sampled(self) -> bool:
+        """Whether actions are drawn."""
+        return self.architecture is None and self.gaussian == "sampled"
+
+    def loaded(self) -> PolicyConfig:
+        """The same with the code that `architecture` names loaded, if it names some: it is run here, and only once."""
+        return self if self.architecture is None else replace(self, architecture=Function.of(self.architecture))
 
     def spec(self, env: Env) -> Spec:
         """The specification that fits the environment. This runs the code that `architecture` names."""

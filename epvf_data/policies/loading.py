@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from epvf_data.code import Function, Origin
 from epvf_data.envs.functions import lowered
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.kinds import Spec
-from epvf_data.policies.own import Architecture, OwnSpec
+from epvf_data.policies.own import Architecture, OwnSpec, plain
 from epvf_data.policies.spec import PolicySpec
 
 Given = str | Function | Callable[[int, int], Architecture]  # FILE.py:FUNCTION, or make(observation_size, action_size)
@@ -43,7 +42,7 @@ def own_spec(given: Given, observation_size: int, action_size: int) -> OwnSpec:
     key, sight = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((observation_size,), jnp.float32)
     theta = _traced(make.name, "init", made.init, (key,), None)
     _traced(make.name, "apply", made.apply, (theta, sight), action_size)
-    name = f"{_plain(Path(origin.path).name)}:{_plain(make.name.rpartition(':')[2].rpartition('.')[2])}"
+    name = f"{plain(Path(origin.path).name)}:{plain(make.name.rpartition(':')[2].rpartition('.')[2])}"
     spec = OwnSpec(observation_size, action_size, theta.shape[0], name, origin.sha256, made.bounded)
     with code.blamed(make.name, "policy"):
         computed = lowered(made.init, (key,)), lowered(made.apply, (theta, sight))
@@ -80,11 +79,6 @@ def origin_of(make: Function) -> Origin:
         )
     path = str(file.resolve()) if file.is_file() else f"{function.__module__}.py"
     return Origin(path, hashlib.sha256(text).hexdigest(), text)
-
-
-def _plain(name: str) -> str:
-    """A name in letters that every place takes."""
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name)[:99]
 
 
 def bind(spec: Spec, given: Given | None) -> Spec:

@@ -23,6 +23,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KEYS = {"kind", "observation_size", "action_size", "dtype", "name", "sha256", "bounded", "size"}
 
 
+def plain(name: str) -> str:
+    """A file's or a function's name, in letters that every place takes."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name)[:99]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What a policy of one's own computes: pure JAX functions of one policy, which are vmapped and compiled.

@@ -76,7 +76,7 @@ def evaluation_seeds(count: int) -> np.ndarray:
 
 def episodes_of(config: OnlineConfig, env: Env) -> int:
     """Episodes in which θ is judged."""
-    random = env.random_start or config.policy.gaussian == "sampled"
+    random = env.random_start or config.policy.sampled
     return config.evaluation_episodes or (8 if random else 1)
 
 

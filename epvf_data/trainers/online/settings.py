@@ -178,7 +178,7 @@ class OnlineConfig:
         explore, replay, count = self.exploration, self.replay, self.envs
         if self.iterations is None and self.env_steps is None:
             raise ConfigError("neither iterations nor env_steps is set; a run needs an end.")
-        if self.normalise_observations and not self.policy.bias:
+        if self.normalise_observations and not self.policy.bias and self.policy.architecture is None:
             raise ConfigError("normalise_observations folds the mean into the first bias; set policy.bias=true.")
         if explore.clip_weights and self.improvement.weight_clip is None:
             raise ConfigError("exploration.clip_weights needs improvement.weight_clip.")
@@ -224,7 +224,7 @@ def check_temporal(config: OnlineConfig) -> None:
     name, time, batch, rows = config.algorithm, config.time, config.batch_size, config.envs * config.time.segment
     if config.exploration.antithetic or config.exploration.policies > 1:
         raise ConfigError(f"{name} draws each perturbation of one θ by itself; leave antithetic and policies out.")
-    if config.policy.gaussian is not None or config.policy.output == "identity":
+    if config.policy.architecture is None and (config.policy.gaussian is not None or config.policy.output == "identity"):
         raise ConfigError(f"{name} adds noise to actions in ±1 itself; leave policy.gaussian and policy.output out.")
     if config.critic.loss not in ("mse", "hl-gauss") or (
         config.critic.loss == "hl-gauss" and time.reward_range is None
