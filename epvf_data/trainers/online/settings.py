@@ -268,9 +268,12 @@ def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
     """The preset (or file), then each layer of changes. Raises ConfigError for settings that cannot be, code that the
     file names among them."""
     stated = read_preset(preset) if preset else {}
-    code.check_stated(stated, configuration.merge(*layers), str(preset))
-    config = configuration.build(OnlineConfig, stated, *layers)
-    bounds, own = config.time.reward_range, configuration.merge(*layers).get("time", {})
+    typed = configuration.merge(*layers)
+    code.check_stated(stated, typed, str(preset))
+    if configuration.flatten(typed).get("policy.architecture") is not None:  # it has no first layer to fold them into
+        stated = {**stated, "normalise_observations": False}
+    config = configuration.build(OnlineConfig, stated, typed)
+    bounds, own = config.time.reward_range, typed.get("time", {})
     if bounds is not None and "reward_range" not in own and config.env != stated.get("env", config.env):
         raise ConfigError(
             f"{preset} is for {stated['env']}: its time.reward_range {list(bounds)} says what a step can bring there, "
