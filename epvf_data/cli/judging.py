@@ -24,7 +24,16 @@ from epvf_data.cli.app import (
     say,
     visible,
 )
-from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, Split, check_metrics, environment, hidden_widths
+from epvf_data.cli.choices import (
+    Backend,
+    OwnCritic,
+    OwnEnv,
+    OwnPolicy,
+    Split,
+    check_metrics,
+    environment,
+    hidden_widths,
+)
 from epvf_data.cli.learning import Csv, print_comparison
 from epvf_data.cli.places import readable
 from epvf_data.errors import StoppedError
@@ -113,6 +122,7 @@ def evaluate(
     backend: Backend = None,
     env: OwnEnv = None,
     critic: OwnCritic = None,
+    policy: OwnPolicy = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,6 +168,7 @@ def evaluate(
                 rollouts,
                 progress,
                 critic=critic,
+                policy=policy,
                 metrics=metric or (),
                 plot=plot,
                 force=force,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from epvf_data.conformance.finding import Finding, look, need
-from epvf_data.policies.loading import Given, own_spec
+from epvf_data.policies.loading import PolicyCode, own_spec
 from epvf_data.policies.own import Architecture, OwnSpec
 
 POLICIES = 8  # fresh ones, on which all is tried
@@ -19,7 +19,7 @@ FAR = (0.0, 1e4, -1e4)  # numbers of an observation far from all that is usual
 WIDE = 10.0  # times a fresh policy's parameters: as far as perturbations and training go
 
 
-def check_policy(policy: Given, observation_size: int = 4, action_size: int = 1) -> list[Finding]:
+def check_policy(policy: PolicyCode, observation_size: int = 4, action_size: int = 1) -> list[Finding]:
     """What was found, rule by rule, for a task of these sizes; the first rule that is broken ends it.
 
     `policy` is `FILE.py:FUNCTION`, or a function `make(observation_size, action_size)` itself, that gives an

@@ -34,7 +34,7 @@ def _code(spec: OwnSpec) -> Architecture:
     if spec.code is None:
         raise ConfigError(
             f"policies {spec} act by code that is not stored, and no file's word runs code; name {spec.name} of the "
-            f"SHA-256 {spec.sha256[:12]}… with --policy, or policy= in Python."
+            f"SHA-256 {spec.sha256[:12]}… with --policy, or pass it from Python."
         )
     return spec.code
 

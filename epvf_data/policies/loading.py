@@ -24,11 +24,13 @@ from epvf_data.policies.kinds import Spec
 from epvf_data.policies.own import Architecture, OwnSpec, plain
 from epvf_data.policies.spec import PolicySpec
 
-Given = str | Function | Callable[[int, int], Architecture]  # FILE.py:FUNCTION, or make(observation_size, action_size)
+PolicyCode = (
+    str | Function | Callable[[int, int], Architecture]
+)  # FILE.py:FUNCTION, or make(observation_size, action_size)
 _made: dict[Hashable, Architecture] = {}  # what it computes → what gave it first: compiled functions are reused
 
 
-def own_spec(given: Given, observation_size: int, action_size: int) -> OwnSpec:
+def own_spec(given: PolicyCode, observation_size: int, action_size: int) -> OwnSpec:
     """The specification, with its code, of the user's architecture for a task; both functions are traced once.
 
     Raises FileError where there is no such file, ConfigError where the function fails or gives something else.
@@ -81,7 +83,7 @@ def origin_of(make: Function) -> Origin:
     return Origin(path, hashlib.sha256(text).hexdigest(), text)
 
 
-def bind(spec: Spec, given: Given | None) -> Spec:
+def bind(spec: Spec, given: PolicyCode | None) -> Spec:
     """The specification of stored policies with the code that the user names for them; MLPs stay as they are.
 
     The file may have moved and be called otherwise. Raises ArchitectureMismatchError for another file or function.

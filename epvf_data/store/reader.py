@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,7 @@ class Dataset:
     def __init__(self, path: Path, root: Root, commits: tuple[CommitRecord, ...]) -> None:
         self.path = path
         self._place = path.absolute()  # the working directory may change
+        self._acting: dict[str, Spec] = {}  # by id: specifications with the user's code
         self.commits = commits
         self._root = root
         self._origin = {part.id: record for record in commits for part in record.add}
@@ -120,7 +122,14 @@ class Dataset:
             listed = ", ".join(f"{item.id[:12]} ({item.spec}, {item.rows} rows)" for item in self.architectures)
             got = f"{wanted[:12]!r} names {len(matches)} of them" if wanted else "none was named"
             raise DatasetError(f"{self.path} holds these architectures: {listed}; {got}, name exactly one.")
-        return Table([part for part in self.parts if part.entry.architecture == matches[0]])
+        mine = [part for part in self.parts if part.entry.architecture == matches[0]]
+        return Table(mine, self._acting.get(matches[0]))
+
+    def acting(self, specs: Iterable[Spec]) -> Dataset:
+        """The same data set, whose tables have these specifications: equal ones, with code by which policies act."""
+        found = copy.copy(self)
+        found._acting = {**self._acting, **{spec.id: spec for spec in specs}}
+        return found
 
     def to_numpy(
         self, architecture: str | Spec | None = None, columns: Sequence[str] | None = None
@@ -218,7 +227,8 @@ class Dataset:
 
     def refresh(self) -> Dataset:
         """The same data set with the commits that were added since."""
-        return Dataset(self.path, self._root, tuple(read_chain(self._place, self.commits)))
+        later = Dataset(self.path, self._root, tuple(read_chain(self._place, self.commits)))
+        return later.acting(self._acting.values())
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {self.env.name}, {self.rows} rows in {len(self.commits)} commits)"

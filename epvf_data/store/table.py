@@ -23,13 +23,10 @@ class Table:
     indices into `vocabulary(name)`, which is one for the whole table; −1 means none.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], spec: Spec | None = None) -> None:
         self.parts = tuple(parts)
+        self.spec = parts[0].spec if spec is None else spec  # the latter has the code of a policy of the user's own
         self.starts = np.cumsum([0, *(part.entry.rows for part in parts)])  # first table row of each part, and the end
-
-    @property
-    def spec(self) -> Spec:
-        return self.parts[0].spec
 
     @property
     def rows(self) -> int:

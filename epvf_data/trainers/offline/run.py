@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from epvf_data import runtime
+from epvf_data.code import Function
 from epvf_data.config import build, to_dict
 from epvf_data.critics.families import Family, family_of, resolve
 from epvf_data.errors import DatasetError, RunError
+from epvf_data.policies.loading import PolicyCode, origin_of
+from epvf_data.recording.task import with_policy
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
@@ -43,6 +46,7 @@ def train_offline(
     told: Told | None = None,
     *,
     critic: Own | None = None,
+    policy: PolicyCode | None = None,
     plot: Path | None = None,
     force: bool = False,
     track: Sequence[str] = (),
@@ -50,6 +54,7 @@ def train_offline(
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
 
     `critic` takes the place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family.
+    `policy` is the code of policies of an architecture of your own, for critics that look at what policies do.
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, report.json and predicted_vs_true.png.
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
@@ -68,15 +73,17 @@ def train_offline(
     config = replace(config, critic=resolve(config.critic if critic is None else critic))
     directory = Path(run_dir)
     trackers.check(track)
-    opened = open_inputs(dataset, config, directory, resume)
-    settings = _settings(opened, config)
+    opened, policy = open_inputs(dataset, config, directory, resume), None if policy is None else Function.of(policy)
+    opened = with_policy(opened, policy)
+    settings, code = _settings(opened, config), None if policy is None else origin_of(policy)
+    settings |= {} if code is None else {"policy_code": code.record()}
     if resume:
         startedwith.check_same(directory, stored_run(directory), settings)
     source, plane = _source(opened, config), _parameters(opened, config)
     critic_of(source, config)  # what cannot be made is refused before anything is fitted
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
-        rundir.create_run(directory, settings, family_of(config.critic).origin)
+        rundir.create_run(directory, settings, family_of(config.critic).origin, code)
     judged = {}
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     tracked = trackers.Tracked(directory, identity, settings["config"], 0)
@@ -97,16 +104,19 @@ def train_offline(
 
 
 def evaluate_run(
-    run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None
+    run_dir: str | Path,
+    dataset: str | Path | Dataset | None = None,
+    critic: Own | None = None,
+    policy: PolicyCode | None = None,
 ) -> OfflineReport:
     """The report of a run from its checkpoints, without training; report.json and the picture are written anew.
 
     `dataset` (a path or an opened data set) is needed only where the one that the run was started on has moved. Of an
     interrupted run, each split is judged by its best epoch so far and marked unfinished. `critic` names the critic
-    again where it is one of the user's own. Raises RunError when there is no checkpoint yet, or when the data set's
+    again where it is one of the user's own, `policy` the code of such policies. Raises RunError when there is no checkpoint yet, or when the data set's
     content, or that critic's, differs.
     """
-    return report_of(load_run(run_dir, dataset, critic))
+    return report_of(load_run(run_dir, dataset, critic, policy))
 
 
 def report_of(loaded: LoadedRun) -> OfflineReport:
@@ -143,7 +153,12 @@ class LoadedRun(NamedTuple):
         return found
 
 
-def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None) -> LoadedRun:
+def load_run(
+    run_dir: str | Path,
+    dataset: str | Path | Dataset | None = None,
+    critic: Own | None = None,
+    policy: PolicyCode | None = None,
+) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
     runtime.check()
     directory = Path(run_dir)
@@ -154,7 +169,7 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, c
         OfflineConfig, stored["config"], {} if critic is None else {"critic": _again(directory, name, critic)}
     )
     opened = own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
-    opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
+    opened = with_policy(reader.open(opened) if isinstance(opened, (str, Path)) else opened, policy)
     startedwith.check_same(directory, stored, _settings(opened, config))
     source = _source(opened, config)
     folds: dict[str, list[FittedSplit] | str] = {}

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.kinds import Spec
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.run import Own, choose_split, load_run
@@ -120,15 +121,16 @@ def load_critic(
     split: str | None = None,
     dataset: str | Path | Dataset | None = None,
     critic: Own | None = None,
+    policy: PolicyCode | None = None,
 ) -> TrainedCritic:
     """The critic of a run of `train-offline`, ready to be asked: `load_critic("ant-mlp")(theta)`.
 
     `split` names whose critics these are, `lineage` if there are some, else the run's first. `dataset` is needed only
     where the rows that the run was started on have moved: they are read for the critic's scale and its intervals.
     `critic` names the critic again where it is one of your own, see `train_offline`: a run, which may be a stranger's,
-    loads no code by itself.
+    loads no code by itself. `policy` is the code of policies of your own, where the critic looks at their actions.
 
     Raises RunError where there is no run, no such split, no checkpoint yet, or where the rows are others.
     """
-    name, fitted = choose_split(load_run(run_dir, dataset, critic), split)
+    name, fitted = choose_split(load_run(run_dir, dataset, critic, policy), split)
     return TrainedCritic(Path(run_dir), name, tuple(table.spec for table in fitted.source.tables), fitted)

@@ -17,7 +17,7 @@ from epvf_data.envs import Env
 from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.kinds import Spec, mlp_of
-from epvf_data.policies.loading import Given
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.policies.loading import origin_of as policy_origin
 from epvf_data.rollout import resolve_backend
 from epvf_data.trainers import checkpoint, rundir, startedwith, trackers
@@ -71,7 +71,7 @@ def train_online(
     max_seconds: float | None = None,
     progress: Progress | None = None,
     critic: Own | None = None,
-    policy: Given | None = None,
+    policy: PolicyCode | None = None,
     track: Sequence[str] = ("tensorboard",),
 ) -> OnlineReport:
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
@@ -125,7 +125,7 @@ def train_online(
     return _report(directory, config, standing, keeper.perturbed.mean())
 
 
-def with_policy(config: OnlineConfig, policy: Given | None) -> OnlineConfig:
+def with_policy(config: OnlineConfig, policy: PolicyCode | None) -> OnlineConfig:
     """The settings with this architecture in place of theirs, or with theirs, once the code that it names is loaded."""
     chosen = config.policy if policy is None else replace(config.policy, architecture=policy)
     return replace(config, policy=chosen.loaded())

@@ -224,7 +224,8 @@ def check_temporal(config: OnlineConfig) -> None:
     name, time, batch, rows = config.algorithm, config.time, config.batch_size, config.envs * config.time.segment
     if config.exploration.antithetic or config.exploration.policies > 1:
         raise ConfigError(f"{name} draws each perturbation of one θ by itself; leave antithetic and policies out.")
-    if config.policy.architecture is None and (config.policy.gaussian is not None or config.policy.output == "identity"):
+    policy = config.policy
+    if policy.architecture is None and (policy.gaussian is not None or policy.output == "identity"):
         raise ConfigError(f"{name} adds noise to actions in ±1 itself; leave policy.gaussian and policy.output out.")
     if config.critic.loss not in ("mse", "hl-gauss") or (
         config.critic.loss == "hl-gauss" and time.reward_range is None

@@ -63,7 +63,8 @@ def begin(state: State, config: OnlineConfig, spec: Spec) -> Standing:
         found, theta = load_policy(config.start)
         if found.id != spec.id:
             raise ArchitectureMismatchError(
-                f"the policy in {config.start} is {found}, this run trains {spec}; make policy.hidden or --policy match."
+                f"the policy in {config.start} is {found}, this run trains {spec}; make policy.hidden, "
+                "or --policy, match."
             )
         state = state._replace(theta=jax.numpy.broadcast_to(theta, state.theta.shape))
     zeros = np.zeros((seeds, spec.size), np.float32)
