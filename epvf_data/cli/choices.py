@@ -92,17 +92,23 @@ def check_policy_there(name: str) -> None:
     code.check_there(name, "policy")
 
 
-POLICY = choice("architecture", (), "FILE.py:FUNCTION", check=check_policy_there) | {"metavar": "FILE.py:FUNCTION"}
+def own_policy(help: str) -> dict[str, Any]:
+    """Arguments of `typer.Option` for a policy architecture of the user's own."""
+    found = choice("architecture", (), help, check=check_policy_there)
+    found["metavar"] = "FILE.py:FUNCTION"
+    return found
+
+
 Policy = Annotated[
     str | None,
     typer.Option(
         "--policy",
-        **POLICY | {"help": "An architecture of your own, in place of the MLP; `new-policy` writes one."},
+        **own_policy("An architecture of your own, in place of the MLP; `new-policy` writes one."),
     ),
 ]
 OwnPolicy = Annotated[
     str | None,
-    typer.Option("--policy", **POLICY | {"help": "The code of policies whose architecture is your own."}),
+    typer.Option("--policy", **own_policy("The code of policies whose architecture is your own.")),
 ]
 Backend = Annotated[
     str | None, typer.Option(**choice("backend", BACKENDS, "What steps: MuJoCo C, or JAX (mjx).  [default: auto]"))

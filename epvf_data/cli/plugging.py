@@ -9,7 +9,7 @@ import typer
 
 from epvf_data import code, envs
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, say
-from epvf_data.cli.choices import POLICY, check_critic_there, choice, environment, hidden_widths
+from epvf_data.cli.choices import check_critic_there, choice, environment, hidden_widths, own_policy
 from epvf_data.critics.families import CRITICS
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def new_policy(
 
 @app.command("check-policy", rich_help_panel="This machine", epilog="Example: `epvf-data check-policy mine.py:make`")
 def check_policy(
-    policy: Annotated[str, typer.Argument(show_default=False, **POLICY | {"help": "What is checked."})],
+    policy: Annotated[str, typer.Argument(show_default=False, **own_policy("What is checked."))],
     env: Annotated[str, typer.Option(**environment("Whose observations and actions it has."))] = "cartpole",
     json: Json = False,
     quiet: Quiet = False,

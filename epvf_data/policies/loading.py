@@ -24,9 +24,8 @@ from epvf_data.policies.kinds import Spec
 from epvf_data.policies.own import Architecture, OwnSpec, plain
 from epvf_data.policies.spec import PolicySpec
 
-PolicyCode = (
-    str | Function | Callable[[int, int], Architecture]
-)  # FILE.py:FUNCTION, or make(observation_size, action_size)
+# FILE.py:FUNCTION, or make(observation_size, action_size) itself.
+PolicyCode = str | Function | Callable[[int, int], Architecture]
 _made: dict[Hashable, Architecture] = {}  # what it computes → what gave it first: compiled functions are reused
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from epvf_data import outputs
 from epvf_data.policies.files import save_policy
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.recording.task import task_of, with_policy
 from epvf_data.scoring.estimate import Estimate, estimate, told
 from epvf_data.scoring.inputs import Best, best_rows, check_folder
@@ -61,7 +62,7 @@ def top(
     *,
     reroll: bool = True,
     architecture: str | None = None,
-    policy: Given | None = None,
+    policy: PolicyCode | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> TopReport:

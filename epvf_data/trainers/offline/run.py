@@ -113,8 +113,8 @@ def evaluate_run(
 
     `dataset` (a path or an opened data set) is needed only where the one that the run was started on has moved. Of an
     interrupted run, each split is judged by its best epoch so far and marked unfinished. `critic` names the critic
-    again where it is one of the user's own, `policy` the code of such policies. Raises RunError when there is no checkpoint yet, or when the data set's
-    content, or that critic's, differs.
+    again where it is one of the user's own, `policy` the code of such policies. Raises RunError when there is no
+    checkpoint yet, or when the data set's content, or that critic's, differs.
     """
     return report_of(load_run(run_dir, dataset, critic, policy))
 
