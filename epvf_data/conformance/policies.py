@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from epvf_data.code import Function
 from epvf_data.conformance.finding import Finding, look, need
 from epvf_data.policies.loading import PolicyCode, own_spec
 from epvf_data.policies.own import Architecture, OwnSpec
@@ -23,15 +25,16 @@ def check_policy(policy: PolicyCode, observation_size: int = 4, action_size: int
     """What was found, rule by rule, for a task of these sizes; the first rule that is broken ends it.
 
     `policy` is `FILE.py:FUNCTION`, or a function `make(observation_size, action_size)` itself, that gives an
-    `Architecture`. Raises FileError where its file is not there.
+    `Architecture`. Raises FileError where its file is not there, ConfigError where it cannot be loaded.
     """
     found: list[Finding] = []
-    spec: OwnSpec | None = look(found, "architecture", lambda: own_spec(policy, observation_size, action_size))
+    make = Function.of(policy)
+    again = lambda: own_spec(make, observation_size, action_size)  # noqa: E731
+    spec: OwnSpec | None = look(found, "architecture", again)
     if spec is None:
         return found
     assert spec.code is not None
     found[-1] = found[-1]._replace(text=f"{spec.size:,} parameters, id {spec.id[:12]}")
-    again = lambda: own_spec(policy, observation_size, action_size)  # noqa: E731
     tried = _Tried(spec.code, observation_size)
     rules: list[tuple[str, Callable[[], Any]]] = [
         ("one architecture", lambda: _same(spec, again())),
@@ -70,15 +73,18 @@ class _Tried:
         self.made = made
         self.keys = jax.random.split(jax.random.key(0), POLICIES)
         self.seen = jax.random.normal(jax.random.key(1), (STATES, observation_size))
+        self.compiled = jax.jit(made.apply)
+        self.slopes = jax.jit(jax.grad(lambda theta, seen: jnp.sum(made.apply(theta, seen))))  # with respect to θ
+        over_states = jax.vmap(made.apply, in_axes=(None, 0))
+        self.over_policies = jax.jit(jax.vmap(over_states, in_axes=(0, None)))
 
-    @property
+    @cached_property
     def theta(self) -> jax.Array:
-        return jnp.stack([self.made.init(key) for key in self.keys])
+        return jax.jit(jax.vmap(self.made.init))(self.keys)
 
     def everywhere(self, theta: jax.Array, seen: jax.Array) -> np.ndarray:
         """Actions [n, K, A] of n policies in K states, as rollouts and probing compute them."""
-        over_states = jax.vmap(self.made.apply, in_axes=(None, 0))
-        return np.asarray(jax.jit(jax.vmap(over_states, in_axes=(0, None)))(theta, seen))
+        return np.asarray(self.over_policies(theta, seen))
 
     def parameters(self) -> str:
         need(np.isfinite(self.theta).all(), "init gives parameters that are not finite.")
@@ -90,15 +96,14 @@ class _Tried:
         one, again, other = (np.asarray(self.made.init(self.keys[place])) for place in (0, 0, 1))
         need(np.array_equal(one, again), "init gives other parameters for the same key; draw from jax.random with it.")
         need(not np.array_equal(one, other), "init gives the same parameters for two keys: all policies are alike.")
-        compiled = np.asarray(jax.jit(self.made.init)(self.keys[0]))
-        need(_close(one, compiled), "init gives other parameters when it is compiled (jax.jit).")
+        need(_close(one, self.theta[0]), "init gives other parameters when it is compiled (jax.jit, jax.vmap).")
         return "one policy for a key, another for the next"
 
     def pure(self) -> str:
         theta, seen = self.theta[0], self.seen[0]
         with jax.checking_leaks():
             plain, again = (np.asarray(self.made.apply(theta, seen)) for _ in range(2))
-            compiled = np.asarray(jax.jit(self.made.apply)(theta, seen))
+            compiled = np.asarray(self.compiled(theta, seen))
         need(np.array_equal(plain, again), "apply gives another action the second time; no randomness, no memory.")
         need(_close(plain, compiled), "apply gives another action when it is compiled (jax.jit).")
         return "same arguments, same actions, compiled or not"
@@ -125,14 +130,10 @@ class _Tried:
         return f"actions differ by up to {np.ptp(found, axis=0).max():.2g} between policies"
 
     def batches(self) -> str:
-        alone = np.stack([[self.made.apply(one, seen) for seen in self.seen[:3]] for one in self.theta])
+        alone = np.stack([[self.compiled(one, seen) for seen in self.seen[:3]] for one in self.theta])
         together = self.everywhere(self.theta, self.seen)[:, :3]
         need(_close(alone, together), "apply gives a policy another action beside others (jax.vmap) than by itself.")
         return "a policy's action is its own, whatever stands beside it"
-
-    def slopes(self, theta: jax.Array, seen: jax.Array) -> np.ndarray:
-        """The gradient of the sum of a policy's actions with respect to θ."""
-        return np.asarray(jax.grad(lambda theta: jnp.sum(self.made.apply(theta, seen)))(theta))
 
     def gradients(self) -> str:
         found = np.stack([self.slopes(self.theta[0], seen) for seen in self.seen])
@@ -146,6 +147,6 @@ class _Tried:
             for theta in (self.theta[0], jnp.zeros_like(self.theta[0])):
                 seen = jnp.full_like(self.seen[0], far)
                 told = f"where all numbers of an observation are {far:g}{'' if theta.any() else ' and all of θ are 0'}"
-                need(np.isfinite(self.made.apply(theta, seen)).all(), f"apply gives NaN or infinity {told}.")
+                need(np.isfinite(self.compiled(theta, seen)).all(), f"apply gives NaN or infinity {told}.")
                 need(np.isfinite(self.slopes(theta, seen)).all(), f"a gradient is NaN or infinite {told}.")
         return f"finite where all numbers of an observation are {', '.join(f'{far:g}' for far in FAR)}"

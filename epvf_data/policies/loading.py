@@ -47,7 +47,7 @@ def own_spec(given: PolicyCode, observation_size: int, action_size: int) -> OwnS
     spec = OwnSpec(observation_size, action_size, theta.shape[0], name, origin.sha256, made.bounded)
     with code.blamed(make.name, "policy"):
         computed = lowered(made.init, (key,)), lowered(made.apply, (theta, sight))
-    return replace(spec, code=_made.setdefault((spec, *computed), made))
+    return replace(spec, code=_made.setdefault((origin.sha256, made.bounded, sight.shape, *computed), made))
 
 
 def _traced(name: str, part: str, function: Callable, arguments: tuple, size: int | None) -> jax.ShapeDtypeStruct:
