@@ -19,6 +19,7 @@ from epvf_data.critics.settings import CriticSettings
 from epvf_data.critics.statistics import statistics
 from epvf_data.critics.unf import unf
 from epvf_data.errors import ConfigError
+from epvf_data.policies import acting
 from epvf_data.policies.kinds import Spec, mlp_of
 from epvf_data.policies.spec import PolicySpec
 
@@ -40,6 +41,7 @@ def _vector(name: str) -> Callable[[Made], Critic]:
 
 
 def _probing(made: Made, raw: bool) -> Critic:
+    acting.check(made.spec)
     chosen = made.settings
     start = made.states if chosen.probe_start == "states" else None
     return probing(made.spec, made.head, chosen.probes, start, chosen.probe_generator, raw)
