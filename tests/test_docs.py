@@ -98,6 +98,8 @@ def test_the_page_on_plugging_runs(in_tmp, shell):
             words = line.partition("#")[0].split()[1:]
             shell(*words, *(["--set", "horizon=30", "--set", "episodes=2"] if words[0] == "collect" else []))
     assert template.endswith(blocks(text, "python")[0])
+    policy = (ROOT / "epvf_data" / "policies" / "template.py").read_text()
+    assert policy.endswith(blocks(text.split("## A policy architecture")[1], "python")[0])
     assert (in_tmp / "better" / "improved-1.safetensors").exists()
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from epvf_data import envs
+from epvf_data.cli import choices
 from epvf_data.cli.app import (
     Debug,
     Force,
@@ -24,16 +25,7 @@ from epvf_data.cli.app import (
     say,
     visible,
 )
-from epvf_data.cli.choices import (
-    Backend,
-    OwnCritic,
-    OwnEnv,
-    OwnPolicy,
-    Split,
-    check_metrics,
-    environment,
-    hidden_widths,
-)
+from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, OwnPolicy, Split
 from epvf_data.cli.learning import Csv, print_comparison
 from epvf_data.cli.places import readable
 from epvf_data.errors import StoppedError
@@ -55,7 +47,7 @@ PANEL = "Make and learn from rows"
     epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
 )
 def critics(
-    env: Annotated[str, typer.Option(**environment("Whose policies are read."))] = "ant",
+    env: Annotated[str, typer.Option(**choices.environment("Whose policies are read."))] = "ant",
     hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
     set_: Set = None,
     json: Json = False,
@@ -69,7 +61,7 @@ def critics(
     from epvf_data.policies.spec import PolicySpec
 
     task = envs.ENVS.get(env) or envs.make(env)
-    spec = PolicySpec(task.observation_size, task.action_size, hidden_widths(hidden))
+    spec = PolicySpec(task.observation_size, task.action_size, choices.hidden_widths(hidden))
     settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
     if (spec, settings) == (MEASURED_ON, CriticSettings()):
         found = {name: (family.parameters, family.operations) for name, family in CRITICS.items()}
@@ -167,11 +159,7 @@ def evaluate(
                 trained_on,
                 rollouts,
                 progress,
-                critic=critic,
-                policy=policy,
-                metrics=metric or (),
-                plot=plot,
-                force=force,
+                **{"critic": critic, "policy": policy, "metrics": metric or (), "plot": plot, "force": force},
             )
     except KeyboardInterrupt:
         raise StoppedError("interrupted; the run is as it was.") from None

@@ -73,22 +73,15 @@ def resimulate(
     generator = np.random.default_rng(seed)
     share = np.array([architecture.rows for architecture in dataset.architectures], float)
     counts = generator.multinomial(min(rows, dataset.rows), share / share.sum()) if share.size else []
-    worst, problems = 0.0, []
-    before, after = [np.zeros(0)], [np.zeros(0)]
+    worst, problems, before, after = 0.0, [], [np.zeros(0)], [np.zeros(0)]
     for architecture, count in zip(dataset.architectures, counts, strict=True):
         table = dataset.table(architecture.id)
         picked = np.sort(generator.choice(table.rows, size=min(int(count), table.rows), replace=False))
         if not picked.size:
             continue
         stored = table.take("returns", picked)
-        outcomes = rollout(
-            task,
-            table.spec,
-            table.take("params", picked),
-            reset_seed=table.take("reset_seed", picked),
-            episodes=stored.shape[1],
-            backend=chosen,
-        )
+        theta, seeds = table.take("params", picked), table.take("reset_seed", picked)
+        outcomes = rollout(task, table.spec, theta, reset_seed=seeds, episodes=stored.shape[1], backend=chosen)
         error = np.abs(outcomes.returns - stored).max(axis=1)
         error = np.where(np.isfinite(error), error, np.inf)
         worst = max(worst, float(error.max()))

@@ -53,15 +53,13 @@ def train_offline(
 ) -> OfflineReport:
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
 
-    `critic` takes the place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family.
-    `policy` is the code of policies of an architecture of your own, for critics that look at what policies do.
-
+    `critic` takes the place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family;
+    `policy` is the code of policies of your own, for critics that look at what they do.
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, report.json and predicted_vs_true.png.
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
     `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss; `told` the name
     and the result of every split, as in the report's `splits`, as soon as it is judged.
-    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces that file. `track` names trackers that get each
-    epoch's losses, means over seeds: "tensorboard", "wandb", "trackio".
+    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces it. `track` names trackers for mean losses.
 
     Raises DatasetError for rows that cannot be learned from, RunError for a run directory that exists already,
     holds no run to resume, or was started with other settings or other rows, and MissingPackageError for a tracker
@@ -71,21 +69,19 @@ def train_offline(
     began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
     config = replace(config, critic=resolve(config.critic if critic is None else critic))
-    directory = Path(run_dir)
+    directory, policy = Path(run_dir), None if policy is None else Function.of(policy)
     trackers.check(track)
-    opened, policy = open_inputs(dataset, config, directory, resume), None if policy is None else Function.of(policy)
-    opened = with_policy(opened, policy)
-    settings, code = _settings(opened, config), None if policy is None else origin_of(policy)
-    settings |= {} if code is None else {"policy_code": code.record()}
+    opened = with_policy(open_inputs(dataset, config, directory, resume), policy)
+    settings = _settings(opened, config, policy)
     if resume:
         startedwith.check_same(directory, stored_run(directory), settings)
     source, plane = _source(opened, config), _parameters(opened, config)
     critic_of(source, config)  # what cannot be made is refused before anything is fitted
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
-        rundir.create_run(directory, settings, family_of(config.critic).origin, code)
-    judged = {}
-    identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        own = None if policy is None else origin_of(policy)
+        rundir.create_run(directory, settings, family_of(config.critic).origin, own)
+    identity, judged = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(), {}
     tracked = trackers.Tracked(directory, identity, settings["config"], 0)
     with rundir.lock(directory), trackers.epochs(track, tracked, progress) as progress:
         for name, split in splits.items():
@@ -195,7 +191,7 @@ def choose_split(loaded: LoadedRun, wanted: str | None = None) -> tuple[str, Fit
     return name, there[name]
 
 
-def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
+def _settings(opened: Dataset, config: OfflineConfig, policy: Function | None = None) -> dict[str, Any]:
     """What config.json holds: the resolved settings and which rows they were applied to."""
     where = str(opened.path.absolute()).encode(errors="backslashreplace").decode()  # a name need not be UTF-8
     origin = family_of(config.critic).origin
@@ -203,6 +199,7 @@ def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
         "config": to_dict(config),
         "dataset": {"path": where, "content": content_hash(opened)},
         **({} if origin is None else {"critic_code": origin.record()}),
+        **({} if policy is None else {"policy_code": origin_of(policy).record()}),
     }
 
 

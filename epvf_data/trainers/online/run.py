@@ -80,9 +80,8 @@ def train_online(
     best-perturbed-, at-ITERATION-K of seed K) and, at the end, report.json. `resume` goes on with a stopped run, to the
     bits of an uninterrupted one on the same machine, or with more budget, unless a rate falls over it. `record` names
     a data set for all rollouts, `warm_start` one to fit the critic on first; `critic` is as in `train_offline`, and
-    `policy` an architecture of your own, in place of the settings'.
-    `progress` and the trackers in `track` ("tensorboard", "wandb", "trackio") get log entries. Raises RunError for a
-    directory that is taken, holds no run, or has other settings, MissingPackageError for a tracker that is not there.
+    `policy` an architecture of your own. `progress` and the trackers in `track` ("tensorboard", "wandb", "trackio") get
+    log entries. Raises RunError for a directory that is taken, holds no run, or has other settings.
     """
     trackers.check(track)
     began, directory, config = time.perf_counter(), Path(run_dir), with_policy(with_critic(config, critic), policy)
@@ -98,8 +97,7 @@ def train_online(
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
         rundir.create_run(directory, settings, origin_of(config), policy_origin_of(config))
-    held = hold(directory, config, standing)
-    journal = _journal(directory, settings, standing, track)
+    held, journal = hold(directory, config, standing), _journal(directory, settings, standing, track)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
         while (going := active(config, standing)).any():
