@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
-
-from jaxtyping import Array, Float, PRNGKeyArray
+from typing import TYPE_CHECKING, Any
 
 from epvf_data.errors import ConfigError
 from epvf_data.policies.spec import MAX_SIZE, MAX_WIDTH, Slot, is_width
 from epvf_data.untrusted import printable, shown
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray  # which imports jax
 
 KIND = "own"
 THETA = "theta"  # the one tensor that a policy of one's own has, in files and in rollouts
