@@ -118,7 +118,8 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="A measure of yours, FILE.py:FUNCTION of (predicted, true); repeat for more.", callback=choices.check_metrics
+            help="A measure of yours, FILE.py:FUNCTION of (predicted, true); repeat for more.",
+            callback=choices.check_metrics,
         ),
     ] = None,
     set_: Set = None,

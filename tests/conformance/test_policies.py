@@ -89,7 +89,14 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("make", "rule", "words"), MISTAKES.values(), ids=MISTAKES)
+# Each costs what it takes to compile: these are not needed to see every rule broken.
+MORE = ("no record", "a tree", "memory", "a logarithm", "blind")
+
+
+@pytest.mark.parametrize(
+    ("make", "rule", "words"),
+    [pytest.param(*one, id=name, marks=[pytest.mark.soak] * (name in MORE)) for name, one in MISTAKES.items()],
+)
 def test_a_mistake_is_found_and_named(make, rule, words):
     found = check_policy(make)
     assert [finding.rule for finding in found if not finding.ok] == [rule]
@@ -103,6 +110,7 @@ def test_the_template_keeps_all_rules():
     assert len(found) == 10
 
 
+@pytest.mark.soak
 def test_actions_may_have_no_bounds():
     loose = lambda o, a: Architecture(lambda key: jax.random.normal(key, (o * a,)), _plane, bounded=False)  # noqa: E731
     assert all(finding.ok for finding in check_policy(loose))
