@@ -108,9 +108,11 @@ def collect(
     if print_sbatch:
         print_job(recipe, flags, config, set_ or [], base or [], out, shards)
         return
-    for flag, given in (("--base", base), ("--policy", policy), ("--config", config), ("--mixed", mixed)):
+    for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
         if recipe is not None and given:
             raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
+    if recipe is not None and policy is not None:
+        raise ConfigError("recipes make MLPs alone; leave --policy out, or --recipe.")
     if executor is not None:
         report = spread(executor, shards, recipe, flags, config, set_ or [], base or [], out, mixed, quiet)
     elif recipe is not None:
