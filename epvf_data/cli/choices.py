@@ -155,6 +155,15 @@ OwnCritic = Annotated[
         callback=choice("critic", (), "", check=check_critic_there)["callback"],
     ),
 ]
+OwnCritics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--critic",
+        help="FILE.py:FUNCTION, where a run's critic is your own; repeat for more.",
+        metavar="CRITIC",
+        callback=choice("critic", (), "", check=check_critic_there)["callback"],
+    ),
+]
 Loss = Annotated[str | None, typer.Option(**choice("loss", LOSSES, "What is minimised.  [default: mse]"))]
 Split = Annotated[
     str | None, typer.Option(**choice("split", SPLITS, "Whose critics are judged.  [default: lineage, else the first]"))

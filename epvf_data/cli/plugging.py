@@ -1,4 +1,4 @@
-"""new-critic, check-critic, new-policy, check-policy."""
+"""critics, new-critic, check-critic, new-policy, check-policy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,62 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epvf_data import code, envs
-from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, say
+from epvf_data.cli.app import Debug, Force, Json, Quiet, Set, app, print_json, say
 from epvf_data.cli.choices import check_critic_there, choice, environment, hidden_widths, own_policy
 from epvf_data.critics.families import CRITICS
 
 if TYPE_CHECKING:
     from epvf_data.conformance import Finding
+
+
+@app.command(
+    "critics",
+    rich_help_panel="Make and learn from rows",
+    epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
+)
+def critics(
+    env: Annotated[str, typer.Option(**environment("Whose policies are read."))] = "ant",
+    hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
+    set_: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """List the critics, with their sizes and what one policy costs them."""
+    from epvf_data import config as configuration
+    from epvf_data.critics.families import CRITICS, MEASURED_ON
+    from epvf_data.critics.settings import CriticSettings
+    from epvf_data.policies.spec import PolicySpec
+
+    task = envs.ENVS.get(env) or envs.make(env)
+    spec = PolicySpec(task.observation_size, task.action_size, hidden_widths(hidden))
+    settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
+    if (spec, settings) == (MEASURED_ON, CriticSettings()):
+        found = {name: (family.parameters, family.operations) for name, family in CRITICS.items()}
+    else:
+        from epvf_data.critics.cost import cost
+        from epvf_data.runtime import prepare
+
+        prepare()
+        found = {name: cost(name, settings, spec) for name in CRITICS}
+    if json:
+        keys = ("parameters", "operations")
+        print_json(
+            {name: {**dict(zip(keys, one, strict=True)), "about": CRITICS[name].about} for name, one in found.items()}
+        )
+        return
+    say(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
+    say(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
+    for name, (parameters, operations) in found.items():
+        say(f"{name:16}{parameters:12,}{_count(operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})")
+
+
+def _count(number: float) -> str:
+    """1234567.0 → "1.2 M"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"
 
 
 @app.command("new-critic", rich_help_panel="This machine", epilog="Example: `epvf-data new-critic mine.py`")
