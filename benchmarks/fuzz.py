@@ -44,6 +44,8 @@ with instrument:
 
     from epvf_data import provenance, untrusted
     from epvf_data.errors import EpvfError
+    from epvf_data.policies.kinds import from_dict
+    from epvf_data.policies.own import OwnSpec
     from epvf_data.policies.spec import Normaliser, PolicySpec
     from epvf_data.store import commit, guard
     from epvf_data.store.checksum import crc32c
@@ -78,8 +80,8 @@ def _record(data: bytes) -> None:
 
 
 def _policy(data: bytes) -> None:
-    spec = PolicySpec.from_dict(untrusted.parse_json(data, "policy"))
-    assert PolicySpec.from_dict(spec.to_dict()) == spec
+    spec = from_dict(untrusted.parse_json(data, "policy"))
+    assert from_dict(spec.to_dict()) == spec
     assert len(spec.id) == 64
     to_json(spec.to_dict())
 
@@ -146,6 +148,7 @@ def seeds(store: Path) -> list[bytes]:
     body = {key: value for key, value in record.items() if key != "sha256"}
     inputs = [(0, to_json(attributes)), (2, (part / "zarr.json").read_bytes()), (2, (store / "zarr.json").read_bytes())]
     inputs += [(3, to_json(body)), (4, to_json(SPEC.to_dict())), (5, to_json(ENV.to_dict()))]
+    inputs.append((4, to_json(OwnSpec(3, 2, 9, "mine.py:make", "0" * 64).to_dict())))
     inputs += [(6, bytes([n]) + data) for n, data in shards] + [(7, bytes([n]) + data[:-4]) for n, data in shards]
     inputs += [(8, shards[1][1][:chunk]), (9, "a\x1b[2J\u202e".encode())]
     for number, name in enumerate(NAMES):

@@ -10,11 +10,13 @@ __version__ = "0.1.0"
 # Public name → module that defines it, and its name there where that is another. Loaded on first use: reading data
 # never imports jax or mujoco.
 _PUBLIC = {
+    "Architecture": "epvf_data.policies.own",
     "collect": "epvf_data.collectors.collect",
     "collect_config": "epvf_data.collectors.setting",
     "CollectConfig": "epvf_data.collectors.setting",
     "best_policy": "epvf_data.trainers.curves.policy",
     "check_critic": "epvf_data.conformance.critics",
+    "check_policy": "epvf_data.conformance.policies",
     "compare": "epvf_data.trainers.compare",
     "Critic": "epvf_data.critics.base",
     "CriticFamily": "epvf_data.critics.families:Family",
@@ -38,6 +40,7 @@ _PUBLIC = {
     "online_config": "epvf_data.trainers.online.settings",
     "OnlineConfig": "epvf_data.trainers.online.settings",
     "open": "epvf_data.store.reader",
+    "own_spec": "epvf_data.policies.loading",
     "plot": "epvf_data.cards.portrait:plot_dataset",
     "plot_runs": "epvf_data.trainers.curves.plot",
     "PolicySpec": "epvf_data.policies.spec",
@@ -64,6 +67,7 @@ _PUBLIC = {
     "write_card": "epvf_data.cards.card",
 }
 __all__ = [
+    "Architecture",
     "CollectConfig",
     "Critic",
     "CriticFamily",
@@ -77,6 +81,7 @@ __all__ = [
     "__version__",
     "best_policy",
     "check_critic",
+    "check_policy",
     "collect",
     "collect_config",
     "compare",
@@ -95,6 +100,7 @@ __all__ = [
     "merge",
     "online_config",
     "open",
+    "own_spec",
     "plot",
     "plot_runs",
     "pull",
@@ -126,6 +132,7 @@ if TYPE_CHECKING:
     from epvf_data.collectors.setting import CollectConfig as CollectConfig
     from epvf_data.collectors.setting import collect_config as collect_config
     from epvf_data.conformance.critics import check_critic as check_critic
+    from epvf_data.conformance.policies import check_policy as check_policy
     from epvf_data.critics.base import Critic as Critic
     from epvf_data.critics.families import Family as CriticFamily
     from epvf_data.curation.diff import diff as diff
@@ -139,6 +146,8 @@ if TYPE_CHECKING:
     from epvf_data.launch.fan_out import fan_out as fan_out
     from epvf_data.policies.files import load_policy as load_policy
     from epvf_data.policies.files import save_policy as save_policy
+    from epvf_data.policies.loading import own_spec as own_spec
+    from epvf_data.policies.own import Architecture as Architecture
     from epvf_data.policies.spec import PolicySpec as PolicySpec
     from epvf_data.recording.write import task as task
     from epvf_data.recording.write import write as write

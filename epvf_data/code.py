@@ -35,6 +35,7 @@ SETTINGS = {
     "critic.name": "--set critic.name",
     "law": "--set {}",
     "bases": "--base",
+    "policy.architecture": "--policy",
 }
 OURS = ("playground:",)  # beginnings of names with a colon that stand for something of this package
 

@@ -20,7 +20,8 @@ from epvf_data.errors import ArchitectureMismatchError, BackendError, ConfigErro
 from epvf_data.physics import native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.play import play
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 from epvf_data.runtime import check
 from epvf_data.untrusted import shown
 
@@ -72,7 +73,7 @@ def _check_processor() -> None:
 
 def rollout(
     env: Env | str,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "N P"],
     *,
     reset_seed: UInt32[np.ndarray, "N 2"] | None = None,
@@ -104,6 +105,7 @@ def rollout(
             f"policies {spec} map {spec.observation_size} observations to {spec.action_size} actions; "
             f"environment {env.name} has {env.observation_size} and {env.action_size}."
         )
+    acting.check(spec)
     if episodes < 1:
         raise ConfigError(f"got {episodes} episodes a policy; at least 1 is needed.")
     if reset_seed is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from epvf_data.errors import ConfigError, DatasetError, require
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.commit import CommitRecord
 from epvf_data.store.loader import Loader
 from epvf_data.store.reader import Dataset
@@ -144,7 +144,7 @@ class TorchDataset(_Base):
         *,
         batch_size: int,
         columns: Sequence[str] = ("params", "returns"),
-        architecture: str | PolicySpec | None = None,
+        architecture: str | Spec | None = None,
         rows: np.ndarray | None = None,
         block_rows: int = 64,
         pool_blocks: int = 64,

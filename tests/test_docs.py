@@ -100,6 +100,8 @@ def test_the_page_on_plugging_runs(in_tmp, shell):
             if words[0] == "compare":
                 assert "\n  cartpole-mine (mine.py:make) " in done.stdout
     assert template.endswith(blocks(text, "python")[0])
+    policy = (ROOT / "epvf_data" / "policies" / "template.py").read_text()
+    assert policy.endswith(blocks(text.split("## A policy architecture")[1], "python")[0])
     assert (in_tmp / "better" / "improved-1.safetensors").exists()
 
 

@@ -10,6 +10,7 @@ from epvf_data.benchmark.tasks import Rows, Task, rows_of
 from epvf_data.collectors.collect import collect
 from epvf_data.collectors.setting import collect_config
 from epvf_data.errors import DatasetError
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.recipes import tables
 from epvf_data.recipes.collect import collect_recipe
 from epvf_data.store import reader
@@ -59,7 +60,7 @@ def make(wanted: Rows, path: Path, progress: Progress | None = None) -> None:
     for number, hidden in enumerate(_HIDDEN):
         half = {"envs": wanted.policies // 2, "seed": number, "policy.hidden": list(hidden)}
         there = () if unmade(path) else reader.open(path).architectures
-        held = sum(item.rows for item in there if item.spec.hidden == hidden)
+        held = sum(item.rows for item in there if isinstance(item.spec, PolicySpec) and item.spec.hidden == hidden)
         if held < wanted.policies // 2:
             config = collect_config(wanted.env, **half, **wanted.settings)
             collect(config, path, resume=held > 0, mixed=True, progress=progress)

@@ -15,7 +15,7 @@ from epvf_data import code
 from epvf_data.benchmark.tasks import Task
 from epvf_data.critics.families import family_of
 from epvf_data.errors import ConfigError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers import metrics, rundir
 from epvf_data.trainers.offline.fitted import FittedSplit, held_out
@@ -32,7 +32,7 @@ Fitting = Callable[[dict[str, Any]], None]
 class Rows:
     """What a method that predicts is given: one entry an architecture, whose rows are numbered one after the other."""
 
-    specs: tuple[PolicySpec, ...]
+    specs: tuple[Spec, ...]
     theta: tuple[Float[np.ndarray, "a P"], ...]
     actions: tuple[Float[np.ndarray, "a D"], ...]  # in the probing states, flat
     returns: Float[np.ndarray, "n"]  # NaN where they are to be predicted

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from epvf_data.cards.words import one_line, public, public_command
+from epvf_data.policies.own import OwnSpec
 from epvf_data.provenance import WHO, descent
 from epvf_data.store.digest import content_hash
 from epvf_data.store.licences import Licence, inherited
@@ -71,12 +72,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class PolicyFacts:
-    """One architecture: its id, layer sizes as in 4-8-2, activations, number of parameters and of rows."""
+    """One architecture: its id, layer sizes as in 4-8-2, activations or code, number of parameters and of rows."""
 
     id: str
     layers: str
-    activation: str
-    output: str
+    computes: str
     size: int
     rows: int
 
@@ -219,7 +219,9 @@ def _episodes(tallies: np.ndarray) -> EpisodeFacts:
 
 def _policy(table: Table) -> PolicyFacts:
     spec = table.spec
-    return PolicyFacts(spec.id, one_line(spec, 60), spec.activation, spec.output, spec.size, table.rows)
+    own = isinstance(spec, OwnSpec)
+    computes = f"code of SHA-256 {spec.sha256[:12]}…" if own else f"{spec.activation}, then {spec.output}"
+    return PolicyFacts(spec.id, one_line(spec, 60), computes, spec.size, table.rows)
 
 
 def _origins(dataset: Dataset, tables: list[Table]) -> Origins:

@@ -136,7 +136,7 @@ def _environment(facts: Facts) -> str:
 
 def _policies(facts: Facts) -> str:
     rows = [
-        [code(item.id[:12]), item.layers, f"{item.activation}, then {item.output}", f"{item.size:,}", f"{item.rows:,}"]
+        [code(item.id[:12]), item.layers, item.computes, f"{item.size:,}", f"{item.rows:,}"]
         for item in facts.policies[:_MOST]
     ]
     text = "Multilayer perceptrons; the sizes go from the observation to the action.\n\n" + _table(

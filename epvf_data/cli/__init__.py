@@ -13,7 +13,8 @@ VERBS = {
     "collect": "collecting",
     "finalize": "scaling",
     "train-offline": "training",
-    **dict.fromkeys(("evaluate", "compare", "critics"), "judging"),
+    **dict.fromkeys(("evaluate", "compare"), "judging"),
+    "critics": "plugging",
     "train-online": "online",
     "watch": "watching",
     "improve": "improving",
@@ -30,7 +31,7 @@ VERBS = {
     ),
     "doctor": "machine",
     **dict.fromkeys(("envs", "new-env", "check-env"), "environments"),
-    **dict.fromkeys(("new-critic", "check-critic"), "plugging"),
+    **dict.fromkeys(("new-critic", "check-critic", "new-policy", "check-policy"), "plugging"),
     "bench": "benching",
 }
 

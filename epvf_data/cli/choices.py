@@ -85,6 +85,31 @@ def check_critic_there(name: str) -> None:
         code.check_there(name, "critic")
 
 
+def check_policy_there(name: str) -> None:
+    """Raises ConfigError for a policy architecture that names no code, FileError for a file that is not there."""
+    if not code.names_code(name):
+        raise ConfigError(f"the policy's architecture is '{visible(name)}'; expected FILE.py:FUNCTION.")
+    code.check_there(name, "policy")
+
+
+def own_policy(help: str) -> dict[str, Any]:
+    """Arguments of `typer.Option` for a policy architecture of the user's own."""
+    found = choice("architecture", (), help, check=check_policy_there)
+    found["metavar"] = "FILE.py:FUNCTION"
+    return found
+
+
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        **own_policy("An architecture of your own, in place of the MLP; `new-policy` writes one."),
+    ),
+]
+OwnPolicy = Annotated[
+    str | None,
+    typer.Option("--policy", **own_policy("The code of policies whose architecture is your own.")),
+]
 Backend = Annotated[
     str | None, typer.Option(**choice("backend", BACKENDS, "What steps: MuJoCo C, or JAX (mjx).  [default: auto]"))
 ]
@@ -126,6 +151,15 @@ OwnCritic = Annotated[
     typer.Option(
         "--critic",
         help="FILE.py:FUNCTION, where the run's critic is your own.",
+        metavar="CRITIC",
+        callback=choice("critic", (), "", check=check_critic_there)["callback"],
+    ),
+]
+OwnCritics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--critic",
+        help="FILE.py:FUNCTION, where a run's critic is your own; repeat for more.",
         metavar="CRITIC",
         callback=choice("critic", (), "", check=check_critic_there)["callback"],
     ),

@@ -22,7 +22,7 @@ from epvf_data.cli.app import (
     print_json,
     say,
 )
-from epvf_data.cli.choices import Backend, choice, environment
+from epvf_data.cli.choices import Backend, Policy, choice, environment
 from epvf_data.cli.launching import (
     SHARD,
     configured,
@@ -66,6 +66,7 @@ def collect(
         list[str] | None,
         typer.Option(help="Perturb around this policy file, or what FILE.py:FUNCTION gives; repeat for more."),
     ] = None,
+    policy: Policy = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes a policy.  [default: 1; 8 where returns vary]")] = None,
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.  [default: the environment's]")] = None,
     seed: Seed = None,
@@ -102,6 +103,7 @@ def collect(
         "backend": backend,
     }
     flags = {key: value for key, value in flags.items() if value is not None}
+    flags |= {} if policy is None else {"policy": {"architecture": policy}}
     mine = shard_of(shard, shards, executor, print_sbatch)
     if print_sbatch:
         print_job(recipe, flags, config, set_ or [], base or [], out, shards)
@@ -109,6 +111,8 @@ def collect(
     for flag, given in (("--base", base), ("--config", config), ("--mixed", mixed)):
         if recipe is not None and given:
             raise ConfigError(f"{flag} goes with a collection without --recipe; put what you mean into the recipe.")
+    if recipe is not None and policy is not None:
+        raise ConfigError("recipes make MLPs alone; leave --policy out, or --recipe.")
     if executor is not None:
         report = spread(executor, shards, recipe, flags, config, set_ or [], base or [], out, mixed, quiet)
     elif recipe is not None:

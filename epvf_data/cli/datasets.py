@@ -23,7 +23,7 @@ from epvf_data.cli.app import (
     visible,
     working,
 )
-from epvf_data.cli.choices import Backend, OwnEnv
+from epvf_data.cli.choices import Backend, OwnEnv, OwnPolicy
 from epvf_data.cli.learning import Csv, check_dataset_flags, info_run, plot_curves
 from epvf_data.cli.places import Dataset, readable
 from epvf_data.errors import ConfigError
@@ -220,6 +220,7 @@ def validate(
     resimulate: Annotated[int, typer.Option(min=0, help="Roll out this many rows again and compare returns.")] = 0,
     backend: Backend = None,
     env: OwnEnv = None,
+    policy: OwnPolicy = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -243,7 +244,7 @@ def validate(
             from epvf_data.runtime import prepare
 
             prepare()
-            result = again(opened, resimulate, backend=backend, env=env)
+            result = again(opened, resimulate, backend=backend, env=env, policy=policy)
             problems += result.problems
             values.update(resimulated=result.rows, max_return_error=result.max_error)
             values["rank_correlation"] = result.rank_correlation

@@ -88,7 +88,8 @@ def export_policy(
         error = "" if report.standard_error is None else f" ± {report.standard_error:.2f}"
         mean = f"{report.mean_return:.2f}{error} (standard error) over" if error else f"{report.mean_return:.2f} in"
         episodes = plural(report.episodes, "episode")
-        say(f"{report.policy}: row {report.row}, return {mean} {episodes}; {report.snippet} runs it.")
+        runs = f"{report.snippet} runs it" if report.snippet else "the file of its architecture runs it (--policy)"
+        say(f"{report.policy}: row {report.row}, return {mean} {episodes}; {runs}.")
 
 
 @app.command(

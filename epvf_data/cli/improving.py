@@ -21,7 +21,7 @@ from epvf_data.cli.app import (
     resume_command,
     say,
 )
-from epvf_data.cli.choices import Backend, OwnEnv, check_critic_there, choice
+from epvf_data.cli.choices import Backend, OwnEnv, OwnPolicy, check_critic_there, choice
 from epvf_data.cli.scoring import StartNoise
 from epvf_data.critics.families import CRITICS
 from epvf_data.errors import StoppedError
@@ -76,6 +76,7 @@ def improve(
     seed: Seed = None,
     backend: Backend = None,
     env: OwnEnv = None,
+    policy: OwnPolicy = None,
     config: Config = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the critics that --out holds.")] = False,
@@ -125,6 +126,7 @@ def improve(
                 rollouts=rollouts,
                 into=record,
                 trained_on=trained_on,
+                policy=policy,
                 resume=resume,
                 fitting=bar.epoch,
                 progress=told,

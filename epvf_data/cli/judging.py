@@ -1,4 +1,4 @@
-"""critics, evaluate and compare."""
+"""evaluate and compare."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from epvf_data import envs
+from epvf_data.cli import choices
 from epvf_data.cli.app import (
     Debug,
     Force,
@@ -24,7 +24,7 @@ from epvf_data.cli.app import (
     say,
     visible,
 )
-from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, Split, check_metrics, environment, hidden_widths
+from epvf_data.cli.choices import Backend, OwnCritic, OwnEnv, OwnPolicy, Split
 from epvf_data.cli.learning import Csv, print_comparison
 from epvf_data.cli.places import readable
 from epvf_data.errors import StoppedError
@@ -38,56 +38,6 @@ ABOUT = (  # what stands in the tables of `compare`, below the last one
     "and less that after random steps of the same length. –: not measured; `evaluate RUN --split SPLIT` does.",
 )
 PANEL = "Make and learn from rows"
-
-
-@app.command(
-    "critics",
-    rich_help_panel=PANEL,
-    epilog="Examples: `epvf-data critics` · `epvf-data critics --env cartpole --hidden 32,32 --set probes=64`",
-)
-def critics(
-    env: Annotated[str, typer.Option(**environment("Whose policies are read."))] = "ant",
-    hidden: Annotated[str, typer.Option(help="Hidden widths of the policies.")] = "64,64",
-    set_: Set = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """List the critics, with their sizes and what one policy costs them."""
-    from epvf_data import config as configuration
-    from epvf_data.critics.families import CRITICS, MEASURED_ON
-    from epvf_data.critics.settings import CriticSettings
-    from epvf_data.policies.spec import PolicySpec
-
-    task = envs.ENVS.get(env) or envs.make(env)
-    spec = PolicySpec(task.observation_size, task.action_size, hidden_widths(hidden))
-    settings = configuration.build(CriticSettings, configuration.parse_overrides(set_ or []))
-    if (spec, settings) == (MEASURED_ON, CriticSettings()):
-        found = {name: (family.parameters, family.operations) for name, family in CRITICS.items()}
-    else:
-        from epvf_data.critics.cost import cost
-        from epvf_data.runtime import prepare
-
-        prepare()
-        found = {name: cost(name, settings, spec) for name in CRITICS}
-    if json:
-        keys = ("parameters", "operations")
-        print_json(
-            {name: {**dict(zip(keys, one, strict=True)), "about": CRITICS[name].about} for name, one in found.items()}
-        )
-        return
-    say(f"for policies {spec} of {spec.size:,} parameters; operations of one policy, forward and backward")
-    say(f"{'critic':16}{'parameters':>12}{'operations':>12}  ")
-    for name, (parameters, operations) in found.items():
-        say(f"{name:16}{parameters:12,}{_count(operations):>12}  {CRITICS[name].about} ({CRITICS[name].source})")
-
-
-def _count(number: float) -> str:
-    """1234567.0 → "1.2 M"."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f}"
 
 
 @app.command(
@@ -113,10 +63,12 @@ def evaluate(
     backend: Backend = None,
     env: OwnEnv = None,
     critic: OwnCritic = None,
+    policy: OwnPolicy = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="A measure of yours, FILE.py:FUNCTION of (predicted, true); repeat for more.", callback=check_metrics
+            help="A measure of yours, FILE.py:FUNCTION of (predicted, true); repeat for more.",
+            callback=choices.check_metrics,
         ),
     ] = None,
     set_: Set = None,
@@ -158,6 +110,7 @@ def evaluate(
                 rollouts,
                 progress,
                 critic=critic,
+                policy=policy,
                 metrics=metric or (),
                 plot=plot,
                 force=force,

@@ -10,7 +10,7 @@ import typer
 
 from epvf_data.baselines.settings import PRESETS as BASELINES
 from epvf_data.cli.app import Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
-from epvf_data.cli.choices import Backend, Track, choice, environment
+from epvf_data.cli.choices import Backend, Policy, Track, choice, environment
 from epvf_data.cli.launching import check_executor, executor_option
 from epvf_data.cli.learning import tell_runs
 from epvf_data.errors import ConfigError, StoppedError
@@ -44,6 +44,7 @@ PRESET = choice(
 def train_online(
     env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the preset's]"))] = None,
     config: Annotated[str | None, typer.Option("--config", **PRESET)] = None,
+    policy: Policy = None,
     algorithm: Annotated[
         str | None, typer.Option(**choice("algorithm", ALGORITHMS, "How θ is improved.  [default: the preset's]"))
     ] = None,
@@ -104,6 +105,7 @@ def train_online(
     }
     name = config or preset_of(env or "ant", algorithm)
     given = {key: value for key, value in flags.items() if value is not None}
+    given |= {} if policy is None else {"policy": {"architecture": policy}}
     changes = configuration.parse_overrides(set_ or [])
     if name in BASELINES:
         if resume or record or warm_start or max_minutes or executor or track:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, say, working
-from epvf_data.cli.choices import Row, environment
+from epvf_data.cli.choices import OwnPolicy, Row, environment
 from epvf_data.cli.places import readable
 from epvf_data.errors import ConfigError
 
@@ -30,6 +30,7 @@ def render(
         ),
     ],
     env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the file's or data set's]"))] = None,
+    code: OwnPolicy = None,
     row: Row = "best",
     architecture: Annotated[str | None, typer.Option(help="Of a data set: the policies' id, if several.")] = None,
     out: Annotated[
@@ -77,6 +78,7 @@ def render(
                 row,
                 out,
                 env=env,
+                code=code,
                 architecture=architecture,
                 episode=episode,
                 film=film,
@@ -88,6 +90,7 @@ def render(
                 policy,
                 out,
                 env=env,
+                code=code,
                 horizon=horizon,
                 seed=seed,
                 episode=episode,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, plural, print_json, say, working
-from epvf_data.cli.choices import OwnEnv
+from epvf_data.cli.choices import OwnCritics, OwnEnv, OwnPolicy
 from epvf_data.cli.places import readable
 
 
@@ -32,6 +32,8 @@ def report(
         bool, typer.Option("--frames/--no-frames", help="Play and draw the best, median and worst of each source.")
     ] = True,
     env: OwnEnv = None,
+    critic: OwnCritics = None,
+    policy: OwnPolicy = None,
     seed: Annotated[int, typer.Option(help="Of the draw, where there are more rows than are drawn.")] = 0,
     force: Force = False,
     json: Json = False,
@@ -57,6 +59,8 @@ def report(
             target,
             runs,
             env=env,
+            critics=critic or (),
+            policy=policy,
             pictures=pictures,
             seed=seed,
             force=force,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from epvf_data.cli.app import Debug, Force, Json, Quiet, Seed, app, print_json, print_table, say, working
-from epvf_data.cli.choices import Backend, OwnEnv, Row, environment
+from epvf_data.cli.choices import Backend, OwnEnv, OwnPolicy, Row, environment
 from epvf_data.cli.places import Dataset
 from epvf_data.errors import ConfigError
 
@@ -36,6 +36,7 @@ def score(
     architecture: Architecture = None,
     episodes: Annotated[int, typer.Option(help="Episodes of each policy.")] = 100,
     env: Annotated[str | None, typer.Option(**environment("Environment.  [default: the file's or data set's]"))] = None,
+    code: OwnPolicy = None,
     horizon: Horizon = None,
     start_noise: StartNoise = None,
     seed: Seed = None,
@@ -61,7 +62,7 @@ def score(
     prepare()
     with working("score", quiet, "no file was changed", unit="episodes") as progress:
         advance = _adder(progress, episodes * len(policies))
-        report = run(policies, settings, row=row, architecture=architecture, progress=advance)
+        report = run(policies, settings, row=row, architecture=architecture, policy=code, progress=advance)
     if json:
         print_json(report.to_dict())
         return
@@ -112,6 +113,7 @@ def top(
     architecture: Architecture = None,
     out: Annotated[Path | None, typer.Option(help="The folder of policies.  [default: DATASET-top]")] = None,
     env: OwnEnv = None,
+    policy: OwnPolicy = None,
     horizon: Horizon = None,
     start_noise: StartNoise = None,
     seed: Seed = None,
@@ -150,6 +152,7 @@ def top(
             settings,
             reroll=bool(reroll),
             architecture=architecture,
+            policy=policy,
             force=force,
             progress=advance,
         )

@@ -26,7 +26,7 @@ from epvf_data.cli.app import (
     resume_command,
     say,
 )
-from epvf_data.cli.choices import Critic, Loss, Splits, Track
+from epvf_data.cli.choices import Critic, Loss, OwnPolicy, Splits, Track
 from epvf_data.cli.places import readable
 from epvf_data.critics.families import READS, name_of
 from epvf_data.errors import StoppedError
@@ -62,6 +62,7 @@ def train_offline(
         ),
     ] = None,
     critic: Critic = None,
+    policy: OwnPolicy = None,
     loss: Loss = None,
     ensemble: Annotated[int | None, typer.Option(help="Size of the ensemble.  [default: 1]")] = None,
     split: Splits = None,
@@ -118,7 +119,7 @@ def train_offline(
         quiet_bar = quiet or settings.closed
         with Bar("train", "epochs", quiet_bar, patient=True, waiting=COMPILING) as bar:
             progress = bar.epoch if quiet else _follow(bar, settings)
-            given = {"plot": plot, "force": force, "track": trackers.parse(track or "none")}
+            given = {"plot": plot, "force": force, "track": trackers.parse(track or "none"), "policy": policy}
             report = run(source, settings, target, resume, progress, None if json else _teller(bar), **given)
     except KeyboardInterrupt:
         raise StoppedError(f"interrupted; continue with: {resume_command()}") from None

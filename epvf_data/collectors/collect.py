@@ -25,7 +25,7 @@ from epvf_data.errors import (
     RowsTakenError,
     StorageError,
 )
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.provenance import first_hand, now, provenance
 from epvf_data.recording.rows import env_identity
 from epvf_data.recording.rows import make_rows as rows_of
@@ -263,7 +263,7 @@ def _pieces(lot: Lot, shard: range, ranges: Sequence[range]) -> Iterator[tuple[L
             yield lot, np.arange(max(one.start, begin), min(one.stop, begin + lot.batch))
 
 
-def row_bytes(spec: PolicySpec, probe_states: np.ndarray) -> int:
+def row_bytes(spec: Spec, probe_states: np.ndarray) -> int:
     """About what a row takes on the disk before compression."""
     return 4 * (spec.size + len(probe_states) * spec.action_size) + 64
 

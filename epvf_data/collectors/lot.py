@@ -19,6 +19,7 @@ from epvf_data.collectors.recipe import lineage, load_bases, parameters, plan
 from epvf_data.collectors.setting import STOCHASTIC_EPISODES, CollectConfig, is_own, policy_of
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.perturb import own_law
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recording.probes import probing_states
@@ -41,7 +42,7 @@ class Lot:
     """Row i of a lot is the same whenever it is made, and whatever is made beside it."""
 
     env: Env
-    spec: PolicySpec
+    spec: Spec
     rows: int
     batch: int  # rows of one commit
     episodes: int  # a policy
@@ -55,7 +56,7 @@ class Lot:
     draw: Callable[[Int[np.ndarray, "n"]], Drawn]  # the rows of these numbers
 
 
-def check_memory(policies: int, spec: PolicySpec) -> None:
+def check_memory(policies: int, spec: Spec) -> None:
     """Raises ConfigError when the parameters of so many policies, held at once, exceed the machine's memory."""
     needed, there = 4 * policies * spec.size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
@@ -70,7 +71,8 @@ def lot_of(config: CollectConfig) -> Lot:
     made = envs.make(config.env)
     env = made.with_horizon(config.horizon or made.horizon)
     backend, spec = resolve_backend(env, config.backend), config.policy.spec(env)
-    if (found := policy_of(config)) is not None:  # settings state no normaliser: it is the bases'
+    found = policy_of(config)
+    if isinstance(spec, PolicySpec) and found is not None:  # settings state no normaliser: it is the bases'
         spec = replace(spec, normaliser=found.normaliser)
     recipe, law = config.recipe, config.perturbed.law
     if is_own(law):
@@ -85,6 +87,7 @@ def lot_of(config: CollectConfig) -> Lot:
     settings = configuration.to_dict(config)
     for name in ("envs", "policies", "backend", "probe_file"):
         settings.pop(name)
+    settings["policy"].pop("architecture")  # it is in the specification's id, and its file may move
     settings["perturbed"].pop("bases")  # file names say less than the policies' ids
     if origin is not None:
         settings["perturbed"]["law"] = origin.sha256

@@ -17,10 +17,10 @@ from epvf_data.collectors.bundled import bundled_files
 from epvf_data.collectors.setting import Recipe, is_own
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.policies import mlp
+from epvf_data.policies import acting
 from epvf_data.policies.files import load_policy
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.perturb import clip_weights, perturb
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.store.schema import Lineage
 from epvf_data.streams import stream
 
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     reset_seed: UInt32[np.ndarray, "n 2"]
 
 
-def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[np.ndarray, "F P"]:
+def load_bases(recipe: Recipe, env: Env, spec: Spec, seed: int) -> Float[np.ndarray, "F P"]:
     """The parameters of every base, under the weight clip if there is one.
 
     Raises ArchitectureMismatchError when a file holds another architecture.
@@ -48,28 +48,28 @@ def load_bases(recipe: Recipe, env: Env, spec: PolicySpec, seed: int) -> Float[n
     for name in source.bases:
         if name == "random":
             keys = jax.random.split(stream(seed, "base"), source.random_bases)
-            bases.extend(np.asarray(jax.vmap(lambda key: mlp.init(key, spec, source.random_scale))(keys)))
+            bases.extend(np.asarray(jax.vmap(lambda key: acting.init(key, spec, source.random_scale))(keys)))
             continue
         if is_own(name):
             bases.extend(own_policies(name, spec, seed))
             continue
         for file in bundled_files(env) if name == "bundled" else [str(name)]:
             found, flat = load_policy(file)
-            if found != spec and name == "bundled":
+            if found.id != spec.id and name == "bundled":
                 raise ArchitectureMismatchError(
                     f"the policies that ship for {env.name} are {found}, this collection makes {spec}; perturb random "
                     "policies of that architecture in their place: --set perturbed.bases=random."
                 )
-            if found != spec:
+            if found.id != spec.id:
                 raise ArchitectureMismatchError(
                     f"the policy in {file} is {found} ({found.id[:8]}), this collection makes {spec} ({spec.id[:8]}); "
-                    "make policy.hidden and its neighbours match, or set perturbed.bases=random."
+                    "make policy.hidden and its neighbours, or --policy, match, or set perturbed.bases=random."
                 )
             bases.append(flat)
     return np.asarray(clip_weights(jnp.asarray(np.stack(bases), jnp.float32), source.clip))
 
 
-def own_policies(given: str | Function, spec: PolicySpec, seed: int) -> Float[np.ndarray, "n P"]:
+def own_policies(given: str | Function, spec: Spec, seed: int) -> Float[np.ndarray, "n P"]:
     """What the user's `policies(spec, seed)` gives. Raises ConfigError where it fails or gives something else."""
     source = Function.of(given)
     with code.blamed(source.name, "policies"):
@@ -128,9 +128,7 @@ def _draw(seed, row, fresh, family, pair):
     return noise, reset, jax.random.uniform(jax.random.fold_in(own, 1))
 
 
-def parameters(
-    recipe: Recipe, spec: PolicySpec, bases: Float[np.ndarray, "F P"], plan: Plan
-) -> Float[np.ndarray, "n P"]:
+def parameters(recipe: Recipe, spec: Spec, bases: Float[np.ndarray, "F P"], plan: Plan) -> Float[np.ndarray, "n P"]:
     """The flat parameters of the planned rows."""
     source = recipe.perturbed
     make = _maker(spec, source.law, source.floor, source.clip)
@@ -139,11 +137,11 @@ def parameters(
 
 
 @lru_cache(maxsize=16)
-def _maker(spec: PolicySpec, law: str | Function, floor: float, clip: float | None):
+def _maker(spec: Spec, law: str | Function, floor: float, clip: float | None):
     def one(seed, base, scale, sign, fresh):
         key = jax.random.wrap_key_data(seed)
         spread = clip_weights(perturb(law, key, base, scale, sign, floor), clip)
-        return jnp.where(fresh, mlp.init(key, spec, scale), jnp.where(sign == 0, base, spread))
+        return jnp.where(fresh, acting.init(key, spec, scale), jnp.where(sign == 0, base, spread))
 
     return jax.jit(jax.vmap(one))
 

@@ -10,9 +10,10 @@ import numpy as np
 from scipy import stats
 
 from epvf_data.config import BACKENDS
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.provenance import first_hand, versions
 from epvf_data.recording.rows import simulation
-from epvf_data.recording.task import task_of
+from epvf_data.recording.task import task_of, with_policy
 from epvf_data.rollout import resolve_backend, rollout
 from epvf_data.store.reader import Dataset
 
@@ -44,7 +45,13 @@ class Resimulation(NamedTuple):
 
 
 def resimulate(
-    dataset: Dataset, rows: int, *, seed: int = 0, backend: str | None = None, env: str | None = None
+    dataset: Dataset,
+    rows: int,
+    *,
+    seed: int = 0,
+    backend: str | None = None,
+    env: str | None = None,
+    policy: PolicyCode | None = None,
 ) -> Resimulation:
     """Rolls out `rows` rows drawn at random over all architectures and compares every episode's return.
 
@@ -52,10 +59,10 @@ def resimulate(
     problem. On an accelerator results depend on the batch, and elsewhere on the machine: a falling ant amplifies the
     rounding, so there only the distribution of the returns is compared.
 
-    `env` names the user's own environment. Raises EnvironmentMismatchError when the environment here is not the data
-    set's.
+    `env` and `policy` name the user's own environment and architecture. Raises EnvironmentMismatchError when the
+    environment here is not the data set's.
     """
-    task = task_of(dataset, env)
+    task, dataset = task_of(dataset, env), with_policy(dataset, policy)
     records = [made for commit in dataset.commits for made in first_hand(commit.provenance) if "rows_of" not in made]
     made = records[0].get("simulation") if records else None
     stored = made.get("backend", "auto") if isinstance(made, Mapping) else "auto"
@@ -66,22 +73,15 @@ def resimulate(
     generator = np.random.default_rng(seed)
     share = np.array([architecture.rows for architecture in dataset.architectures], float)
     counts = generator.multinomial(min(rows, dataset.rows), share / share.sum()) if share.size else []
-    worst, problems = 0.0, []
-    before, after = [np.zeros(0)], [np.zeros(0)]
+    worst, problems, before, after = 0.0, [], [np.zeros(0)], [np.zeros(0)]
     for architecture, count in zip(dataset.architectures, counts, strict=True):
         table = dataset.table(architecture.id)
         picked = np.sort(generator.choice(table.rows, size=min(int(count), table.rows), replace=False))
         if not picked.size:
             continue
         stored = table.take("returns", picked)
-        outcomes = rollout(
-            task,
-            table.spec,
-            table.take("params", picked),
-            reset_seed=table.take("reset_seed", picked),
-            episodes=stored.shape[1],
-            backend=chosen,
-        )
+        theta, seeds = table.take("params", picked), table.take("reset_seed", picked)
+        outcomes = rollout(task, table.spec, theta, reset_seed=seeds, episodes=stored.shape[1], backend=chosen)
         error = np.abs(outcomes.returns - stored).max(axis=1)
         error = np.where(np.isfinite(error), error, np.inf)
         worst = max(worst, float(error.max()))

@@ -13,7 +13,7 @@ from epvf_data import code, envs
 from epvf_data import config as configuration
 from epvf_data.code import Function
 from epvf_data.errors import ConfigError, DatasetError
-from epvf_data.policies.config import LAWS, PolicyConfig
+from epvf_data.policies.config import LAWS, MlpConfig, PolicyConfig
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
@@ -144,6 +144,9 @@ def configure(
     own = envs.relative(name) if name in list(envs.ENVS) else ""  # a list: what a file states need not be a name
     recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{own}.toml"
     default = {**configuration.read_toml(recipe), "env": name} if own and recipe.is_file() else {}
+    policy = configuration.merge(stated, typed).get("policy")
+    if isinstance(policy, Mapping) and policy.get("architecture") is not None:  # what ships are MLPs
+        default = configuration.merge(default, {"perturbed": {"bases": list(PerturbedSource.bases)}})
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
     layers = (default, stated, typed, base_layer)
     if "envs" not in stated and "envs" not in typed:
@@ -151,7 +154,7 @@ def configure(
     found = policy_of(configuration.build(CollectConfig, *layers))
     if found is None:
         return configuration.build(CollectConfig, *layers)
-    fields = [item.name for item in dataclasses.fields(PolicyConfig)]
+    fields = [item.name for item in dataclasses.fields(MlpConfig)]
     return configuration.build(CollectConfig, {"policy": {name: getattr(found, name) for name in fields}}, *layers)
 
 
@@ -164,10 +167,11 @@ def commit_rows(policies: int | None) -> int:
 
 
 def policy_of(config: CollectConfig) -> PolicySpec | None:
-    """The specification of the first base that is a file, None where none is."""
+    """The MLP of the first base that is a file, None where none is, or it is of an architecture of the user's."""
     bases = config.perturbed.bases
     files = [name for name in bases if isinstance(name, str) and name not in ("random", "bundled") and not is_own(name)]
-    return load_policy(files[0])[0] if files else None
+    found = load_policy(files[0])[0] if files else None
+    return found if isinstance(found, PolicySpec) else None
 
 
 def existing(out: Path, resume: bool | None) -> Dataset | None:

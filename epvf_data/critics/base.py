@@ -10,7 +10,7 @@ import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 
 AnyArray = Array | np.ndarray
 Params = Any  # a pytree of arrays
@@ -26,7 +26,7 @@ class Row:
 
     vector: Float[Array, "D"]
     scaled: Float[Array, "D"]
-    spec: PolicySpec | None = flax.struct.field(pytree_node=False, default=None)
+    spec: Spec | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,6 @@ class Scale(NamedTuple):
     return_std: Float[AnyArray, ""]
 
 
-def make_row(scale: Scale, vector: Float[Array, "D"], spec: PolicySpec | None = None) -> Row:
+def make_row(scale: Scale, vector: Float[Array, "D"], spec: Spec | None = None) -> Row:
     """One policy with its vector in units of the training rows' spread beside it."""
     return Row(vector, (vector - scale.theta_mean) / scale.theta_std, spec)

@@ -20,14 +20,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from epvf_data.critics.base import Critic, Params, Row
 from epvf_data.critics.mlp import Network
 from epvf_data.errors import ConfigError
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.probe import probe
-from epvf_data.policies.spec import PolicySpec
 
 _CODE, _DEPTH = 32, 3  # of the probe generator
 
 
 def probing(
-    spec: PolicySpec,
+    spec: Spec,
     head: Network,
     states: int = 200,
     start: Float[np.ndarray, "K O"] | None = None,
@@ -56,7 +56,7 @@ def probing(
     def apply(params: Params, row: Row) -> Float[Array, "outputs"]:
         return above(params, act(row.spec, params, row.vector), row.scaled)
 
-    def act(own: PolicySpec | None, params: Params, theta: Float[Array, "P"]) -> Float[Array, "F"]:
+    def act(own: Spec | None, params: Params, theta: Float[Array, "P"]) -> Float[Array, "F"]:
         return jnp.ravel(probe(own or spec, theta, read(params["states"])))
 
     def above(params: Params, actions: Float[Array, "F"], scaled: Float[Array, "P"]) -> Float[Array, "outputs"]:
@@ -71,7 +71,7 @@ def probing(
     return Critic("probing+raw" if raw else "probing", init, apply, many)
 
 
-def _free(spec: PolicySpec, states: int, start: np.ndarray | None):
+def _free(spec: Spec, states: int, start: np.ndarray | None):
     """Every state by itself."""
 
     def make(key: PRNGKeyArray) -> Params:
@@ -84,7 +84,7 @@ def _free(spec: PolicySpec, states: int, start: np.ndarray | None):
     return make, lambda params: params
 
 
-def _generator(spec: PolicySpec, states: int, start: np.ndarray | None):
+def _generator(spec: Spec, states: int, start: np.ndarray | None):
     """States = centre + spread · (codes W₁ W₂ W₃), of the starting states' mean and deviation."""
     centre = jnp.zeros(spec.observation_size) if start is None else jnp.asarray(start.mean(0))
     spread = jnp.ones(spec.observation_size) if start is None else jnp.asarray(start.std(0))
@@ -114,13 +114,13 @@ class ActionPlane(NamedTuple):
     bias: Float[Array, ""]
 
 
-def action_value(spec: PolicySpec, plane: ActionPlane, theta: Float[Array, "P"]) -> Float[Array, ""]:
+def action_value(spec: Spec, plane: ActionPlane, theta: Float[Array, "P"]) -> Float[Array, ""]:
     """V(θ) of one policy."""
     return jnp.dot(plane.weights, jnp.ravel(probe(spec, theta, plane.states)) - plane.origin) + plane.bias
 
 
 def ridge_on_actions(
-    spec: PolicySpec,
+    spec: Spec,
     states: Float[Array, "K O"],
     theta: Float[Array, "n P"],
     targets: Float[Array, "n"],

@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from epvf_data.critics.base import AnyArray, Critic, Params, Scale, make_row
 from epvf_data.critics.losses import Loss
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 
 
 def value(
-    critic: Critic, loss: Loss, params: Params, scale: Scale, vector: Float[Array, "D"], spec: PolicySpec | None = None
+    critic: Critic, loss: Loss, params: Params, scale: Scale, vector: Float[Array, "D"], spec: Spec | None = None
 ) -> Float[Array, ""]:
     """V of one policy, given by its vector as it is stored; differentiable with respect to it."""
     return loss.read(critic.apply(params, make_row(scale, vector, spec))) * scale.return_std + scale.return_mean

@@ -19,6 +19,8 @@ from epvf_data.critics.settings import CriticSettings
 from epvf_data.critics.statistics import statistics
 from epvf_data.critics.unf import unf
 from epvf_data.errors import ConfigError
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec, mlp_of
 from epvf_data.policies.spec import PolicySpec
 
 
@@ -29,7 +31,7 @@ class Made:
     settings: CriticSettings
     head: Network
     outputs: int
-    spec: PolicySpec
+    spec: Spec
     size: int  # of the vector that stands for a policy: P, or as many as there are stored probing actions
     states: Float[np.ndarray, "K O"] | None  # where learned probing states start
 
@@ -39,21 +41,28 @@ def _vector(name: str) -> Callable[[Made], Critic]:
 
 
 def _probing(made: Made, raw: bool) -> Critic:
+    acting.check(made.spec)
     chosen = made.settings
     start = made.states if chosen.probe_start == "states" else None
     return probing(made.spec, made.head, chosen.probes, start, chosen.probe_generator, raw)
 
 
+def _layers(made: Made, name: str) -> PolicySpec:
+    """The policies' layers. Raises ConfigError where they have none."""
+    return mlp_of(made.spec, f"critic {name}", "take mlp or ridge, which read θ as it is, or ridge-actions")
+
+
 def _unf(made: Made, raw: bool) -> Critic:
     chosen = made.settings
-    return unf(made.spec, made.head, chosen.channels, chosen.layers, chosen.fixed, raw, chosen.remat, chosen.dtype)
+    spec = _layers(made, "unf")
+    return unf(spec, made.head, chosen.channels, chosen.layers, chosen.fixed, raw, chosen.remat, chosen.dtype)
 
 
 MAKERS: dict[str, Callable[[Made], Critic]] = {
     "ridge": lambda made: ridge(made.size, made.outputs),
     "ridge-actions": lambda made: ridge(made.size, made.outputs),
     "linear": lambda made: ridge(made.size, made.outputs),
-    "statistics": lambda made: statistics(made.spec, made.head),
+    "statistics": lambda made: statistics(_layers(made, "statistics"), made.head),
     "mlp": _vector("mlp"),
     "simba": _vector("simba"),
     "probing": lambda made: _probing(made, False),
@@ -67,7 +76,7 @@ MAKERS: dict[str, Callable[[Made], Critic]] = {
 def make_critic(
     name: str | Family,
     settings: CriticSettings,
-    spec: PolicySpec,
+    spec: Spec,
     outputs: int = 1,
     size: int | None = None,
     states: Float[np.ndarray, "K O"] | None = None,

@@ -34,10 +34,11 @@ def functions(env: Env) -> dict[str, str]:
         }
         if env.dynamics is not None:
             calls["dynamics"] = (env.dynamics, (state, jax.eval_shape(env.control, action)))
-        return {"jax": jax.__version__, **{name: _lowered(*call) for name, call in calls.items()}}
+        return {"jax": jax.__version__, **{name: lowered(*call) for name, call in calls.items()}}
 
 
-def _lowered(function: Callable, arguments: tuple[Any, ...]) -> str:
+def lowered(function: Callable, arguments: tuple[Any, ...]) -> str:
+    """The SHA-256 of one function of arguments of these shapes, as JAX lowers it for a processor."""
     # A new function: JAX remembers what it has traced, and this may look at something that has changed.
     traced = jax.jit(lambda *given: function(*given)).trace(*arguments)
     return hashlib.sha256(traced.lower(lowering_platforms=("cpu",)).as_text().encode()).hexdigest()

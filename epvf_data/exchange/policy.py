@@ -11,6 +11,7 @@ import numpy as np
 from epvf_data import outputs
 from epvf_data.errors import ConfigError
 from epvf_data.policies.files import save_policy
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
 from epvf_data.store.identity import mixed
 from epvf_data.store.pick import pick_row
@@ -43,7 +44,7 @@ class PolicyReport:
     """What was written, and which row it is; `standard_error` is that of its mean return, None for one episode."""
 
     policy: str
-    snippet: str
+    snippet: str | None
     architecture: str
     row: int
     mean_return: float
@@ -61,7 +62,8 @@ def export_policy(
 ) -> PolicyReport:
     """Writes a row's policy to `out` (safetensors, its specification and environment in the header).
 
-    Beside it lies a `.py` of a dozen lines that runs it with NumPy, a Gaussian policy with the noise that it is given.
+    Beside it lies a `.py` of a dozen lines that runs it with NumPy, a Gaussian policy with the noise that it is given;
+    none where the policy's architecture is the user's own, whose file runs it.
 
     `row` is `best`, `median`, `worst` or a number. Raises ConfigError or DatasetError where there is no such row, its
     parameters are withheld, or a file exists and `force` does not replace it; StorageError if the disk refuses.
@@ -77,12 +79,14 @@ def export_policy(
     returns = table.take("returns", np.array([number]))[0].astype(np.float64)
     error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     spec = table.spec
+    runs = isinstance(spec, PolicySpec)
     meaning = MEANINGS.get(dataset.env.name, "what an action of -1 ... 1 does says the environment")
     text = SNIPPET.format(
         name=policy.name, observations=spec.observation_size, actions=spec.action_size, meaning=meaning
     )
-    outputs.write_bytes(snippet, text.encode(), force)
+    if runs:
+        outputs.write_bytes(snippet, text.encode(), force)
     # Of several environments nothing says which one this row is of.
     known = {"horizon": str(dataset.env.horizon)} if len(mixed(dataset.env)) == 1 else {}
     save_policy(policy, spec, params, env=dataset.env.name, **known)
-    return PolicyReport(str(policy), str(snippet), spec.id, number, mean, len(returns), error)
+    return PolicyReport(str(policy), str(snippet) if runs else None, spec.id, number, mean, len(returns), error)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from epvf_data import code
 from epvf_data.errors import ConfigError
 from epvf_data.improvement.methods import Method
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.untrusted import printable
 
 
@@ -18,7 +18,7 @@ from epvf_data.untrusted import printable
 class Problem:
     """Rows of a data set, and nothing that could be rolled out. Distances are in units of `spread`."""
 
-    spec: PolicySpec
+    spec: Spec
     theta: Float[np.ndarray, "N P"]
     returns: Float[np.ndarray, "N"]  # mean undiscounted return that the data set says
     spread: Float[np.ndarray, "P"]  # of each parameter over the rows

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs.base import Env, Physics
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 
 _NOISE = 2**32 - 1  # folded into an episode's key for its actions' noise: no `reset` that splits the key gets so far
 MAX_STATE = 1e10  # beyond it MuJoCo C calls a state diverged (mjMAXVAL); MJX follows here
@@ -79,7 +79,7 @@ def begin(env: Env, key: PRNGKeyArray, sample: bool = False, noise: bool = False
 
 
 def act(
-    env: Env, spec: PolicySpec, tensors: mlp.Tensors, episode: Episode
+    env: Env, spec: Spec, tensors: acting.Tensors, episode: Episode
 ) -> tuple[Episode, Float[Array, "A"], Float[Array, "nu"]]:
     """The policy's action in the present state, and the actuator controls it stands for.
 
@@ -98,15 +98,13 @@ def act(
     return episode, action, env.control(action)
 
 
-def _decide(
-    spec: PolicySpec, tensors: mlp.Tensors, episode: Episode, observation: Float[Array, "O"]
-) -> Float[Array, "A"]:
+def _decide(spec: Spec, tensors: acting.Tensors, episode: Episode, observation: Float[Array, "O"]) -> Float[Array, "A"]:
     """The action; the noise of a sampled one depends on the episode's start key and the control step alone."""
     if not spec.sampled:
-        return mlp.apply(spec, tensors, observation)
+        return acting.apply(spec, tensors, observation)
     assert episode.noise is not None  # begun with `noise`
     key = jax.random.wrap_key_data(episode.noise, impl="threefry2x32")
-    return mlp.sample(spec, tensors, observation, jax.random.fold_in(key, episode.length))
+    return acting.sample(spec, tensors, observation, jax.random.fold_in(key, episode.length))
 
 
 def _draw(episode: Episode, sample: Sample, observation: Float[Array, "O"], finite: Bool[Array, ""]) -> Sample:

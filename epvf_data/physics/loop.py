@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs.base import Env, Physics
 from epvf_data.physics.episode import Episode, Outcomes, account, act, begin
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 
 SEGMENT = 25  # control steps between two looks at what has finished
 
@@ -57,7 +57,7 @@ class Work(NamedTuple):
 class Block(NamedTuple):
     """L worlds at work, and what has ended so far."""
 
-    tensors: mlp.Tensors
+    tensors: acting.Tensors
     world: World
     item: Int[Array, "L"]  # place of its episode in the work; R: none
     taken: Int[Array, ""]
@@ -76,19 +76,17 @@ def start_key(seed: UInt32[Array, "2"], number: Int[Array, ""]) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), number)
 
 
-def start(
-    env: Env, spec: PolicySpec, seed: UInt32[Array, "2"], number: Int[Array, ""], sample: bool = False
-) -> Episode:
+def start(env: Env, spec: Spec, seed: UInt32[Array, "2"], number: Int[Array, ""], sample: bool = False) -> Episode:
     """A fresh episode `number` of a row whose policy is of `spec`."""
     return begin(env, start_key(seed, number), sample, spec.sampled)
 
 
 def control_step(
-    env: Env, spec: PolicySpec, stepper: Stepper, discount: float = 1.0
-) -> Callable[[mlp.Tensors, World], World]:
+    env: Env, spec: Spec, stepper: Stepper, discount: float = 1.0
+) -> Callable[[acting.Tensors, World], World]:
     """One control step of one world; a world whose episode has ended stays as it is."""
 
-    def step(tensors: mlp.Tensors, world: World) -> World:
+    def step(tensors: acting.Tensors, world: World) -> World:
         # TF32 would change returns, and MuJoCo's own code promotes ranks.
         with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
             episode, action, control = act(env, spec, tensors, world.episode)
@@ -126,7 +124,7 @@ def fresh_world(env: Env, stepper: Stepper, key: PRNGKeyArray | UInt32[Array, "2
 
 
 def make_block(
-    env: Env, spec: PolicySpec, stepper: Stepper, lanes: int, places: int, sample: bool = False
+    env: Env, spec: Spec, stepper: Stepper, lanes: int, places: int, sample: bool = False
 ) -> Callable[[], Block]:
     """() → a block in which no episode runs, and that has room for `places` results."""
 
@@ -142,7 +140,7 @@ def make_block(
 
 
 def make_advance(
-    env: Env, spec: PolicySpec, stepper: Stepper, discount: float = 1.0, sample: bool = False
+    env: Env, spec: Spec, stepper: Stepper, discount: float = 1.0, sample: bool = False
 ) -> Callable[[Block, Work, Int[Array, ""]], Block]:
     """(block, work, most segments) → the block after so many segments, or with all of the work done."""
     step = jax.vmap(control_step(env, spec, stepper, discount))
@@ -160,7 +158,7 @@ def make_advance(
         takes = able & (wanted < work.count)
         item = jnp.where(takes, wanted, jnp.where(done, places, block.item))
         row = jnp.where(takes, wanted, 0)
-        tensors = jax.vmap(partial(mlp.unflatten, spec))(work.params[row])
+        tensors = jax.vmap(partial(acting.unflatten, spec))(work.params[row])
         episode = jax.vmap(partial(start, env, spec, sample=sample))(work.seeds[row], work.numbers[row])
         fresh = World(episode, jax.vmap(stepper.start)(episode.physics))
         chosen = lambda new, old: jnp.where(takes.reshape(-1, *(1,) * (new.ndim - 1)), new, old)  # noqa: E731

@@ -20,7 +20,7 @@ from epvf_data.errors import BackendError
 from epvf_data.physics import mjx, native
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import Block, Stepper, Work, finished, make_advance, make_block
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.provenance import cores
 from epvf_data.runtime import devices as usable
 
@@ -38,7 +38,7 @@ def stepper_of(env: Env, backend: str) -> Stepper:
 
 def play(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "N P"],
     reset_seed: UInt32[np.ndarray, "N 2"],
     *,
@@ -106,7 +106,7 @@ class _Functions(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _compiled(
-    env: Env, spec: PolicySpec, backend: str, discount: float, lanes: int, places: int, sample: bool, device: Any
+    env: Env, spec: Spec, backend: str, discount: float, lanes: int, places: int, sample: bool, device: Any
 ) -> _Functions:
     """Compiled once for each set of arguments, ahead of the call: two threads would both compile it.
 

@@ -18,8 +18,8 @@ from epvf_data.envs.base import Env, Physics
 from epvf_data.physics import native
 from epvf_data.physics.episode import Episode, account, act
 from epvf_data.physics.loop import World, control_step, make_block, start
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 
 
 class Trajectory(NamedTuple):
@@ -33,10 +33,10 @@ class Trajectory(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _functions(env: Env, spec: PolicySpec):
+def _functions(env: Env, spec: Spec):
     return (
         jax.jit(partial(start, env, spec)),
-        jax.jit(lambda flat, episode: act(env, spec, mlp.unflatten(spec, flat), episode)),
+        jax.jit(lambda flat, episode: act(env, spec, acting.unflatten(spec, flat), episode)),
         jax.jit(lambda episode, after: account(env, 1.0, episode, after)),
         jax.jit(env.observe),
         jax.jit(env.dynamics or (lambda state, control: (state.qpos, state.qvel))),
@@ -45,7 +45,7 @@ def _functions(env: Env, spec: PolicySpec):
 
 def trajectory(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "P"],
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
     number: int = 0,
@@ -88,7 +88,7 @@ def trajectory(
 
 
 @lru_cache(maxsize=16)
-def _logged(env: Env, spec: PolicySpec):
+def _logged(env: Env, spec: Spec):
     """(params, seed, number) → the episode and the physics after each control step; frozen once it has ended."""
     stepper = native.stepper(env)
     # A whole block, of which one world runs: the compiler rounds otherwise in smaller ones.
@@ -96,7 +96,7 @@ def _logged(env: Env, spec: PolicySpec):
 
     def run(params, seed, number):
         episode = start(env, spec, seed, number)
-        fresh = (mlp.unflatten(spec, params), World(episode, stepper.start(episode.physics)))
+        fresh = (acting.unflatten(spec, params), World(episode, stepper.start(episode.physics)))
         blank = block()
         tensors, world = jax.tree.map(lambda old, new: old.at[0].set(new), (blank.tensors, blank.world), fresh)
 
@@ -115,7 +115,7 @@ def _logged(env: Env, spec: PolicySpec):
 
 def replay(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "P"],
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
     number: int = 0,

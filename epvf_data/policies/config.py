@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from epvf_data.code import Function
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -15,8 +17,8 @@ LAWS = ("uniform_scaled", "gaussian", "gaussian_scaled")  # laws that spread the
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
-    """The architecture of every policy of a collection or of a run."""
+class MlpConfig:
+    """An architecture of the package's own."""
 
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
@@ -37,3 +39,27 @@ class PolicyConfig:
             layer_norm=self.layer_norm,
             gaussian=self.gaussian,
         )
+
+
+@dataclass(frozen=True)
+class PolicyConfig(MlpConfig):
+    """The architecture of every policy of a collection or of a run."""
+
+    architecture: str | Function | None = None  # FILE.py:FUNCTION, see `own.Architecture`; the rest is not read then
+
+    @property
+    def sampled(self) -> bool:
+        """Whether actions are drawn."""
+        return self.architecture is None and self.gaussian == "sampled"
+
+    def loaded(self) -> PolicyConfig:
+        """The same with the code that `architecture` names loaded, if it names some: it is run here, and only once."""
+        return self if self.architecture is None else replace(self, architecture=Function.of(self.architecture))
+
+    def spec(self, env: Env) -> Spec:
+        """The specification that fits the environment. This runs the code that `architecture` names."""
+        if self.architecture is None:
+            return super().spec(env)
+        from epvf_data.policies.loading import own_spec  # imported late, with JAX
+
+        return own_spec(self.architecture, env.observation_size, env.action_size)

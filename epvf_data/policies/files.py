@@ -12,11 +12,11 @@ from safetensors.numpy import save
 from epvf_data import outputs
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, of_file
 from epvf_data.policies import header
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec, from_json
 from epvf_data.untrusted import read_named
 
 
-def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"], **notes: str) -> None:
+def save_policy(path: str | Path, spec: Spec, flat: Float[np.ndarray, "P"], **notes: str) -> None:
     """Writes the policy whole or not at all; an earlier file goes. `notes` are free text for people, as in env="ant".
 
     Raises ArchitectureMismatchError for parameters of another size, ConfigError for complex ones, DatasetError where
@@ -35,14 +35,14 @@ def save_policy(path: str | Path, spec: PolicySpec, flat: Float[np.ndarray, "P"]
 
 
 @of_file()
-def load_policy(path: str | Path) -> tuple[PolicySpec, Float[np.ndarray, "P"]]:
+def load_policy(path: str | Path) -> tuple[Spec, Float[np.ndarray, "P"]]:
     """The specification and flat parameters of a policy file. Raises FileError with one sentence when it is none."""
     data = read_named(path, "policy file", header.MAX_BYTES)
     head = header.parse(data, path)
     if "spec" not in head.notes:
         raise ConfigError(f"{path} has no `spec` in its header; expected a policy file written by `save_policy`.")
     try:
-        spec = PolicySpec.from_json(head.notes["spec"])
+        spec = from_json(head.notes["spec"])
     except ConfigError as error:
         raise ConfigError(f"{path} is not a policy file: {error}") from error
     if {name: entry.shape for name, entry in head.tensors.items()} != {

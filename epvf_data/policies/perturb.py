@@ -10,7 +10,7 @@ from epvf_data import code
 from epvf_data.code import Function
 from epvf_data.errors import ConfigError
 from epvf_data.policies.config import LAWS
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 
 
 def check_law(law: str) -> str:
@@ -20,7 +20,7 @@ def check_law(law: str) -> str:
     return law
 
 
-def own_law(given: str | Function, spec: PolicySpec) -> Function:
+def own_law(given: str | Function, spec: Spec) -> Function:
     """A law of the user's, `law(key, base, scale)`, traced once for policies of `spec`; what it names is loaded.
 
     Raises ConfigError where it fails, or gives anything but float32 of the base's shape.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Float
 
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 
 
-def probe(spec: PolicySpec, flat: Float[Array, "P"], states: Float[Array, "K O"]) -> Float[Array, "K A"]:
+def probe(spec: Spec, flat: Float[Array, "P"], states: Float[Array, "K O"]) -> Float[Array, "K A"]:
     """The action of one policy in each of K observations (Harb et al. 2020; Faccio et al. 2022), without noise."""
-    tensors = mlp.unflatten(spec, flat)
-    return jax.vmap(lambda state: mlp.apply(spec, tensors, state))(states)
+    tensors = acting.unflatten(spec, flat)
+    return jax.vmap(lambda state: acting.apply(spec, tensors, state))(states)

@@ -36,8 +36,17 @@ class Slot:
         return math.prod(self.shape)
 
 
-def _is_width(size: object) -> bool:
+def is_width(size: object) -> bool:
+    """Whether it is a size of observations, actions or hidden layers that policies can have."""
     return type(size) is int and 1 <= size <= MAX_WIDTH
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The JSON object that a specification's text is. Raises ConfigError for any other text."""
+    try:
+        return parse_json(text.encode(), "the policy specification")
+    except (DatasetError, UnicodeError) as error:
+        raise ConfigError(printable(error, 300)) from error
 
 
 def _is_float32(value: object) -> bool:
@@ -104,11 +113,11 @@ class PolicySpec:
     def _check_sizes(self) -> None:
         """Raises ConfigError for sizes that no policy has, before anything is made of them."""
         for name, size in (("observation_size", self.observation_size), ("action_size", self.action_size)):
-            if not _is_width(size):
+            if not is_width(size):
                 raise ConfigError(f"{name} is {shown(size)}; a policy needs a whole number from 1 to {MAX_WIDTH:,}.")
         if len(self.hidden) >= MAX_LAYERS:
             raise ConfigError(f"got {len(self.hidden):,} hidden layers; a policy has fewer than {MAX_LAYERS}.")
-        if not all(map(_is_width, self.hidden)):
+        if not all(map(is_width, self.hidden)):
             raise ConfigError(
                 f"hidden layer widths are {shown(self.hidden)}; each must be a whole number from 1 to {MAX_WIDTH:,}."
             )
@@ -121,6 +130,11 @@ class PolicySpec:
     def sizes(self) -> tuple[int, ...]:
         """Observation size, hidden widths, action size."""
         return (self.observation_size, *self.hidden, self.action_size)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether actions lie in [−1, 1]."""
+        return self.output != "identity"
 
     @property
     def sampled(self) -> bool:
@@ -216,10 +230,7 @@ class PolicySpec:
     @classmethod
     def from_json(cls, text: str) -> PolicySpec:
         """Inverse of `to_json`. Raises ConfigError for what is none, which may be somebody's trick."""
-        try:
-            return cls.from_dict(parse_json(text.encode(), "the policy specification"))
-        except (DatasetError, UnicodeError) as error:
-            raise ConfigError(printable(error, 300)) from error
+        return cls.from_dict(parsed(text))
 
     @cached_property
     def id(self) -> str:

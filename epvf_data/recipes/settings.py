@@ -10,8 +10,9 @@ from epvf_data import envs
 from epvf_data.collectors.setting import check_amounts, check_scale
 from epvf_data.config import MAX_FLOAT, MAX_HORIZON, MAX_LIST, MAX_STEPS, MAX_WORLDS, check_one_of, check_range
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.policies.config import INITS, LAWS, PolicyConfig
+from epvf_data.policies.config import INITS, LAWS, MlpConfig
 from epvf_data.policies.files import load_policy
+from epvf_data.policies.kinds import mlp_of
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.untrusted import check_name, printable, shown
 
@@ -22,7 +23,7 @@ MAX_TABLES = 256  # of architectures, and of sources
 
 
 @dataclass(frozen=True)
-class ArchitectureConfig(PolicyConfig):
+class ArchitectureConfig(MlpConfig):
     """One architecture, and how many of the rows have it."""
 
     weight: float = 1.0
@@ -35,7 +36,7 @@ class ArchitectureConfig(PolicyConfig):
         """The specification that fits the environment, or the file's."""
         if self.like is None:
             return super().spec(env)
-        found = load_policy(self.like)[0]
+        found = mlp_of(load_policy(self.like)[0], "a recipe", "collect them with --policy and without a recipe")
         if (found.observation_size, found.action_size) != (env.observation_size, env.action_size):
             raise ArchitectureMismatchError(
                 f"the policy in {self.like} is {found}; environment {env.name} has {env.observation_size} observations "

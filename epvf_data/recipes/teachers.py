@@ -20,7 +20,7 @@ from epvf_data.baselines.train import train_baseline
 from epvf_data.collectors.bundled import bundled_files
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError, MissingPackageError
-from epvf_data.policies.config import PolicyConfig
+from epvf_data.policies.config import MlpConfig
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.recipes.evolution import evolve
@@ -140,7 +140,7 @@ def _training(
         raise ConfigError(
             f"no teacher trains policies with a normaliser as architectures.{architecture} has; name others."
         )
-    policy = {one.name: getattr(spec, one.name) for one in dataclasses.fields(PolicyConfig)}
+    policy = {one.name: getattr(spec, one.name) for one in dataclasses.fields(MlpConfig)}
     policy["hidden"] = list(spec.hidden)
     if isinstance(source, OnlineTeacher):
         own = {"env": task, "seed": seed, "seeds": 1, "snapshots": source.snapshots, "backend": config.backend}
@@ -186,7 +186,7 @@ def _library(source: LibraryTeacher, task: str, policy: Mapping[str, Any], seed:
     algorithm = baseline_config(source.preset).algorithm
     widths = "policy_hidden_layer_sizes" if algorithm == "ppo" else "hidden_layer_sizes"
     own = {f"{algorithm}.{widths}": policy["hidden"], f"{algorithm}.activation": policy["activation"]}
-    plain = configuration.to_dict(PolicyConfig())
+    plain = configuration.to_dict(MlpConfig())
     free = algorithm == "ppo" and policy["gaussian"] == "mean"
     if free:
         plain |= {"gaussian": "mean", "output": "identity"}

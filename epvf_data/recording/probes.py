@@ -21,7 +21,8 @@ from epvf_data import envs
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.physics.trajectory import trajectory
-from epvf_data.policies import mlp
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.streams import stream
 from epvf_data.untrusted import printable, read_named, shown
@@ -74,17 +75,17 @@ def _load(path: Path) -> np.ndarray:
 
 
 def draw(
-    env: Env, count: int, each: int = 8, seed: int = 0, trained: Sequence[tuple[PolicySpec, np.ndarray]] = ()
+    env: Env, count: int, each: int = 8, seed: int = 0, trained: Sequence[tuple[Spec, np.ndarray]] = ()
 ) -> Float[np.ndarray, "K O"]:
     """States that policies visit, up to `each` of one episode a policy, in any order: random ones of scales 0.5 to 2,
     and in turn with them the trained ones, if any."""
-    fresh = PolicySpec(env.observation_size, env.action_size)
+    fresh: Spec = PolicySpec(env.observation_size, env.action_size)
     key, generator = stream(seed, "probe"), np.random.default_rng(seed)
     chosen: list[np.ndarray] = []
     number = 0
     while len(chosen) < count:
         own = jax.random.fold_in(key, number)
-        spec, params = fresh, mlp.init(own, fresh, 0.5 * 4.0 ** (number % 8 / 7))
+        spec, params = fresh, acting.init(own, fresh, 0.5 * 4.0 ** (number % 8 / 7))
         if trained and number % 2:
             spec, params = trained[number // 2 % len(trained)]
         seen = trajectory(env, spec, np.asarray(params), np.asarray(jax.random.key_data(own))).observations

@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt32
 
 from epvf_data.envs import Env
 from epvf_data.physics.episode import Outcomes
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.probe import probe
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import processor
 from epvf_data.store.schema import EnvIdentity, Lineage, Rows
 
@@ -21,7 +21,7 @@ PROBE_BATCH = 512  # policies probed at once: one compiled function for any numb
 
 
 def make_rows(
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "n P"],
     outcomes: Outcomes,
     reset_seed: UInt32[np.ndarray, "n 2"],
@@ -50,7 +50,7 @@ def make_rows(
 
 
 def probe_actions(
-    spec: PolicySpec, params: Float[np.ndarray, "n P"], states: Float[np.ndarray, "K O"]
+    spec: Spec, params: Float[np.ndarray, "n P"], states: Float[np.ndarray, "K O"]
 ) -> Float[np.ndarray, "n K A"]:
     """Each policy's action in each probing state, a few hundred policies at a time."""
     run = _prober(spec)
@@ -63,7 +63,7 @@ def probe_actions(
 
 
 @lru_cache(maxsize=16)
-def _prober(spec: PolicySpec) -> Callable:
+def _prober(spec: Spec) -> Callable:
     return jax.jit(jax.vmap(partial(probe, spec), in_axes=(0, None)))
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epvf_data import envs
-from epvf_data.errors import ConfigError, EnvironmentMismatchError, EpvfWarning
+from epvf_data.errors import ArchitectureMismatchError, ConfigError, EnvironmentMismatchError, EpvfWarning
 from epvf_data.policies.files import read_notes
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
+from epvf_data.policies.own import OwnSpec
 from epvf_data.store.identity import changed, expect, functions_of, mixed
 from epvf_data.store.reader import Dataset
 from epvf_data.untrusted import shown
 
 if TYPE_CHECKING:
     from epvf_data.envs import Env
+    from epvf_data.policies.loading import PolicyCode
 
 
 def task_of(dataset: Dataset, env: str | None = None) -> Env:
@@ -50,6 +52,28 @@ def task_of(dataset: Dataset, env: str | None = None) -> Env:
             stacklevel=2,
         )
     return made
+
+
+def with_policy(dataset: Dataset, policy: PolicyCode | None) -> Dataset:
+    """The data set with the code that the user names for its policies of an architecture of his own.
+
+    Raises ArchitectureMismatchError for the code of others, ConfigError where all policies are this package's MLPs.
+    """
+    if policy is None:
+        return dataset
+    from epvf_data.policies.loading import bind  # imported late, with JAX
+
+    own = [item.spec for item in dataset.architectures if isinstance(item.spec, OwnSpec)]
+    if not own:
+        raise ConfigError(f"the policies in {dataset.path} are MLPs, which need no code; leave --policy out.")
+    found: list[Spec] = []
+    for spec in own:
+        try:
+            found.append(bind(spec, policy))
+        except ArchitectureMismatchError:
+            if spec is own[-1] and not found:
+                raise
+    return dataset.acting(found)
 
 
 def made_by(env: Env) -> dict[str, Any]:
@@ -94,7 +118,7 @@ def check_target(dataset: Dataset, env: Env, rows: str, flag: str) -> None:
         )
 
 
-def environment_of(policy: Path, spec: PolicySpec) -> str:
+def environment_of(policy: Path, spec: Spec) -> str:
     """The note `env` in the file's header. Raises ConfigError where there is none, and tells what would fit."""
     name = read_notes(policy).get("env")
     if name is not None and envs.known(name):

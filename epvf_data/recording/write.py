@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from epvf_data.errors import ConfigError, DatasetError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.provenance import now, provenance
 from epvf_data.store import reader
 from epvf_data.store.lineage import Lineage
@@ -56,7 +56,7 @@ def task(
 def write(
     path: str | os.PathLike[str],
     env: str | Env | EnvIdentity,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "N P"],
     returns: Float[np.ndarray, "N"] | Float[np.ndarray, "N E"],
     *,
@@ -147,7 +147,7 @@ def _identity(env: str | Env) -> EnvIdentity:
     return env_identity(envs.make(env) if isinstance(env, str) else env)
 
 
-def _act(spec: PolicySpec, params: np.ndarray, states: np.ndarray) -> np.ndarray:
+def _act(spec: Spec, params: np.ndarray, states: np.ndarray) -> np.ndarray:
     from epvf_data.recording.rows import probe_actions  # imported late, with JAX
 
     return probe_actions(spec, params, states)

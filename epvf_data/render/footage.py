@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt32
 from epvf_data.envs import ant
 from epvf_data.envs.base import Env, Physics
 from epvf_data.physics.trajectory import Trajectory, replay
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 
 ANT_SPEED = 17  # place of the body-frame velocity's x in the Ant's observation
 
@@ -60,7 +60,7 @@ class Footage(NamedTuple):
 
 def play(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "P"],
     reset_seed: UInt32[np.ndarray, "2"] | None,
     number: int,

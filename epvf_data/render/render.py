@@ -17,7 +17,8 @@ from epvf_data import envs, outputs
 from epvf_data.envs.base import Env
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.policies.files import load_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
+from epvf_data.policies.loading import PolicyCode, bind
 from epvf_data.render import cartpole_frames, mujoco_frames
 from epvf_data.render.film import Film
 from epvf_data.render.footage import Footage, play
@@ -60,6 +61,7 @@ def render_policy(
     out: str | Path | None = None,
     *,
     env: str | None = None,
+    code: PolicyCode | None = None,
     horizon: int | None = None,
     seed: int = 0,
     episode: int = 0,
@@ -69,7 +71,8 @@ def render_policy(
 ) -> RenderReport:
     """Draws one episode of the policy in a file: a video `out` (POLICY.mp4) and, beside it, a strip of frames (.png).
 
-    The environment is `env`, or the note of that name in the file's header. `seed` and `episode` choose the start where
+    The environment is `env`, or the note of that name in the file's header. `code` is that of an architecture of the
+    user's own. `seed` and `episode` choose the start where
     starts are random; both 0 are the first episode of `rollout`.
 
     Raises ConfigError for wrong arguments, ArchitectureMismatchError for a policy of another environment, BackendError
@@ -78,6 +81,7 @@ def render_policy(
     """
     policy, film = Path(policy), film or Film()
     spec, params = load_policy(policy)
+    spec = bind(spec, code)
     for name, value, least in (("horizon", horizon, 1), ("seed", seed, 0), ("episode", episode, 0)):
         if value is not None and not least <= value < 2**31:
             raise ConfigError(f"{name} is {value}; expected a whole number from {least} to {2**31 - 1}.")
@@ -90,7 +94,7 @@ def render_policy(
 
 def render_episode(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     params: Float[np.ndarray, "P"],
     video: Path,
     reset_seed: UInt32[np.ndarray, "2"] | None = None,
@@ -148,7 +152,7 @@ def _draw(footage: Footage, film: Film, drafts: list[Path], progress: Progress |
     return len(shown) + held
 
 
-def _check(env: Env, spec: PolicySpec) -> None:
+def _check(env: Env, spec: Spec) -> None:
     if (spec.observation_size, spec.action_size) != (env.observation_size, env.action_size):
         raise ArchitectureMismatchError(
             f"the policy maps {spec.observation_size} observations to {spec.action_size} actions; environment "

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from epvf_data.errors import ConfigError
-from epvf_data.recording.task import task_of
+from epvf_data.policies.loading import PolicyCode
+from epvf_data.recording.task import task_of, with_policy
 from epvf_data.render.film import Film
 from epvf_data.render.inputs import check_row
 from epvf_data.render.render import Progress, RenderReport, render_episode
@@ -26,6 +27,7 @@ def render_row(
     out: str | Path | None = None,
     *,
     env: str | None = None,
+    code: PolicyCode | None = None,
     architecture: str | None = None,
     episode: int = 0,
     film: Film | None = None,
@@ -35,7 +37,7 @@ def render_row(
     """Draws one of the row's own episodes: a video `out` (DATASET-ROW.mp4 here) and a strip beside it.
 
     `row` is `best`, `median` or `worst` by mean return, among all policies or those of `architecture`, or the number
-    of a row of one architecture. `env` names the user's own environment.
+    of a row of one architecture. `env` and `code` name the user's own environment and architecture.
 
     Raises ConfigError or DatasetError for a row or episode that is not there and for withheld parameters,
     EnvironmentMismatchError for an environment that is not here, BackendError where this machine cannot draw, and as
@@ -43,7 +45,7 @@ def render_row(
     """
     film = film or Film()
     video = check_row(dataset_path, row, None if out is None else Path(out), architecture, film, force)
-    dataset = reader.open(dataset_path)
+    dataset = with_policy(reader.open(dataset_path), code)
     task = task_of(dataset, env)
     table, number = pick_row(dataset, row, architecture)
     place = np.array([number])

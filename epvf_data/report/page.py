@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import html
 import json
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from epvf_data import __version__
+from epvf_data.code import names_code
 from epvf_data.critics.families import name_of
-from epvf_data.errors import ConfigError, EpvfError, extra
+from epvf_data.errors import ConfigError, EpvfError, RunError, extra
 from epvf_data.outputs import check_free, write_bytes
+from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import now
+from epvf_data.recording.task import with_policy
 from epvf_data.report.gather import Prediction, gather, match
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.trainers.offline.inputs import stored_run
 from epvf_data.untrusted import printable
+
+if TYPE_CHECKING:
+    from epvf_data.policies.loading import PolicyCode
+    from epvf_data.trainers.offline.run import LoadedRun, Own
 
 MOST_BYTES = 2_000_000
 MOST_DATASETS, MOST_RUNS = 2, 6
@@ -47,6 +55,8 @@ def write_report(
     runs: Sequence[str | Path] = (),
     *,
     env: str | None = None,
+    critics: Sequence[Own] = (),
+    policy: PolicyCode | None = None,
     pictures: bool = True,
     seed: int = 0,
     force: bool = False,
@@ -56,17 +66,17 @@ def write_report(
 
     At most 10,000 rows are points of the page: the best, median and worst of each source, held-out rows of the `runs`,
     others at random by `seed`. With `pictures`, policies of each source are played and drawn where this machine can;
-    `env` names the user's own environment. Returns `page`, `bytes`, `points`, `frames` and `notes` (what is missing
-    there, and why).
+    `env` and `policy` name the user's own environment and architecture, `critics` those of the runs. Returns `page`,
+    `bytes`, `points`, `frames` and `notes` (what is missing there, and why).
 
     Raises ConfigError, DatasetError, CorruptDatasetError and RunError for inputs that are not there or do not fit,
     StorageError where the file cannot be written.
     """
     target = Path(out)
     check([Path(one) for one in datasets], [Path(one) for one in runs], target, force)
-    opened = [reader.open(one) for one in datasets]
+    opened = [_acting(reader.open(one), policy) for one in datasets]
     contents = [content_hash(one) for one in opened] if runs else []
-    found, notes = gather(opened, [_predict(Path(run), contents, opened) for run in runs], seed), []
+    found, notes = gather(opened, [_predict(Path(run), contents, opened, critics) for run in runs], seed), []
     strips: list[list[dict[str, Any]]] = [[] for _ in opened]
     for place, dataset in enumerate(opened if pictures else []):
         try:
@@ -83,14 +93,23 @@ def write_report(
     return {"page": str(target), "bytes": len(page), **counts, "notes": notes}
 
 
-def _predict(run: Path, contents: Sequence[str], opened: Sequence[reader.Dataset]) -> tuple[int, Prediction]:
+def _acting(dataset: reader.Dataset, policy: PolicyCode | None) -> reader.Dataset:
+    """The data set, with the user's code where its policies are of an architecture that is none of this package's."""
+    if policy is None or all(isinstance(item.spec, PolicySpec) for item in dataset.architectures):
+        return dataset
+    return with_policy(dataset, policy)
+
+
+def _predict(
+    run: Path, contents: Sequence[str], opened: Sequence[reader.Dataset], critics: Sequence[Own]
+) -> tuple[int, Prediction]:
     """What the run's critic says of its held-out rows. Raises RunError where it was fitted to none of these."""
     place = match(run, stored_run(run)["dataset"]["content"], opened, contents)
     with extra():
         from epvf_data.trainers.metrics import spearman  # imported late, with JAX
         from epvf_data.trainers.offline.fitted import held_out, held_out_ridge
-        from epvf_data.trainers.offline.run import choose_split, load_run
-    loaded = load_run(run, opened[place])
+        from epvf_data.trainers.offline.run import choose_split
+    loaded = _loaded(run, opened[place], critics)
     name, _ = choose_split(loaded)
     folds, source, config = loaded.folds[name], loaded.source, loaded.config
     assert not isinstance(folds, str)  # a split that was chosen has critics
@@ -106,6 +125,17 @@ def _predict(run: Path, contents: Sequence[str], opened: Sequence[reader.Dataset
     ridge = None if config.closed else float(spearman(held_out_ridge(folds)[0], labels))
     score = float(spearman(values, labels))
     return place, Prediction(str(run), name_of(config.critic), name, score, ridge, rows, values)
+
+
+def _loaded(run: Path, dataset: reader.Dataset, critics: Sequence[Own]) -> LoadedRun:
+    """The run's critics; one of the user's own by the first of `critics` that it was fitted with. Raises RunError."""
+    from epvf_data.trainers.offline.run import load_run  # imported late, with JAX
+
+    own = names_code(stored_run(run)["config"]["critic"])
+    for critic in critics[:-1] if own else ():
+        with contextlib.suppress(RunError):
+            return load_run(run, dataset, critic)
+    return load_run(run, dataset, critics[-1] if own and critics else None)
 
 
 def build(data: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from epvf_data import envs
 from epvf_data.config import MAX_HORIZON
 from epvf_data.errors import ConfigError, DatasetError
 from epvf_data.policies.files import load_policy, read_notes
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.recording.task import environment_of
 from epvf_data.scoring.settings import MAX_ROWS
 from epvf_data.store import reader
@@ -28,7 +28,7 @@ class Candidate:
     """One policy to be scored: of a file, or a row of a data set."""
 
     name: str
-    spec: PolicySpec
+    spec: Spec
     theta: Float[np.ndarray, "P"]
     env: str | None = None  # of a file
     horizon: int | None = None

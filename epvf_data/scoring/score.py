@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from epvf_data import envs
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError
+from epvf_data.policies.loading import PolicyCode, bind
 from epvf_data.recording.task import task_of
 from epvf_data.scoring.estimate import Estimate, difference, estimate
 from epvf_data.scoring.inputs import Candidate, candidates
@@ -57,11 +58,13 @@ def score(
     *,
     row: str = "best",
     architecture: str | None = None,
+    policy: PolicyCode | None = None,
     progress: Progress | None = None,
 ) -> ScoreReport:
     """Mean return of each policy over real episodes from start states that are the same for all of them.
 
-    `policies` are policy files, or data sets of which `row` (`best`, `median`, `worst` or a number) names the policy.
+    `policies` are policy files, or data sets of which `row` (`best`, `median`, `worst` or a number) names the policy;
+    `policy` is the code of those of an architecture of your own.
     Where the environment's start is fixed it is disturbed by `config.start_noise`, for a return that is exact hangs on
     rounding; what it was is in the report. Raises as `inputs.candidates` does, EnvironmentMismatchError for a task
     that is not here, ArchitectureMismatchError for policies of different tasks.
@@ -69,6 +72,7 @@ def score(
     config = ScoreConfig() if config is None else config
     named = [policies] if isinstance(policies, str | os.PathLike) else list(policies)
     found, scores, first = candidates(named, row, architecture, config.env), [], None
+    found = [replace(one, spec=bind(one.spec, policy)) for one in found]
     worlds = [
         World(_task(one, config), config.episodes, config.backend, config.seed, config.start_noise) for one in found
     ]

@@ -12,7 +12,8 @@ import numpy as np
 
 from epvf_data import outputs
 from epvf_data.policies.files import save_policy
-from epvf_data.recording.task import task_of
+from epvf_data.policies.loading import PolicyCode
+from epvf_data.recording.task import task_of, with_policy
 from epvf_data.scoring.estimate import Estimate, estimate, told
 from epvf_data.scoring.inputs import Best, best_rows, check_folder
 from epvf_data.scoring.score import describe
@@ -61,6 +62,7 @@ def top(
     *,
     reroll: bool = True,
     architecture: str | None = None,
+    policy: PolicyCode | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> TopReport:
@@ -72,7 +74,7 @@ def top(
     """
     config, folder = ScoreConfig() if config is None else config, Path(out)
     check_folder(folder, force)
-    opened = reader.open(dataset)
+    opened = with_policy(reader.open(dataset), policy if reroll else None)
     best = best_rows(opened, count, architecture)
     world = _world(opened, config) if reroll else None
     again = [None] * len(best.rows) if world is None else _again(best, world, config.episodes, progress)

@@ -13,7 +13,7 @@ from jaxtyping import Float, PRNGKeyArray, UInt32
 from epvf_data.envs import Env, Physics
 from epvf_data.errors import EnvironmentMismatchError
 from epvf_data.physics.episode import Outcomes
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.recording.task import task_of
 from epvf_data.rollout import rollout
 from epvf_data.scoring.settings import START_NOISE
@@ -49,12 +49,12 @@ class World:
         """The environment with its starts disturbed, if they are."""
         return disturbed(self.env, self.noise) if self.noise else self.env
 
-    def varies(self, spec: PolicySpec) -> bool:
+    def varies(self, spec: Spec) -> bool:
         """Whether two episodes of a policy differ."""
         return self.env.random_start or spec.sampled or self.noise > 0
 
     def outcomes(
-        self, spec: PolicySpec, theta: Float[np.ndarray, "n P"], episodes: int, stream: int = 0, progress=None
+        self, spec: Spec, theta: Float[np.ndarray, "n P"], episodes: int, stream: int = 0, progress=None
     ) -> Outcomes:
         """How `episodes` episodes of each policy ended; equal `stream` numbers mean equal start states."""
         seeds = np.tile(self.start_seed(stream), (len(theta), 1))
@@ -67,11 +67,11 @@ class World:
         key = jax.random.key(self.seed)
         return np.asarray(jax.random.key_data(jax.random.fold_in(key, stream) if stream else key))
 
-    def episodes_of(self, spec: PolicySpec) -> int:
+    def episodes_of(self, spec: Spec) -> int:
         """Episodes that `returns` gives each policy."""
         return self.episodes or (8 if self.env.random_start or spec.sampled else 1)
 
-    def returns(self, spec: PolicySpec, theta: Float[np.ndarray, "n P"]) -> Float[np.ndarray, "n"]:
+    def returns(self, spec: Spec, theta: Float[np.ndarray, "n P"]) -> Float[np.ndarray, "n"]:
         """Mean undiscounted return of each policy over the world's episodes."""
         found = self.outcomes(spec, theta, self.episodes_of(spec), progress=self.progress)
         return np.asarray(found.returns, np.float64).mean(1)

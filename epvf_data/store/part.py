@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from epvf_data import untrusted
 from epvf_data.errors import ConfigError, CorruptDatasetError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec, from_dict
 from epvf_data.store import guard
 from epvf_data.store.commit import PartEntry
 from epvf_data.store.folders import PARTS, PROBES, ROOT, Files
@@ -167,11 +167,11 @@ class Part:
             )
 
     @cached_property
-    def spec(self) -> PolicySpec:
+    def spec(self) -> Spec:
         """The policy architecture of all rows, after the arrays' shapes were compared with it."""
         where = self.group.path / ROOT
         try:
-            spec = PolicySpec.from_dict(self.group.attributes["policy"])
+            spec = from_dict(self.group.attributes["policy"])
         except ConfigError as error:
             raise CorruptDatasetError(f"{where}: {printable(error, 300)}") from error
         if spec.id != self.entry.architecture:
@@ -179,7 +179,7 @@ class Part:
         self._check_shapes(spec)
         return spec
 
-    def _check_shapes(self, spec: PolicySpec) -> None:
+    def _check_shapes(self, spec: Spec) -> None:
         layouts, path = self.group.layouts, self.group.path
         sizes = {"row": self.entry.rows, "parameter": spec.size, "word": 2, "action": spec.action_size}
         sizes["episode"] = layouts["returns"].shape[-1]

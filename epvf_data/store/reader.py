@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxtyping import Int
 
 from epvf_data.errors import DatasetError
 from epvf_data.places.address import is_url
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store import licences
 from epvf_data.store.afar import far_of, open_url
 from epvf_data.store.commit import CommitRecord, PartEntry, live_parts, read_chain
@@ -36,7 +37,7 @@ class Architecture:
     """One policy architecture of a data set: its id, its specification, and how many rows have it."""
 
     id: str
-    spec: PolicySpec
+    spec: Spec
     rows: int
 
 
@@ -59,6 +60,7 @@ class Dataset:
     def __init__(self, path: Path, root: Root, commits: tuple[CommitRecord, ...]) -> None:
         self.path = path
         self._place = path.absolute()  # the working directory may change
+        self._acting: dict[str, Spec] = {}  # by id: specifications with the user's code
         self.commits = commits
         self._root = root
         self._origin = {part.id: record for record in commits for part in record.add}
@@ -106,7 +108,7 @@ class Dataset:
             rows[part.entry.architecture] += part.entry.rows
         return tuple(Architecture(name, part.spec, rows[name]) for name, part in first.items())
 
-    def table(self, architecture: str | PolicySpec | None = None) -> Table:
+    def table(self, architecture: str | Spec | None = None) -> Table:
         """The rows of one architecture: a specification, an id or the beginning of one; None if there is only one.
 
         Raises DatasetError where that names no architecture or several.
@@ -114,22 +116,29 @@ class Dataset:
         ids = list(dict.fromkeys(part.entry.architecture for part in self.parts))
         if not ids:
             raise DatasetError(f"{self.path} holds no rows yet; collect some first.")
-        wanted = architecture.id if isinstance(architecture, PolicySpec) else (architecture or "")
+        wanted = architecture.id if isinstance(architecture, Spec) else (architecture or "")
         matches = [name for name in ids if name.startswith(wanted)]
         if len(matches) != 1:
             listed = ", ".join(f"{item.id[:12]} ({item.spec}, {item.rows} rows)" for item in self.architectures)
             got = f"{wanted[:12]!r} names {len(matches)} of them" if wanted else "none was named"
             raise DatasetError(f"{self.path} holds these architectures: {listed}; {got}, name exactly one.")
-        return Table([part for part in self.parts if part.entry.architecture == matches[0]])
+        mine = [part for part in self.parts if part.entry.architecture == matches[0]]
+        return Table(mine, self._acting.get(matches[0]))
+
+    def acting(self, specs: Iterable[Spec]) -> Dataset:
+        """The same data set, whose tables have these specifications: equal ones, with code by which policies act."""
+        found = copy.copy(self)
+        found._acting = {**self._acting, **{spec.id: spec for spec in specs}}
+        return found
 
     def to_numpy(
-        self, architecture: str | PolicySpec | None = None, columns: Sequence[str] | None = None
+        self, architecture: str | Spec | None = None, columns: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """All rows of one architecture in memory, one array [rows, …] a column (all columns of the table for None)."""
         table = self.table(architecture)
         return {name: table.column(name) for name in (columns or table.names)}
 
-    def to_pandas(self, architecture: str | PolicySpec | None = None) -> pandas.DataFrame:
+    def to_pandas(self, architecture: str | Spec | None = None) -> pandas.DataFrame:
         """One line a policy, of one architecture or of all: mean, least and greatest return, mean length, lineage.
 
         `row` is its number in `table(architecture)`, where its parameters are. Needs the extra `pandas`.
@@ -142,7 +151,7 @@ class Dataset:
         batch_size: int,
         *,
         columns: Sequence[str] = ("params", "returns"),
-        architecture: str | PolicySpec | None = None,
+        architecture: str | Spec | None = None,
         rows: Int[np.ndarray, " chosen"] | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -161,7 +170,7 @@ class Dataset:
         for _ in range(epochs):
             yield from loader
 
-    def lineage(self, architecture: str | PolicySpec | None = None) -> Lineage:
+    def lineage(self, architecture: str | Spec | None = None) -> Lineage:
         """Where each row of one architecture comes from; `lineage.words("source")` gives words instead of indices."""
         table = self.table(architecture)
         columns = {name: table.column(name) for name in LINEAGE_COLUMNS}
@@ -218,7 +227,8 @@ class Dataset:
 
     def refresh(self) -> Dataset:
         """The same data set with the commits that were added since."""
-        return Dataset(self.path, self._root, tuple(read_chain(self._place, self.commits)))
+        later = Dataset(self.path, self._root, tuple(read_chain(self._place, self.commits)))
+        return later.acting(self._acting.values())
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {self.env.name}, {self.rows} rows in {len(self.commits)} commits)"

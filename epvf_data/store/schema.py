@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, UInt32
 
 from epvf_data.errors import ArchitectureMismatchError, DatasetError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.lineage import Lineage
 
 FORMAT_VERSION = 1
@@ -97,7 +97,7 @@ class Rows:
     Raises DatasetError or ArchitectureMismatchError where a dtype or shape disagrees.
     """
 
-    spec: PolicySpec
+    spec: Spec
     params: Float32[np.ndarray, "rows parameters"] | None
     returns: Float32[np.ndarray, "rows episodes"]
     lengths: Int32[np.ndarray, "rows episodes"]
@@ -176,7 +176,7 @@ def check_array(name: str, value: np.ndarray, column: Column, sizes: Mapping[str
         )
 
 
-def policy_id(spec: PolicySpec, params: Float32[np.ndarray, " parameters"]) -> str:
+def policy_id(spec: Spec, params: Float32[np.ndarray, " parameters"]) -> str:
     """Identity of one policy: SHA-256 over `spec.id` (ASCII) and the parameters as little-endian float32 bytes."""
     if params.dtype != np.float32 or params.shape != (spec.size,):
         raise ArchitectureMismatchError(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
 from epvf_data.errors import DatasetError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.lineage import VOCABULARIES, merge_vocabularies, remap
 from epvf_data.store.part import Part
 from epvf_data.store.schema import COLUMNS
@@ -23,13 +23,10 @@ class Table:
     indices into `vocabulary(name)`, which is one for the whole table; −1 means none.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], spec: Spec | None = None) -> None:
         self.parts = tuple(parts)
+        self.spec = parts[0].spec if spec is None else spec  # the latter has the code of a policy of the user's own
         self.starts = np.cumsum([0, *(part.entry.rows for part in parts)])  # first table row of each part, and the end
-
-    @property
-    def spec(self) -> PolicySpec:
-        return self.parts[0].spec
 
     @property
     def rows(self) -> int:

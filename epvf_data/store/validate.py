@@ -252,7 +252,7 @@ def _deep(part: Part, info: Root, meter: Meter) -> Iterator[str]:
             yield str(error)
     hashes = {name: hashlib.sha256() for name in shards}
     words = {name: len(value) for name, value in part.vocabularies.items()}
-    squashed = part.spec.output in ("tanh", "clip")
+    squashed = part.spec.bounded
     tally, horizons = Tally(), [one.horizon for one in mixed(info.env)]
     row_bytes = sum(part.layout(name).row_bytes for name in part.names)
     chunks, size = part.layout("returns").chunks, part.layout("returns").chunk_rows

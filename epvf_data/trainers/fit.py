@@ -18,7 +18,7 @@ from epvf_data.critics.base import AnyArray, Critic, Params, Row, Scale, make_ro
 from epvf_data.critics.conservative import next_dual, uphill
 from epvf_data.critics.losses import Loss, make_loss
 from epvf_data.critics.settings import Conservative, CriticSettings
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec, mlp_of
 from epvf_data.policies.symmetry import flip, permute
 from epvf_data.trainers.mesh import ONE, Layout
 
@@ -177,19 +177,20 @@ def _roughness(critic: Critic, params: Params, batch: Batch, loss: Loss) -> Floa
     return jnp.sum(batch.weight * jnp.concatenate(each)) / jnp.sum(batch.weight)
 
 
-def augment(kind: str, spec: PolicySpec, vectors: Float[Array, "B P"], key: PRNGKeyArray) -> Float[Array, "B P"]:
+def augment(kind: str, spec: Spec, vectors: Float[Array, "B P"], key: PRNGKeyArray) -> Float[Array, "B P"]:
     """The same policies with hidden units renumbered ("permute"), signs flipped ("flip"), or "both"; "none": as is."""
     changes = {"none": (), "permute": (permute,), "flip": (flip,), "both": (permute, flip)}[kind]
     for number, change in enumerate(changes):
+        own = mlp_of(spec, f"augment={kind}", "leave it at none")
         keys = jax.random.split(jax.random.fold_in(key, number), len(vectors))
-        vectors = jax.vmap(partial(change, spec))(vectors, keys)
+        vectors = jax.vmap(partial(change, own))(vectors, keys)
     return vectors
 
 
 def make_fit(
     critic: Critic,
     optimiser: optax.GradientTransformation,
-    specs: tuple[PolicySpec | None, ...] = (None,),
+    specs: tuple[Spec | None, ...] = (None,),
     loss: Loss = MSE,
     settings: CriticSettings = PLAIN,
     seed: int = 0,
@@ -233,7 +234,7 @@ def make_fit(
         return jax.lax.scan(body, state, (index, weight))
 
     @partial(jax.jit, static_argnums=3)
-    def outputs(params: Params, vectors: Float[Array, "n D"], scale: Scale, spec: PolicySpec | None = None):
+    def outputs(params: Params, vectors: Float[Array, "n D"], scale: Scale, spec: Spec | None = None):
         rows = jax.vmap(lambda vector: make_row(scale, vector, spec))(vectors)
         return jax.vmap(lambda own: evaluate(critic, own, (rows,), settings.block))(params)
 

@@ -21,10 +21,12 @@ from epvf_data import outputs, provenance, trees, untrusted
 from epvf_data.code import Origin
 from epvf_data.config import build, completed
 from epvf_data.errors import ConfigError, DatasetError, RunError, StorageError, reason
+from epvf_data.policies.own import plain
 from epvf_data.untrusted import printable, shown
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 COPY = "critic.py"  # of the file that a critic of the user's came from
+POLICY = "policy"  # folder of the file that an architecture of the user's came from: its name is part of policies' ids
 MAX_FILES, MAX_DEPTH = 100_000, 12
 LARGEST = 1e30  # a number in a report or in metrics
 MAX_LINE = 1 << 20  # bytes of a line of metrics
@@ -38,8 +40,11 @@ def check_free(directory: Path) -> None:
         raise RunError(f"{directory} exists already; {cure} another directory for a new run.")
 
 
-def create_run(directory: Path, settings: Mapping[str, Any], critic: Origin | None = None) -> None:
-    """Makes the directory with config.json and versions.json in it, in one step, and a copy of the user's `critic`.
+def create_run(
+    directory: Path, settings: Mapping[str, Any], critic: Origin | None = None, policy: Origin | None = None
+) -> None:
+    """Makes the directory with config.json and versions.json in it, in one step, and copies of the user's code: of his
+    `critic` and of his `policy` architecture.
 
     Raises RunError and StorageError.
     """
@@ -55,12 +60,20 @@ def create_run(directory: Path, settings: Mapping[str, Any], critic: Origin | No
             write_json(staging / "versions.json", versions())
             if critic is not None:
                 (staging / COPY).write_bytes(critic.text)
+            if policy is not None:
+                (staging / POLICY).mkdir()
+                (staging / copy_of(policy.path)).write_bytes(policy.text)
             staging.replace(directory)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)  # made above, under a name that nobody knew
             raise
     except OSError as error:
         raise StorageError(f"the run directory {directory} cannot be made ({reason(error)}).") from error
+
+
+def copy_of(policy: str) -> str:
+    """Where in a run the copy of the file of a policy architecture lies."""
+    return f"{POLICY}/{plain(Path(policy).name)}"
 
 
 def lock(directory: Path) -> BinaryIO:

@@ -38,12 +38,18 @@ def test_a_run_keeps_the_file_and_is_read_where_the_user_names_it(fitted, datase
     named = epvf_data.load_critic("run", critic="mine.py:make")
     assert named.grad(theta).shape == theta.shape
     Path("mine.py").rename("elsewhere.py")
+    Path("other.py").write_text(TEXT + "\n")
     for critic in ("run/critic.py:make", "elsewhere.py:make", template.make, CriticFamily(template.make)):
         np.testing.assert_array_equal(epvf_data.load_critic("run", critic=critic)(theta), named(theta))
     assert evaluate_run("run", critic="run/critic.py:make").spearman == fitted.spearman
     found = epvf_data.evaluate("run", rollouts=False, critic="run/critic.py:make")
     assert found["critic"] == "mine.py:make"
     epvf_data.train_offline(dataset, OfflineConfig(critic="ridge", **SMALL), "ridge")
+    told = epvf_data.write_report(
+        [dataset], "a.html", ["run", "ridge"], critics=["other.py:make", "run/critic.py:make"], pictures=False
+    )
+    assert told["notes"] == []
+    assert all(word in Path("a.html").read_text() for word in ('"critic":"mine.py:make"', '"critic":"ridge"'))
     lines = epvf_data.compare(["run", "ridge"])["splits"]["iid"]  # it reads reports, and loads nothing
     assert {line["critic"] for line in lines} == {"mine.py:make", "ridge"}
 

@@ -13,6 +13,7 @@ import numpy as np
 from epvf_data import pictures
 from epvf_data.critics.families import family_of, name_of
 from epvf_data.errors import EpvfError, RunError
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.scoring.world import World, open_world
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
@@ -42,6 +43,7 @@ def evaluate(
     progress: Progress | None = None,
     *,
     critic: Own | None = None,
+    policy: PolicyCode | None = None,
     metrics: Sequence[Metric] = (),
     plot: Path | None = None,
     force: bool = False,
@@ -51,8 +53,8 @@ def evaluate(
     Prediction on held-out rows of every split; for one split calibration, what no critic can know, the direction of
     ∇V against evolution strategies, and gradient ascent on V from the best training rows with real rollouts (the last
     three left out without `rollouts`). With `dataset`, all of its rows are predicted. `trained_on` is the run's data
-    set, if it has moved; `critic` is for `load_critic`; `metrics` are functions of (predicted, true). `progress` is
-    called while policies are rolled out. `plot` gets the picture, too.
+    set, if it has moved; `critic` and `policy` are for `load_critic`; `metrics` are functions of (predicted, true).
+    `progress` is called while policies are rolled out. `plot` gets the picture, too.
 
     `by_split` holds what was measured of each split, in this call and in earlier ones, as long as its critics are the
     same; `kept` names what is told here and was measured earlier.
@@ -61,7 +63,7 @@ def evaluate(
     """
     config, measures = EvaluationConfig() if config is None else config, named(metrics)
     check_inputs(run_dir, dataset, config, trained_on, critic)
-    loaded = load_run(run_dir, trained_on, critic)
+    loaded = load_run(run_dir, trained_on, critic, policy)
     world = _world(loaded, config) if rollouts else None
     name, fitted = choose_split(loaded, config.split)
     report, earlier, test = report_of(loaded), _earlier(loaded), fitted.ground.test

@@ -18,7 +18,8 @@ from epvf_data.improvement.controls import random_steps
 from epvf_data.improvement.problem import Problem
 from epvf_data.physics.episode import Outcomes
 from epvf_data.policies.files import save_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.recording.task import task_of
 from epvf_data.scoring.estimate import difference, estimate
 from epvf_data.scoring.inputs import best_rows
@@ -45,6 +46,7 @@ def improve(
     rollouts: bool = True,
     into: str | os.PathLike[str] | None = None,
     trained_on: str | os.PathLike[str] | None = None,
+    policy: PolicyCode | None = None,
     resume: bool = False,
     fitting: Callable[[dict[str, Any]], None] | None = None,
     progress: Say | None = None,
@@ -57,7 +59,8 @@ def improve(
     policies (the proposed one first), improvement.json and improvement.png; the critics' run lies in OUT/critic.
 
     `into` is a data set that gets proposals and random steps with their real returns. `fitting` is called after every
-    epoch, `progress` with the episodes so far. With `resume`, critics that an interrupted call left are used.
+    epoch, `progress` with the episodes so far. With `resume`, critics that an interrupted call left are used. `policy`
+    is the code of policies of an architecture of your own.
 
     Raises RunError for an `out` that is taken and a run without what the method needs, DatasetError for withheld
     parameters, EnvironmentMismatchError for a task that is not here, ConfigError for a budget that is too small.
@@ -70,6 +73,7 @@ def improve(
         config,
         folder,
         trained_on=None if trained_on is None else Path(trained_on),
+        policy=policy,
         resume=resume,
         progress=fitting,
     )
@@ -101,7 +105,7 @@ class _Work:
 
     def __init__(self, given: Given, config: ImproveConfig, world: World | None, progress: Say | None):
         self.given, self.config, self.world, self.progress = given, config, world, progress
-        self.spec: PolicySpec = given.table.spec
+        self.spec: Spec = given.table.spec
         self.varies = world is None or world.varies(self.spec)
         self.plan: Plan = plan(config, self.varies)
         self.spent = 0

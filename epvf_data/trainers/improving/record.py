@@ -12,7 +12,7 @@ from epvf_data.config import to_dict
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError
 from epvf_data.physics.episode import Outcomes
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.provenance import now, provenance
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import env_identity, make_rows, simulation
@@ -28,7 +28,7 @@ from epvf_data.trainers.improving.settings import ImproveConfig
 PROBES = 64  # probing states, as `collect` has them
 
 
-def check_record(path: Path, env: Env, spec: PolicySpec) -> None:
+def check_record(path: Path, env: Env, spec: Spec) -> None:
     """Raises EnvironmentMismatchError or ArchitectureMismatchError where the data set cannot take the rows."""
     if unmade(path):
         return
@@ -44,7 +44,7 @@ def check_record(path: Path, env: Env, spec: PolicySpec) -> None:
 def record(
     path: Path,
     world: World,
-    spec: PolicySpec,
+    spec: Spec,
     theta: Float[np.ndarray, "n P"],
     starts: Float[np.ndarray, "n P"],
     distances: Float[np.ndarray, "n"],

@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from epvf_data.errors import RunError
 from epvf_data.improvement.problem import Problem
+from epvf_data.policies.loading import PolicyCode
+from epvf_data.recording.task import with_policy
 from epvf_data.store import reader
 from epvf_data.store.reader import Dataset
 from epvf_data.store.table import Table
@@ -39,6 +41,7 @@ def open_given(
     out: Path,
     *,
     trained_on: Path | None = None,
+    policy: PolicyCode | None = None,
     resume: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Given:
@@ -49,10 +52,10 @@ def open_given(
     """
     learns = config.recipe.learns
     if os.path.lexists(source / rundir.CONFIG):
-        loaded = load_run(source, trained_on, config.own_critic)
+        loaded = load_run(source, trained_on, config.own_critic, policy)
         _check_run(loaded, config, source)
         return _of_run(loaded, learns, source)
-    opened = reader.open(source)
+    opened = with_policy(reader.open(source), policy)
     if not learns:
         table = opened.table(config.fit.architecture)
         table.row_shape("params")
@@ -61,8 +64,8 @@ def open_given(
         opened.table(item.id).row_shape("params")  # before anything is fitted
     run = out / CRITIC
     there = resume and (run / rundir.CONFIG).is_file()
-    train_offline(opened, config.fitting, run, resume=there, progress=progress)
-    return _of_run(load_run(run, opened, config.own_critic), True, run)
+    train_offline(opened, config.fitting, run, policy=policy, resume=there, progress=progress)
+    return _of_run(load_run(run, opened, config.own_critic, policy), True, run)
 
 
 def _check_run(loaded: LoadedRun, config: ImproveConfig, source: Path) -> None:

@@ -20,8 +20,8 @@ from epvf_data.critics.ridge import ridge
 from epvf_data.critics.value import combine
 from epvf_data.critics.zoo import make_critic
 from epvf_data.errors import RunError
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.probe import probe
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.fit import Fit, FitState, make_fit, make_optimiser
 from epvf_data.trainers.mesh import Layout, make_layout
@@ -54,7 +54,7 @@ class Setup(NamedTuple):
     shape: Shape
     epochs: int
     patience: int
-    specs: tuple[PolicySpec | None, ...]
+    specs: tuple[Spec | None, ...]
     layout: Layout
 
 

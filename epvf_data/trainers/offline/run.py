@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from epvf_data import runtime
+from epvf_data.code import Function
 from epvf_data.config import build, to_dict
 from epvf_data.critics.families import Family, family_of, resolve
 from epvf_data.errors import DatasetError, RunError
+from epvf_data.policies.loading import PolicyCode, origin_of
+from epvf_data.recording.task import with_policy
 from epvf_data.store import reader
 from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
@@ -43,20 +46,20 @@ def train_offline(
     told: Told | None = None,
     *,
     critic: Own | None = None,
+    policy: PolicyCode | None = None,
     plot: Path | None = None,
     force: bool = False,
     track: Sequence[str] = (),
 ) -> OfflineReport:
     """Fits `config.critic` and its controls on the rows of `dataset` (a path or an opened data set).
 
-    `critic` takes the place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family.
-
+    `critic` takes the place of the settings': a name, `FILE.py:FUNCTION`, a function that makes one, or a family;
+    `policy` is the code of policies of your own, for critics that look at what they do.
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, report.json and predicted_vs_true.png.
     With `resume`, a killed run goes on from its last checkpoint to the very result of an uninterrupted one.
     `progress` gets a dictionary after every epoch: split, epoch, epochs, train_loss, validation_loss; `told` the name
     and the result of every split, as in the report's `splits`, as soon as it is judged.
-    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces that file. `track` names trackers that get each
-    epoch's losses, means over seeds: "tensorboard", "wandb", "trackio".
+    `plot` gets the picture too, as PNG, PDF or SVG; `force` replaces it. `track` names trackers for mean losses.
 
     Raises DatasetError for rows that cannot be learned from, RunError for a run directory that exists already,
     holds no run to resume, or was started with other settings or other rows, and MissingPackageError for a tracker
@@ -66,19 +69,19 @@ def train_offline(
     began, fitting = time.perf_counter(), 0.0
     config = OfflineConfig() if config is None else config
     config = replace(config, critic=resolve(config.critic if critic is None else critic))
-    directory = Path(run_dir)
+    directory, policy = Path(run_dir), None if policy is None else Function.of(policy)
     trackers.check(track)
-    opened = open_inputs(dataset, config, directory, resume)
-    settings = _settings(opened, config)
+    opened = with_policy(open_inputs(dataset, config, directory, resume), policy)
+    settings = _settings(opened, config, policy)
     if resume:
         startedwith.check_same(directory, stored_run(directory), settings)
     source, plane = _source(opened, config), _parameters(opened, config)
     critic_of(source, config)  # what cannot be made is refused before anything is fitted
     splits = {name: _split(source, name, config) for name in config.splits}
     if not resume:
-        rundir.create_run(directory, settings, family_of(config.critic).origin)
-    judged = {}
-    identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        own = None if policy is None else origin_of(policy)
+        rundir.create_run(directory, settings, family_of(config.critic).origin, own)
+    identity, judged = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(), {}
     tracked = trackers.Tracked(directory, identity, settings["config"], 0)
     with rundir.lock(directory), trackers.epochs(track, tracked, progress) as progress:
         for name, split in splits.items():
@@ -97,16 +100,19 @@ def train_offline(
 
 
 def evaluate_run(
-    run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None
+    run_dir: str | Path,
+    dataset: str | Path | Dataset | None = None,
+    critic: Own | None = None,
+    policy: PolicyCode | None = None,
 ) -> OfflineReport:
     """The report of a run from its checkpoints, without training; report.json and the picture are written anew.
 
     `dataset` (a path or an opened data set) is needed only where the one that the run was started on has moved. Of an
     interrupted run, each split is judged by its best epoch so far and marked unfinished. `critic` names the critic
-    again where it is one of the user's own. Raises RunError when there is no checkpoint yet, or when the data set's
-    content, or that critic's, differs.
+    again where it is one of the user's own, `policy` the code of such policies. Raises RunError when there is no
+    checkpoint yet, or when the data set's content, or that critic's, differs.
     """
-    return report_of(load_run(run_dir, dataset, critic))
+    return report_of(load_run(run_dir, dataset, critic, policy))
 
 
 def report_of(loaded: LoadedRun) -> OfflineReport:
@@ -143,7 +149,12 @@ class LoadedRun(NamedTuple):
         return found
 
 
-def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, critic: Own | None = None) -> LoadedRun:
+def load_run(
+    run_dir: str | Path,
+    dataset: str | Path | Dataset | None = None,
+    critic: Own | None = None,
+    policy: PolicyCode | None = None,
+) -> LoadedRun:
     """The critics of a run, ready to predict. Raises RunError as `evaluate_run` does."""
     runtime.check()
     directory = Path(run_dir)
@@ -154,7 +165,7 @@ def load_run(run_dir: str | Path, dataset: str | Path | Dataset | None = None, c
         OfflineConfig, stored["config"], {} if critic is None else {"critic": _again(directory, name, critic)}
     )
     opened = own_rows(directory, stored["dataset"]["path"]) if dataset is None else dataset
-    opened = reader.open(opened) if isinstance(opened, (str, Path)) else opened
+    opened = with_policy(reader.open(opened) if isinstance(opened, (str, Path)) else opened, policy)
     startedwith.check_same(directory, stored, _settings(opened, config))
     source = _source(opened, config)
     folds: dict[str, list[FittedSplit] | str] = {}
@@ -180,7 +191,7 @@ def choose_split(loaded: LoadedRun, wanted: str | None = None) -> tuple[str, Fit
     return name, there[name]
 
 
-def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
+def _settings(opened: Dataset, config: OfflineConfig, policy: Function | None = None) -> dict[str, Any]:
     """What config.json holds: the resolved settings and which rows they were applied to."""
     where = str(opened.path.absolute()).encode(errors="backslashreplace").decode()  # a name need not be UTF-8
     origin = family_of(config.critic).origin
@@ -188,6 +199,7 @@ def _settings(opened: Dataset, config: OfflineConfig) -> dict[str, Any]:
         "config": to_dict(config),
         "dataset": {"path": where, "content": content_hash(opened)},
         **({} if origin is None else {"critic_code": origin.record()}),
+        **({} if policy is None else {"policy_code": origin_of(policy).record()}),
     }
 
 

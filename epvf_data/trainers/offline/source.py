@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from epvf_data.critics.base import Scale
 from epvf_data.errors import DatasetError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.store.loader import load_all
 from epvf_data.store.table import Table
 from epvf_data.trainers.metrics import label_variances
@@ -38,7 +38,7 @@ class Source:
     vectors: tuple[Float[np.ndarray, "a D"], ...] | None
 
     @property
-    def specs(self) -> tuple[PolicySpec, ...]:
+    def specs(self) -> tuple[Spec, ...]:
         return tuple(table.spec for table in self.tables)
 
     @cached_property

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from epvf_data.errors import ArchitectureMismatchError, ConfigError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
+from epvf_data.policies.loading import PolicyCode
 from epvf_data.store.reader import Dataset
 from epvf_data.trainers.offline.fitted import FittedSplit
 from epvf_data.trainers.offline.run import Own, choose_split, load_run
@@ -34,7 +35,7 @@ class TrainedCritic:
 
     run: Path
     split: str  # whose critics these are
-    specs: tuple[PolicySpec, ...]  # architectures that it was fitted to
+    specs: tuple[Spec, ...]  # architectures that it was fitted to
     fitted: FittedSplit
 
     def __call__(self, theta: Float[np.ndarray, "P"] | Float[np.ndarray, "N P"]) -> float | Float[np.ndarray, "N"]:
@@ -78,15 +79,15 @@ class TrainedCritic:
         wrong = np.abs(self.fitted.predict(test).mean(0) - self.fitted.source.labels[test])
         return np.sort(wrong[np.isfinite(wrong)])
 
-    def function(self, spec: PolicySpec | None = None) -> Callable[[Float[Array, "P"]], Float[Array, ""]]:
+    def function(self, spec: Spec | None = None) -> Callable[[Float[Array, "P"]], Float[Array, ""]]:
         """V of one policy [P] → a scalar, as a pure function of JAX's for programs that are compiled as a whole."""
         place = 0 if spec is None else self._place(spec.size, spec)
         if not self.fitted.config.closed:
             _ = self.fitted.calibration  # measured before anything is traced
         return lambda theta: self.fitted.value(place, theta).mean()
 
-    def _place(self, size: int, spec: PolicySpec | None = None) -> int:
-        found = [place for place, one in enumerate(self.specs) if (one == spec if spec else one.size == size)]
+    def _place(self, size: int, spec: Spec | None = None) -> int:
+        found = [place for place, one in enumerate(self.specs) if (one.id == spec.id if spec else one.size == size)]
         if len(found) != 1:
             known = ", ".join(f"{one} ({one.size} parameters)" for one in self.specs)
             raise ArchitectureMismatchError(f"got {size} parameters a policy; {self.run} was fitted to {known}.")
@@ -120,15 +121,16 @@ def load_critic(
     split: str | None = None,
     dataset: str | Path | Dataset | None = None,
     critic: Own | None = None,
+    policy: PolicyCode | None = None,
 ) -> TrainedCritic:
     """The critic of a run of `train-offline`, ready to be asked: `load_critic("ant-mlp")(theta)`.
 
     `split` names whose critics these are, `lineage` if there are some, else the run's first. `dataset` is needed only
     where the rows that the run was started on have moved: they are read for the critic's scale and its intervals.
     `critic` names the critic again where it is one of your own, see `train_offline`: a run, which may be a stranger's,
-    loads no code by itself.
+    loads no code by itself. `policy` is the code of policies of your own, where the critic looks at their actions.
 
     Raises RunError where there is no run, no such split, no checkpoint yet, or where the rows are others.
     """
-    name, fitted = choose_split(load_run(run_dir, dataset, critic), split)
+    name, fitted = choose_split(load_run(run_dir, dataset, critic, policy), split)
     return TrainedCritic(Path(run_dir), name, tuple(table.spec for table in fitted.source.tables), fitted)

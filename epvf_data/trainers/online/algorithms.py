@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from epvf_data.envs import Env
 from epvf_data.improvement.ascent import climb, make_improver, rate_at
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.streams import STREAMS
 from epvf_data.trainers.online import diagnostics
 from epvf_data.trainers.online.exploration import iteration_key, noise_scale
@@ -41,7 +41,7 @@ class Critic(NamedTuple):
     buffer: Buffer | None
 
 
-def make_algorithm(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
+def make_algorithm(config: OnlineConfig, env: Env, spec: Spec) -> Algorithm:
     """The algorithm that the settings name."""
     return {"epvf": epvf, "es": evolution, "random": random_search}[config.algorithm](config, env, spec)
 
@@ -52,7 +52,7 @@ def improver_of(config: OnlineConfig):
     return make_improver(chosen.weight_clip, chosen.weight_decay, chosen.beta1, chosen.beta2, chosen.optimiser)
 
 
-def epvf(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
+def epvf(config: OnlineConfig, env: Env, spec: Spec) -> Algorithm:
     """Algorithm 1 of Bohlinger & Peters: K critic steps on the buffer, then L policy steps up V."""
     learner, improver, chosen = make_learner(config, env, spec), improver_of(config), config.improvement
 
@@ -92,7 +92,7 @@ def epvf(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
     return Algorithm(init, fit, improve, observations=learner.states > 0)
 
 
-def evolution(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
+def evolution(config: OnlineConfig, env: Env, spec: Spec) -> Algorithm:
     """OpenAI-ES (Salimans et al. 2017): centred ranks times noise, then Adam; one step an iteration."""
     improver, chosen = improver_of(config), config.improvement
 
@@ -108,7 +108,7 @@ def evolution(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
     return Algorithm(lambda key: None, _no_fit, improve)
 
 
-def random_search(config: OnlineConfig, env: Env, spec: PolicySpec) -> Algorithm:
+def random_search(config: OnlineConfig, env: Env, spec: Spec) -> Algorithm:
     """The best policy of the iteration takes the place of θ, which is one of them: see `exploration.propose`."""
 
     def improve(state: State, proposal: Proposal, result: Result) -> tuple[State, Metrics]:

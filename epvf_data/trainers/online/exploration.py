@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.perturb import clip_weights, noise
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.streams import STREAMS
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Proposal, State, fold, raw_key, typed_key
@@ -64,7 +64,7 @@ def iteration_key(state: State) -> UInt32[Array, "2"]:
     return raw_key(jax.random.fold_in(typed_key(state.key), state.iteration))
 
 
-def propose(config: OnlineConfig, spec: PolicySpec, state: State) -> Proposal:
+def propose(config: OnlineConfig, spec: Spec, state: State) -> Proposal:
     """The M policies to roll out in this iteration."""
     key = iteration_key(state)
     keys, sign = jax.vmap(partial(member, config, key))(jnp.arange(config.envs))

@@ -10,9 +10,11 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
+from epvf_data.code import Function
 from epvf_data.config import to_dict
 from epvf_data.envs import Env
 from epvf_data.errors import RunError
+from epvf_data.policies.loading import origin_of as policy_origin
 from epvf_data.recording.task import made_by
 from epvf_data.store.identity import changed
 from epvf_data.trainers import rundir, startedwith
@@ -39,9 +41,15 @@ def settings_of(config: OnlineConfig, env: Env, backend: str, record: Any, warm_
     """What config.json holds; `run` is equal for two runs that compute the same."""
     settings = to_dict(config)
     computed = {key: value for key, value in settings.items() if key not in (*_FREE, "backend")}
+    policy = config.policy.architecture
+    computed["policy"] = {key: value for key, value in settings["policy"].items() if key != "architecture"}
     warm = None if warm_start is None else str(Path(warm_start).absolute())
     origin = origin_of(config)
     code = {} if origin is None else {"critic_code": origin.record()}
+    if policy is not None:
+        made = Function.of(policy)
+        code["policy_code"] = policy_origin(made).record()
+        computed["policy"]["architecture"] = made.name.rpartition(":")[2]
     identity = [computed, env.digest, backend, warm, *(one["sha256"] for one in code.values())]
     text = json.dumps(identity, sort_keys=True)
     return {
@@ -75,7 +83,7 @@ def identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
             **{key: value for key, value in found["config"].items() if key not in (*_FREE, *longer, "backend")},
             **{name: found[name] for name in names},
         },
-        **({"critic_code": found["critic_code"]} if "critic_code" in found else {}),
+        **{name: found[name] for name in ("critic_code", "policy_code") if name in found},
     }
     startedwith.check_same(directory, plain(stored), plain(settings))
     return stored["run"]

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from epvf_data.envs import Env
-from epvf_data.policies import mlp
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.perturb import clip_weights
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.streams import stream
 from epvf_data.trainers.online.algorithms import improver_of, make_algorithm
 from epvf_data.trainers.online.exploration import propose
@@ -50,7 +50,7 @@ class Iteration(NamedTuple):
     observations: bool  # whether results must hold observations
 
 
-def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteration:
+def make_iteration(config: OnlineConfig, env: Env, spec: Spec) -> Iteration:
     """The functions of a run; not compiled yet."""
     algorithm = make_algorithm(config, env, spec)
 
@@ -86,10 +86,10 @@ def make_iteration(config: OnlineConfig, env: Env, spec: PolicySpec) -> Iteratio
     )
 
 
-def initial(config: OnlineConfig, spec: PolicySpec, inner: Any, seed: Int[Array, ""]) -> State:
+def initial(config: OnlineConfig, spec: Spec, inner: Any, seed: Int[Array, ""]) -> State:
     """The state before the first iteration of a seed, with fresh θ and what the algorithm keeps."""
     keys = jax.random.split(stream(seed, "init"), config.exploration.policies)
-    theta = jax.vmap(lambda key: mlp.init(key, spec, config.init_scale))(keys)
+    theta = jax.vmap(lambda key: acting.init(key, spec, config.init_scale))(keys)
     theta = clip_weights(theta, config.improvement.weight_clip)
     return State(
         theta=theta,

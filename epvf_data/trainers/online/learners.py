@@ -21,7 +21,7 @@ from epvf_data.critics.value import combine
 from epvf_data.critics.zoo import make_critic
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.recording.probes import SHIPPED, probing_states
 from epvf_data.trainers.fit import Batch, FitState, augment, critic_step, init_state
 from epvf_data.trainers.mesh import make_layout
@@ -82,7 +82,7 @@ def origin_of(config: OnlineConfig) -> Origin | None:
     return None if config.critic.name == CLOSED else family_of(config.critic.name).origin
 
 
-def make_learner(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int | None = None) -> Learner:
+def make_learner(config: OnlineConfig, env: Env, spec: Spec, steps: int | None = None) -> Learner:
     """The learner that the settings name; a fit takes `steps` critic steps, by default those of the settings."""
     if config.critic.name == CLOSED:
         return _closed_form(config, spec)
@@ -107,7 +107,7 @@ def critic_optimiser(config: CriticConfig) -> optax.GradientTransformation:
     return optax.chain(*clip, optax.adamw(config.learning_rate, weight_decay=config.weight_decay, mask=matrices))
 
 
-def _by_gradient(config: OnlineConfig, env: Env, spec: PolicySpec, steps: int) -> Learner:
+def _by_gradient(config: OnlineConfig, env: Env, spec: Spec, steps: int) -> Learner:
     chosen, loss = config.critic, online_loss(config, env)
     family = family_of(chosen.name)
     if family.reads != "params":
@@ -163,7 +163,7 @@ def _members(function: Callable[[Any], Any], state: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], state)))
 
 
-def _closed_form(config: OnlineConfig, spec: PolicySpec) -> Learner:
+def _closed_form(config: OnlineConfig, spec: Spec) -> Learner:
     probes = config.critic.probes
 
     def init(key: PRNGKeyArray) -> ActionPlane:

@@ -22,7 +22,7 @@ from epvf_data.envs import Env
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import Stepper, Work, make_advance, make_block
 from epvf_data.physics.play import DEVICE_LANES, stepper_of
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.rollout import rollout
 from epvf_data.trainers.mesh import Layout, make_layout
 from epvf_data.trainers.online.iteration import Iteration, make_iteration, seeds_of
@@ -76,7 +76,7 @@ def evaluation_seeds(count: int) -> np.ndarray:
 
 def episodes_of(config: OnlineConfig, env: Env) -> int:
     """Episodes in which θ is judged."""
-    random = env.random_start or config.policy.gaussian == "sampled"
+    random = env.random_start or config.policy.sampled
     return config.evaluation_episodes or (8 if random else 1)
 
 
@@ -86,7 +86,7 @@ Roll = Callable[[str, Any, Any, int, bool, Any], Outcomes]
 Repeat = Callable[[Callable[[State], tuple[State, Any]], State, int], tuple[State, Any]]
 
 
-def make_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
+def make_loop(config: OnlineConfig, env: Env, spec: Spec, backend: str) -> Loop:
     """The loop of a run on this backend. Raises BackendError where the backend cannot run the environment."""
     run, seeds, count = make_iteration(config, env, spec), config.seeds, config.envs
     layout = make_layout(seeds, [config.batch_size], config.devices)
@@ -149,7 +149,7 @@ def _looped(iteration: Callable[[State], tuple[State, Any]], state: State, lengt
 
 def _host_roll(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     backend: str,
     seconds: dict[str, float],
     devices: int | None,
@@ -174,7 +174,7 @@ def _host_roll(
 
 def _compiled_roll(
     env: Env,
-    spec: PolicySpec,
+    spec: Spec,
     stepper: Stepper,
     layout: Layout,
     what: str,

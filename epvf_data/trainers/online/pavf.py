@@ -24,8 +24,8 @@ from epvf_data.critics.losses import Loss, make_loss
 from epvf_data.critics.mlp import Network, network
 from epvf_data.critics.value import combine
 from epvf_data.improvement.ascent import Improver
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.acting import acts
+from epvf_data.policies.kinds import Spec
 from epvf_data.trainers.online.algorithms import improver_of
 from epvf_data.trainers.online.diagnostics import cosine
 from epvf_data.trainers.online.learners import critic_optimiser
@@ -65,14 +65,14 @@ class Learner(NamedTuple):
     """The functions of one method, over one seed."""
 
     config: OnlineConfig
-    spec: PolicySpec
+    spec: Spec
     net: Network
     loss: Loss
     optimiser: optax.GradientTransformation
     improver: Improver
 
 
-def make_learner(config: OnlineConfig, spec: PolicySpec) -> Learner:
+def make_learner(config: OnlineConfig, spec: Spec) -> Learner:
     """The learner that the settings name."""
     chosen, values = config.critic, config.time.values()
     room = 0.05 * (values[1] - values[0]) if values else 0.0
@@ -83,8 +83,8 @@ def make_learner(config: OnlineConfig, spec: PolicySpec) -> Learner:
 
 def init(learner: Learner, key: PRNGKeyArray, theta: Float[Array, "P"], z: int) -> Learned:
     """A fresh critic, its target the same."""
-    acts = learner.spec.action_size if learner.config.algorithm == "pavf" else 0
-    size = learner.spec.observation_size + acts + z
+    actions = learner.spec.action_size if learner.config.algorithm == "pavf" else 0
+    size = learner.spec.observation_size + actions + z
     keys = jax.random.split(key, learner.config.critic.ensemble)
     critic = jax.vmap(lambda own: learner.net.init(own, size))(keys)
     return Learned(theta, learner.improver.init(theta), critic, critic, learner.optimiser.init(critic))
@@ -111,13 +111,6 @@ def value(learner: Learner, critic: Any, state: Array, action: Array, z: Array) 
     """Q as the members say it together, in the critic's units."""
     read = learner.loss.read(outputs(learner, critic, state, action, z))
     return combine(read, learner.config.critic.bound, 0)
-
-
-def acts(spec: PolicySpec, params: Float[Array, "P"], observation: Float[Array, "B O"]) -> tuple[Array, Array]:
-    """A policy's actions in raw observations, and what its last layer adds up there."""
-    tensors = mlp.unflatten(spec, params)
-    sums = jax.vmap(lambda one: mlp.sums(spec, tensors, one))(observation)
-    return mlp.ACTIVATIONS[spec.output](sums), sums
 
 
 def targets(

@@ -10,7 +10,7 @@ import numpy as np
 from epvf_data import config as configuration
 from epvf_data.envs import Env
 from epvf_data.errors import ArchitectureMismatchError, DatasetError, RowsTakenError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.provenance import now, provenance
 from epvf_data.recording.probes import probing_states
 from epvf_data.recording.rows import env_identity, make_rows, simulation
@@ -32,7 +32,7 @@ SOURCES = {"epvf": "epvf", "pavf": "pavf", "psvf": "psvf", "es": "evolution-stra
 class Recorder:
     """`add` hands an iteration over, `flush` returns when all that was handed over is committed."""
 
-    def __init__(self, config: OnlineConfig, env: Env, spec: PolicySpec, backend: str, run: str, path: Path):
+    def __init__(self, config: OnlineConfig, env: Env, spec: Spec, backend: str, run: str, path: Path):
         """Raises EnvironmentMismatchError or ArchitectureMismatchError where the data set cannot take the rows."""
         self.config, self.env, self.spec, self.run, self.path = config, env, spec, run, path
         self.simulation, self.started = simulation(backend), now()
@@ -118,7 +118,7 @@ class Recorder:
         self.pool.shutdown(wait=True)
 
 
-def _check(path: Path, env: Env, spec: PolicySpec, run: str) -> int:
+def _check(path: Path, env: Env, spec: Spec, run: str) -> int:
     """How many iterations of this run the data set holds already."""
     dataset = reader.open(path)
     check_target(dataset, env, "this run is", "--record")

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from epvf_data.policies import mlp
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 from epvf_data.policies.probe import probe
-from epvf_data.policies.spec import PolicySpec
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Normaliser, fold
 
@@ -22,7 +22,7 @@ class Representation(NamedTuple):
     projection: Float[Array, "F Z"]  # fixed
 
 
-def make_representation(config: OnlineConfig, spec: PolicySpec, key: PRNGKeyArray) -> Representation:
+def make_representation(config: OnlineConfig, spec: Spec, key: PRNGKeyArray) -> Representation:
     """A fixed Gaussian projection, and probing states at zero until the first are drawn."""
     time = config.time
     features = {"probing": time.probes * spec.action_size, "raw": spec.size, "none": 1}[time.representation]
@@ -33,7 +33,7 @@ def make_representation(config: OnlineConfig, spec: PolicySpec, key: PRNGKeyArra
 
 def represent(
     config: OnlineConfig,
-    spec: PolicySpec,
+    spec: Spec,
     known: Representation,
     theta: Float[Array, "P"],
     normaliser: Normaliser | None,
@@ -44,5 +44,5 @@ def represent(
     if kind == "none":
         return jnp.zeros(1)
     if kind == "raw":
-        return mlp.relative(spec, theta) @ known.projection
+        return acting.relative(spec, theta) @ known.projection
     return probe(spec, fold(spec, normaliser, theta), known.states).ravel() @ known.projection

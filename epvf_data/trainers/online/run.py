@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from epvf_data import envs
+from epvf_data.code import Function, Origin
 from epvf_data.config import build
 from epvf_data.envs import Env
-from epvf_data.errors import EnvironmentMismatchError
+from epvf_data.errors import ConfigError, EnvironmentMismatchError
 from epvf_data.policies.files import save_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec, mlp_of
+from epvf_data.policies.loading import PolicyCode
+from epvf_data.policies.loading import origin_of as policy_origin
 from epvf_data.rollout import resolve_backend
 from epvf_data.trainers import checkpoint, rundir, startedwith, trackers
 from epvf_data.trainers.online.identity import REPORT, hold, identity, settings_of, stored_run
@@ -68,6 +71,7 @@ def train_online(
     max_seconds: float | None = None,
     progress: Progress | None = None,
     critic: Own | None = None,
+    policy: PolicyCode | None = None,
     track: Sequence[str] = ("tensorboard",),
 ) -> OnlineReport:
     """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
@@ -75,12 +79,12 @@ def train_online(
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, policies/ (last-, best-,
     best-perturbed-, at-ITERATION-K of seed K) and, at the end, report.json. `resume` goes on with a stopped run, to the
     bits of an uninterrupted one on the same machine, or with more budget, unless a rate falls over it. `record` names
-    a data set for all rollouts, `warm_start` one to fit the critic on first; `critic` is as in `train_offline`.
-    `progress` and the trackers in `track` ("tensorboard", "wandb", "trackio") get log entries. Raises RunError for a
-    directory that is taken, holds no run, or has other settings, MissingPackageError for a tracker that is not there.
+    a data set for all rollouts, `warm_start` one to fit the critic on first; `critic` is as in `train_offline`, and
+    `policy` an architecture of your own. `progress` and the trackers in `track` ("tensorboard", "wandb", "trackio") get
+    log entries. Raises RunError for a directory that is taken, holds no run, or has other settings.
     """
     trackers.check(track)
-    began, directory, config = time.perf_counter(), Path(run_dir), with_critic(config, critic)
+    began, directory, config = time.perf_counter(), Path(run_dir), with_policy(with_critic(config, critic), policy)
     env, spec, backend = resolve(config)
     settings = settings_of(config, env, backend, record, warm_start)
     settings["run"] = identity(directory, settings, resume)
@@ -92,9 +96,8 @@ def train_online(
         standing.state = warm_up(config, env, spec, standing.state, Path(warm_start))
     recorder = Recorder(config, env, spec, backend, settings["run"], Path(record)) if record else None
     if not resume:
-        rundir.create_run(directory, settings, origin_of(config))
-    held = hold(directory, config, standing)
-    journal = _journal(directory, settings, standing, track)
+        rundir.create_run(directory, settings, origin_of(config), policy_origin_of(config))
+    held, journal = hold(directory, config, standing), _journal(directory, settings, standing, track)
     keeper = _Keeper(directory, config, env, spec, recorder, standing, began)
     try:
         while (going := active(config, standing)).any():
@@ -120,15 +123,34 @@ def train_online(
     return _report(directory, config, standing, keeper.perturbed.mean())
 
 
-def resolve(config: OnlineConfig) -> tuple[Env, PolicySpec, str]:
+def with_policy(config: OnlineConfig, policy: PolicyCode | None) -> OnlineConfig:
+    """The settings with this architecture in place of theirs, or with theirs, once the code that it names is loaded."""
+    chosen = config.policy if policy is None else replace(config.policy, architecture=policy)
+    return replace(config, policy=chosen.loaded())
+
+
+def policy_origin_of(config: OnlineConfig) -> Origin | None:
+    """The file that the settings' architecture comes from; None for the package's MLP."""
+    given = config.policy.architecture
+    return None if given is None else policy_origin(Function.of(given))
+
+
+def resolve(config: OnlineConfig) -> tuple[Env, Spec, str]:
     """The environment with its horizon, the architecture and the backend of a run."""
     env = envs.make(config.env)
     env = env.with_horizon(config.horizon or env.horizon)
-    return env, config.policy.spec(env), resolve_backend(env, config.backend)
+    spec = config.policy.spec(env)
+    if config.normalise_observations:
+        mlp_of(spec, "normalise_observations", "set normalise_observations=false")
+    if config.algorithm in TEMPORAL and not spec.bounded:
+        raise ConfigError(f"{config.algorithm} adds noise to actions in ±1 itself; policies {spec} are not bounded.")
+    return env, spec, resolve_backend(env, config.backend)
 
 
-def read_config(run_dir: str | Path, env: str | None = None, critic: str | None = None) -> OnlineConfig:
-    """The settings of a run. Where it is of an environment or a critic of the user's own, that one is named again.
+def read_config(
+    run_dir: str | Path, env: str | None = None, critic: str | None = None, policy: str | None = None
+) -> OnlineConfig:
+    """The settings of a run. Where its environment, critic or policy is the user's own, that one is named again.
 
     Raises RunError where there is no run of online training, and EnvironmentMismatchError or RunError where only the
     run's file names code: it may be a stranger's.
@@ -141,7 +163,9 @@ def read_config(run_dir: str | Path, env: str | None = None, critic: str | None 
             f"{run_dir} is of {printable(stored['env'])}, which is none of this package's environments; name your own "
             'one, as in env="my_env.py:make".'
         )
+    startedwith.check_code(Path(run_dir), found, stored["policy"]["architecture"], policy, "policy")
     own = {} if critic is None else {"critic": {"name": critic}}
+    own |= {} if policy is None else {"policy": {"architecture": policy}}
     return build(OnlineConfig, stored, {} if env is None else {"env": env}, own)
 
 
@@ -201,7 +225,7 @@ class _Keeper:
         directory: Path,
         config: OnlineConfig,
         env: Env,
-        spec: PolicySpec,
+        spec: Spec,
         recorder: Recorder | None,
         standing: Standing,
         began: float,

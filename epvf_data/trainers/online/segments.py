@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs import Env
 from epvf_data.physics.loop import Stepper, World, fresh_world, transition
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 from epvf_data.trainers.online.state import raw_key, typed_key
 
 
@@ -45,10 +45,10 @@ def begin_worlds(env: Env, stepper: Stepper, key: PRNGKeyArray, count: int) -> W
     return worlds._replace(episode=worlds.episode._replace(length=length))
 
 
-def make_segment(env: Env, spec: PolicySpec, stepper: Stepper, steps: int, on_cpu: bool) -> Run:
+def make_segment(env: Env, spec: Spec, stepper: Stepper, steps: int, on_cpu: bool) -> Run:
     """The function that gives a segment of so many steps. On a CPU, worlds go in groups whose weights stay in cache."""
     move = jax.vmap(transition(env, stepper))
-    act = jax.vmap(lambda tensors, observation: mlp.apply(spec, tensors, observation))
+    act = jax.vmap(lambda tensors, observation: acting.apply(spec, tensors, observation))
 
     def restart(worlds: World, over: Bool[Array, "L"], keys: Array) -> World:
         fresh = jax.vmap(lambda key: fresh_world(env, stepper, key))(keys)
@@ -57,7 +57,7 @@ def make_segment(env: Env, spec: PolicySpec, stepper: Stepper, steps: int, on_cp
 
     def group(inputs: tuple[Array, World, Array, Array]) -> tuple[World, Segment]:
         params, worlds, deviation, keys = inputs
-        tensors = jax.vmap(lambda flat: mlp.unflatten(spec, flat))(params)
+        tensors = jax.vmap(lambda flat: acting.unflatten(spec, flat))(params)
 
         def step(worlds: World, time: Int[Array, ""]) -> tuple[World, Segment]:
             own = jax.vmap(lambda key: jax.random.fold_in(typed_key(key), time))(keys)

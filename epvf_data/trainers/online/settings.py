@@ -178,7 +178,7 @@ class OnlineConfig:
         explore, replay, count = self.exploration, self.replay, self.envs
         if self.iterations is None and self.env_steps is None:
             raise ConfigError("neither iterations nor env_steps is set; a run needs an end.")
-        if self.normalise_observations and not self.policy.bias:
+        if self.normalise_observations and not self.policy.bias and self.policy.architecture is None:
             raise ConfigError("normalise_observations folds the mean into the first bias; set policy.bias=true.")
         if explore.clip_weights and self.improvement.weight_clip is None:
             raise ConfigError("exploration.clip_weights needs improvement.weight_clip.")
@@ -224,7 +224,8 @@ def check_temporal(config: OnlineConfig) -> None:
     name, time, batch, rows = config.algorithm, config.time, config.batch_size, config.envs * config.time.segment
     if config.exploration.antithetic or config.exploration.policies > 1:
         raise ConfigError(f"{name} draws each perturbation of one θ by itself; leave antithetic and policies out.")
-    if config.policy.gaussian is not None or config.policy.output == "identity":
+    policy = config.policy
+    if policy.architecture is None and (policy.gaussian is not None or policy.output == "identity"):
         raise ConfigError(f"{name} adds noise to actions in ±1 itself; leave policy.gaussian and policy.output out.")
     if config.critic.loss not in ("mse", "hl-gauss") or (
         config.critic.loss == "hl-gauss" and time.reward_range is None
@@ -268,9 +269,12 @@ def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
     """The preset (or file), then each layer of changes. Raises ConfigError for settings that cannot be, code that the
     file names among them."""
     stated = read_preset(preset) if preset else {}
-    code.check_stated(stated, configuration.merge(*layers), str(preset))
-    config = configuration.build(OnlineConfig, stated, *layers)
-    bounds, own = config.time.reward_range, configuration.merge(*layers).get("time", {})
+    typed = configuration.merge(*layers)
+    code.check_stated(stated, typed, str(preset))
+    if configuration.flatten(typed).get("policy.architecture") is not None:  # it has no first layer to fold them into
+        stated = {**stated, "normalise_observations": False}
+    config = configuration.build(OnlineConfig, stated, typed)
+    bounds, own = config.time.reward_range, typed.get("time", {})
     if bounds is not None and "reward_range" not in own and config.env != stated.get("env", config.env):
         raise ConfigError(
             f"{preset} is for {stated['env']}: its time.reward_range {list(bounds)} says what a step can bring there, "

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from epvf_data.errors import ArchitectureMismatchError, RunError
 from epvf_data.policies.files import load_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.trainers.checkpoint import Leaf
 from epvf_data.trainers.online.loop import Chunk, iteration_of
 from epvf_data.trainers.online.replay import Buffer, lengthened
@@ -56,14 +56,15 @@ class Standing:
         return iteration_of(self.state)
 
 
-def begin(state: State, config: OnlineConfig, spec: PolicySpec) -> Standing:
+def begin(state: State, config: OnlineConfig, spec: Spec) -> Standing:
     """Before the first iteration; from the policy file `start` where there is one."""
     seeds = config.seeds
     if config.start is not None:
         found, theta = load_policy(config.start)
-        if found != spec:
+        if found.id != spec.id:
             raise ArchitectureMismatchError(
-                f"the policy in {config.start} is {found}, this run trains {spec}; make policy.hidden match."
+                f"the policy in {config.start} is {found}, this run trains {spec}; make policy.hidden, "
+                "or --policy, match."
             )
         state = state._replace(theta=jax.numpy.broadcast_to(theta, state.theta.shape))
     zeros = np.zeros((seeds, spec.size), np.float32)

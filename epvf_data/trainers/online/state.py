@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec, mlp_of
 
 Metrics = dict[str, Array]  # name → scalar
 
@@ -78,7 +78,7 @@ def deviation(normaliser: Normaliser) -> Float[Array, "O"]:
     return jnp.where(normaliser.count > 1, jnp.maximum(jnp.sqrt(variance), 1e-2), 1.0)
 
 
-def fold(spec: PolicySpec, normaliser: Normaliser | None, theta: Float[Array, "P"]) -> Float[Array, "P"]:
+def fold(spec: Spec, normaliser: Normaliser | None, theta: Float[Array, "P"]) -> Float[Array, "P"]:
     """Parameters that act on raw observations as θ acts on normalised ones.
 
     With mean m and deviation s the first layer is (o − m)/s · W + b = o · W/s + (b − m · W/s). Rollouts,
@@ -86,6 +86,7 @@ def fold(spec: PolicySpec, normaliser: Normaliser | None, theta: Float[Array, "P
     """
     if normaliser is None:
         return theta
+    spec = mlp_of(spec, "normalise_observations", "set normalise_observations=false")
     tensors = dict(mlp.unflatten(spec, theta))
     kernel = tensors["layer_0/kernel"] / deviation(normaliser)[:, None]
     tensors["layer_0/kernel"] = kernel

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 from epvf_data.envs import Env
 from epvf_data.improvement.ascent import rate_at
 from epvf_data.physics.loop import Stepper, World
-from epvf_data.policies import mlp
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies import acting
+from epvf_data.policies.kinds import Spec
 from epvf_data.streams import STREAMS, stream
 from epvf_data.trainers.online.exploration import iteration_key, member, spread
 from epvf_data.trainers.online.iteration import after_iteration, initial
@@ -84,7 +84,7 @@ def scales(config: OnlineConfig, state: State) -> Float[Array, "M"]:
     return anneal_factor(config, state) * jnp.exp(drawn)
 
 
-def propose(config: OnlineConfig, spec: PolicySpec, state: State) -> Proposal:
+def propose(config: OnlineConfig, spec: Spec, state: State) -> Proposal:
     """The M perturbations of θ with which the iteration that comes would begin, for whole episodes of their own."""
     key, base = iteration_key(state), state.theta[0]
     keys, sign = jax.vmap(lambda row: member(config, key, row))(jnp.arange(config.envs))
@@ -95,7 +95,7 @@ def propose(config: OnlineConfig, spec: PolicySpec, state: State) -> Proposal:
     return Proposal(theta, state.theta, origin, params, resets, keys, sign, scale)
 
 
-def make_method(config: OnlineConfig, env: Env, spec: PolicySpec, stepper: Stepper, on_cpu: bool) -> Method:
+def make_method(config: OnlineConfig, env: Env, spec: Spec, stepper: Stepper, on_cpu: bool) -> Method:
     """The functions of a run; not compiled yet."""
     learner = make_learner(config, spec)
     run = make_segment(env, spec, stepper, config.time.segment, on_cpu)
@@ -122,7 +122,7 @@ def make_method(config: OnlineConfig, env: Env, spec: PolicySpec, stepper: Stepp
     return Method(begin, iteration, lambda state: propose(config, spec, state), learner)
 
 
-def renew(config: OnlineConfig, spec: PolicySpec, state: State) -> State:
+def renew(config: OnlineConfig, spec: Spec, state: State) -> State:
     """The state with this iteration's θ among the stored policies, and new ones in worlds whose policy has had its
     time."""
     inner: Inner = state.inner
@@ -143,7 +143,7 @@ def renew(config: OnlineConfig, spec: PolicySpec, state: State) -> State:
     return state._replace(inner=inner._replace(policies=policies, policy=number, left=left))
 
 
-def _act(config: OnlineConfig, spec: PolicySpec, run, state: State) -> tuple[State, Segment]:
+def _act(config: OnlineConfig, spec: Spec, run, state: State) -> tuple[State, Segment]:
     """A segment of every world, its rows in the replay."""
     inner: Inner = state.inner
     known, key = inner.policies, typed_key(iteration_key(state))
@@ -172,15 +172,15 @@ def tagged(config: OnlineConfig, number: Int[Array, "M"]) -> Int[Array, "M"]:
 
 
 def to_rows(
-    config: OnlineConfig, spec: PolicySpec, params: Float[Array, "M P"], segment: Segment, number: Int[Array, "M"]
+    config: OnlineConfig, spec: Spec, params: Float[Array, "M P"], segment: Segment, number: Int[Array, "M"]
 ) -> Rows:
     """The segment as n-step rows, control step by control step."""
     time = config.time
     sums = jax.vmap(partial(n_step, steps=time.n_step, discount=time.discount), in_axes=1, out_axes=1)
     total, discount, last = sums(segment.reward, segment.terminated, segment.done)
     after = jnp.take_along_axis(segment.after, last[..., None], axis=0)
-    tensors = jax.vmap(lambda flat: mlp.unflatten(spec, flat))(params)
-    each = jax.vmap(lambda own, one: mlp.apply(spec, own, one))  # over worlds
+    tensors = jax.vmap(lambda flat: acting.unflatten(spec, flat))(params)
+    each = jax.vmap(lambda own, one: acting.apply(spec, own, one))  # over worlds
     next_action = jax.lax.map(lambda one: each(tensors, one), after)
     policies = jnp.broadcast_to(number, total.shape)
     columns = (segment.observation, segment.action, total, discount, after, next_action, policies)
@@ -192,7 +192,7 @@ def filled(config: OnlineConfig, state: State) -> Int[Array, ""]:
     return jnp.minimum((state.iteration + 1) * steps_of(config), len(state.inner.replay.reward))
 
 
-def _learn(config: OnlineConfig, spec: PolicySpec, learner: Learner, state: State) -> tuple[State, Metrics]:
+def _learn(config: OnlineConfig, spec: Spec, learner: Learner, state: State) -> tuple[State, Metrics]:
     """Probing states where they are due, then the updates; nothing during the warm-up."""
     state = _redraw(config, spec, state)
     inner: Inner = state.inner
@@ -218,7 +218,7 @@ def _learn(config: OnlineConfig, spec: PolicySpec, learner: Learner, state: Stat
     return state._replace(theta=learned.theta[None], improver=improver, inner=inner), metrics
 
 
-def _redraw(config: OnlineConfig, spec: PolicySpec, state: State) -> State:
+def _redraw(config: OnlineConfig, spec: Spec, state: State) -> State:
     """New probing states from the replay when the warm-up ends and every `redraw` iterations, and with them z of all
     stored policies, which their keys give again.
     """

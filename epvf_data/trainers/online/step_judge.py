@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt32
 from epvf_data.envs import Env
 from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import start_key
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.rollout import rollout
 from epvf_data.trainers.online.loop import episodes_of, evaluation_seeds
 from epvf_data.trainers.online.pavf import acts, seen, value
@@ -47,7 +47,7 @@ class _Lot(NamedTuple):
 
 
 def make_judge(
-    config: OnlineConfig, env: Env, spec: PolicySpec, backend: str, method: Method, over_seeds: Callable
+    config: OnlineConfig, env: Env, spec: Spec, backend: str, method: Method, over_seeds: Callable
 ) -> Callable[[State, bool], Judged]:
     """(state, whether to roll out all perturbed policies of an iteration and keep the rollouts) → what they told."""
     seeds, episodes = config.seeds, episodes_of(config, env)
@@ -93,7 +93,7 @@ def make_judge(
 
 
 def _foreseen(
-    env: Env, spec: PolicySpec, method: Method, episodes: int, inputs: tuple[State, Array, Array], _: Array
+    env: Env, spec: Spec, method: Method, episodes: int, inputs: tuple[State, Array, Array], _: Array
 ) -> Float[Array, "N"]:
     """What the critic says of policies of one seed in the states where their episodes start."""
     state, thetas, seeds = inputs

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
 from epvf_data.physics.play import stepper_of
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.trainers.online.iteration import seeds_of
 from epvf_data.trainers.online.loop import Chunk, Loop, Rollouts, iteration_of, length_of, timed
 from epvf_data.trainers.online.settings import OnlineConfig
@@ -26,7 +26,7 @@ from epvf_data.trainers.online.step_judge import make_judge
 _MOST, _LEAST = ("return_max", "reward_max"), ("reward_min",)
 
 
-def make_step_loop(config: OnlineConfig, env: Env, spec: PolicySpec, backend: str) -> Loop:
+def make_step_loop(config: OnlineConfig, env: Env, spec: Spec, backend: str) -> Loop:
     """The loop of a run on this backend. Raises BackendError where the backend cannot run the environment."""
     check_env(config, env)
     on_cpu = backend == "native" or jax.default_backend() == "cpu"

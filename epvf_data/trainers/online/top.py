@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from epvf_data.envs import Env
 from epvf_data.policies.files import load_policy, read_notes, save_policy
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 
 NAME, NOTE = "best-perturbed-{}.safetensors", "return"
 
@@ -51,12 +51,12 @@ class BestPerturbed:
     the best of all iterations stays the best.
     """
 
-    def __init__(self, folder: Path, seeds: np.ndarray, env: Env, spec: PolicySpec):
+    def __init__(self, folder: Path, seeds: np.ndarray, env: Env, spec: Spec):
         self.folder, self.seeds, self.env, self.spec = folder, seeds, env, spec
         self.returns = np.full(len(seeds), -np.inf)
         self.params: dict[int, np.ndarray] = {}  # by seed's position: those that are not in their file yet
         for place, path in self._paths():
-            if path.is_file() and load_policy(path)[0] == spec:
+            if path.is_file() and load_policy(path)[0].id == spec.id:
                 self.returns[place] = _return(read_notes(path).get(NOTE, ""))
 
     def see(self, top: Top) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from epvf_data.envs import Env
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.trainers.online.exploration import member, spread
 from epvf_data.trainers.online.settings import OnlineConfig
 from epvf_data.trainers.online.state import Normaliser, fold, make_normaliser
@@ -91,7 +91,7 @@ def draw(replay: Any, key: PRNGKeyArray, filled: Int[Array, ""], count: int) -> 
     return jax.tree.map(lambda leaf: leaf[index], replay)
 
 
-def make_policies(config: OnlineConfig, spec: PolicySpec, size: int) -> Policies:
+def make_policies(config: OnlineConfig, spec: Spec, size: int) -> Policies:
     """Room for the policies of all rows of the replay; `size` numbers in z."""
     places, count = blocks(config) + config.time.hold, config.envs  # a row's policy may be older than the row
     normaliser = make_normaliser(spec.observation_size) if config.normalise_observations else None
@@ -112,7 +112,7 @@ def policy(config: OnlineConfig, policies: Policies, number: Int[Array, ""]) -> 
     return theta, jax.tree.map(lambda leaf: leaf[place], policies.normaliser)
 
 
-def folded(config: OnlineConfig, spec: PolicySpec, policies: Policies, number: Int[Array, ""]) -> Float[Array, "P"]:
+def folded(config: OnlineConfig, spec: Spec, policies: Policies, number: Int[Array, ""]) -> Float[Array, "P"]:
     """The parameters of a stored policy as they were rolled out."""
     theta, normaliser = policy(config, policies, number)
     return fold(spec, normaliser, theta)

@@ -10,7 +10,7 @@ import numpy as np
 
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.kinds import Spec
 from epvf_data.recording.task import check_target
 from epvf_data.store import reader
 from epvf_data.trainers.online.exploration import noise_scale
@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 30  # of parameters; of larger data sets as many rows as fit ar
 WARM = 2**32 - 1  # in place of an iteration's number
 
 
-def warm_up(config: OnlineConfig, env: Env, spec: PolicySpec, state: State, path: Path) -> State:
+def warm_up(config: OnlineConfig, env: Env, spec: Spec, state: State, path: Path) -> State:
     """The state after `critic.warm_steps` critic steps on the rows of the data set; every seed sees the same rows.
 
     Raises ConfigError for an algorithm or critic that has nothing to warm up, EnvironmentMismatchError for another
