@@ -16,7 +16,7 @@ from epvf_data.policies.spec import PolicySpec
 from epvf_data.provenance import cores, processor, versions, who
 
 # The newest that this version was tried with. No cap keeps a newer one away: most work.
-TRIED = {"jax": (0, 12), "flax": (0, 12), "zarr": (3, 4), "numpy": (2, 5), "python": (3, 13)}
+TRIED = {"jax": (0, 12), "flax": (0, 12), "zarr": (3, 4), "numpy": (2, 5), "python": (3, 14)}
 
 
 def examine() -> dict[str, Any]:

@@ -280,4 +280,5 @@ def test_every_hostile_file(box, tmp_path, tmp_path_factory, table):
     verbs, file = {"POLICIES": (POLICIES, "in.safetensors"), "FOREIGN": (FOREIGN, "in.pth")}.get(
         table, (SETTINGS, "in.toml")
     )
-    check(single(box, verbs, getattr(files, table), file), tmp_path, tmp_path_factory)
+    corpus = files.foreign() if table == "FOREIGN" else getattr(files, table)
+    check(single(box, verbs, corpus, file), tmp_path, tmp_path_factory)

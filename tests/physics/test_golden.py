@@ -1,12 +1,10 @@
 """Rows that were stored before MuJoCo C moved into the compiled loop are rolled out again to the bit."""
 
-import json
-
 import numpy as np
 import pytest
 from physics import golden
 
-STORED = json.loads(golden.FILE.read_text())
+STORED = golden.stored()
 ALWAYS = ("ant", "hopper", "halfcheetah", "cartpole")
 
 

@@ -74,7 +74,9 @@ def frames_of(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        return int(stream.average_rate), [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return round(float(stream.average_rate)), [
+            frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)
+        ]
 
 
 @settings(max_examples=15)
