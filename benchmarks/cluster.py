@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -148,7 +149,9 @@ def ray(folder: Path) -> dict:
 
     def look(rows: int, wanted: int, done: int) -> None:
         nonlocal kills
-        workers = [one for one in Path("/proc").iterdir() if one.name.isdigit() and _title(one).startswith("ray::work")]
+        titles = {one: _title(one) for one in Path("/proc").iterdir() if one.name.isdigit()}
+        busy = re.compile(r"ray::(?!IDLE|\w*Agent)")  # the function that is called
+        workers = [one for one, title in titles.items() if busy.match(title)]
         if workers and kills < 6 and rng.random() < 0.3:
             os.kill(int(rng.choice(workers).name), signal.SIGKILL)
             kills += 1
