@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from epvf_data import code, envs
+from epvf_data import envs
 from epvf_data.cli.app import Debug, Force, Json, Quiet, app, print_json, print_table, say
 from epvf_data.cli.choices import choice, environment
+from epvf_data.cli.parts import tell, write
 from epvf_data.config import BACKENDS
 from epvf_data.envs.names import PLAYGROUND
 
@@ -47,13 +48,8 @@ def new_env(
     from epvf_data.untrusted import check_name
 
     path = out or Path(f"{check_name(name, 'an environment').replace('-', '_')}.py")
-    code.write_template(path, "epvf_data.envs", force, {'"my-pendulum"': f'"{name}"'})
-    if json:
-        print_json({"file": str(path), "env": f"{path}:make"})
-        return
-    say(f"{path}: a pendulum to begin with. Next:")
-    say(f"  epvf-data check-env {path}:make")
-    say(f"  epvf-data collect --env {path}:make --envs 256")
+    following, renamed = ("check-env FILE", "collect --env FILE --envs 256"), {'"my-pendulum"': f'"{name}"'}
+    write("env", path, "epvf_data.envs", "a pendulum", following, force=force, json=json, renamed=renamed)
 
 
 @app.command("check-env", rich_help_panel="This machine", epilog="Example: `epvf-data check-env my_env.py:make`")
@@ -76,13 +72,4 @@ def check_env(
     prepare()
     made = envs.make(env)
     found = examine(made, ("native", "mjx") if backend == "both" else (backend,))
-    good = all(finding.ok for finding in found)
-    if json:
-        print_json({"env": made.name, "ok": good, "findings": [finding._asdict() for finding in found]})
-    else:
-        for finding in found:
-            say(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
-        told = "keeps all rules that were looked at" if good else "cannot be used yet"
-        say(f"{made.name} (digest {made.digest[:12]}) {told}.")
-    if not good:
-        raise typer.Exit(1)
+    tell("env", made.name, found, f"with the digest {made.digest[:12]}", json)

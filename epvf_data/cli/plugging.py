@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from epvf_data import code, envs
+from epvf_data import envs
 from epvf_data.cli.app import Debug, Force, Json, Quiet, Set, app, print_json, say
 from epvf_data.cli.choices import check_critic_there, choice, environment, hidden_widths, own_policy
+from epvf_data.cli.parts import tell, write
 from epvf_data.critics.families import CRITICS
-
-if TYPE_CHECKING:
-    from epvf_data.conformance import Finding
 
 
 @app.command(
@@ -66,6 +64,11 @@ def _count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def _python(name: str) -> Path:
+    """The file of that name, with its ending or without."""
+    return Path(name if name.endswith(".py") else f"{name}.py")
+
+
 @app.command("new-critic", rich_help_panel="This machine", epilog="Example: `epvf-data new-critic mine.py`")
 def new_critic(
     name: Annotated[str, typer.Argument(help="The new file.", metavar="NAME.py", show_default=False)],
@@ -75,14 +78,8 @@ def new_critic(
     debug: Debug = False,
 ) -> None:
     """Write a file with a small critic of your own, ready to be fitted and to be changed."""
-    path = Path(name if name.endswith(".py") else f"{name}.py")
-    code.write_template(path, "epvf_data.critics", force)
-    if json:
-        print_json({"file": str(path), "critic": f"{path}:make"})
-        return
-    say(f"{path}: a hidden layer to begin with. Next:")
-    say(f"  epvf-data check-critic {path}:make")
-    say(f"  epvf-data train-offline DATASET --critic {path}:make")
+    following = ("check-critic FILE", "train-offline DATASET --critic FILE")
+    write("critic", _python(name), "epvf_data.critics", "a hidden layer", following, force=force, json=json)
 
 
 @app.command("check-critic", rich_help_panel="This machine", epilog="Example: `epvf-data check-critic mine.py:make`")
@@ -113,7 +110,7 @@ def check_critic(
     prepare()
     found = examine(critic, spec)
     told = f"on policies {spec} of {spec.size:,} parameters"
-    _tell("critic", critic, found, told, json)
+    tell("critic", critic, found, told, json)
 
 
 @app.command("new-policy", rich_help_panel="This machine", epilog="Example: `epvf-data new-policy mine.py`")
@@ -125,14 +122,8 @@ def new_policy(
     debug: Debug = False,
 ) -> None:
     """Write a file with a small policy architecture of your own, ready to be collected and to be changed."""
-    path = Path(name if name.endswith(".py") else f"{name}.py")
-    code.write_template(path, "epvf_data.policies", force)
-    if json:
-        print_json({"file": str(path), "policy": f"{path}:make"})
-        return
-    say(f"{path}: a hidden layer of sines to begin with. Next:")
-    say(f"  epvf-data check-policy {path}:make")
-    say(f"  epvf-data collect --env cartpole --policy {path}:make")
+    following = ("check-policy FILE", "collect --env cartpole --policy FILE")
+    write("policy", _python(name), "epvf_data.policies", "a hidden layer of sines", following, force=force, json=json)
 
 
 @app.command("check-policy", rich_help_panel="This machine", epilog="Example: `epvf-data check-policy mine.py:make`")
@@ -154,17 +145,4 @@ def check_policy(
     prepare()
     found = examine(policy, task.observation_size, task.action_size)
     told = f"with {task.observation_size} observations and {task.action_size} actions"
-    _tell("policy", policy, found, told, json)
-
-
-def _tell(part: str, name: str, found: list[Finding], told: str, json: bool) -> None:
-    """What was found. Exits with 1 where a rule is broken."""
-    good = all(finding.ok for finding in found)
-    if json:
-        print_json({part: name, "ok": good, "findings": [finding._asdict() for finding in found]})
-    else:
-        for finding in found:
-            say(f"{'ok     ' if finding.ok else 'problem'}  {finding.rule:16}{finding.text}")
-        say(f"{name} {'keeps all rules' if good else 'cannot be used yet'}, {told}.")
-    if not good:
-        raise typer.Exit(1)
+    tell("policy", policy, found, told, json)

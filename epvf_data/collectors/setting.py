@@ -13,7 +13,7 @@ from epvf_data import code, envs
 from epvf_data import config as configuration
 from epvf_data.code import Function
 from epvf_data.errors import ConfigError, DatasetError
-from epvf_data.policies.config import LAWS, MlpConfig, PolicyConfig
+from epvf_data.policies.config import LAWS, MlpConfig, PolicyConfig, typed_architecture
 from epvf_data.policies.files import load_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.store import reader
@@ -144,8 +144,7 @@ def configure(
     own = envs.relative(name) if name in list(envs.ENVS) else ""  # a list: what a file states need not be a name
     recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{own}.toml"
     default = {**configuration.read_toml(recipe), "env": name} if own and recipe.is_file() else {}
-    policy = configuration.merge(stated, typed).get("policy")
-    if isinstance(policy, Mapping) and policy.get("architecture") is not None:  # what ships are MLPs
+    if typed_architecture(typed):  # what ships are MLPs
         default = configuration.merge(default, {"perturbed": {"bases": list(PerturbedSource.bases)}})
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
     layers = (default, stated, typed, base_layer)

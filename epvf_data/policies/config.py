@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epvf_data.code import Function
+from epvf_data.config import flatten
+from epvf_data.errors import ConfigError
 from epvf_data.policies.kinds import Spec
 from epvf_data.policies.spec import PolicySpec
 
@@ -14,6 +17,19 @@ if TYPE_CHECKING:
 
 INITS = ("uniform", "normal", "orthogonal")  # laws that fresh policies are drawn from, see `initial`
 LAWS = ("uniform_scaled", "gaussian", "gaussian_scaled")  # laws that spread them around a base, see `perturb`
+
+
+def typed_architecture(typed: Mapping[str, Any]) -> bool:
+    """Whether the settings that the user typed name an architecture of his own.
+
+    Raises ConfigError where they also state what an MLP alone has; that a preset or a file does so is no mistake.
+    """
+    policy = {name: value for name, value in flatten(typed).items() if name.startswith("policy.")}
+    if policy.pop("policy.architecture", None) is None:
+        return False
+    if policy:
+        raise ConfigError(f"{', '.join(sorted(policy))} shapes the MLP, and --policy takes its place; leave one out.")
+    return True
 
 
 @dataclass(frozen=True)

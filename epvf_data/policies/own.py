@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from epvf_data.errors import ConfigError
-from epvf_data.policies.spec import MAX_SIZE, MAX_WIDTH, Slot, is_width
+from epvf_data.policies.spec import MAX_SIZE, MAX_WIDTH, Described, Slot, is_width
 from epvf_data.untrusted import printable, shown
 
 if TYPE_CHECKING:
@@ -43,7 +40,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class OwnSpec:
+class OwnSpec(Described):
     """Policies of an architecture of the user's own: the sizes, and the file and function that they come from.
 
     `name` is `FILE.py:FUNCTION` without folders, `sha256` that of the file. A store keeps no code: where policies act,
@@ -105,15 +102,6 @@ class OwnSpec:
         if spec.to_dict() != dict(value):
             raise ConfigError("the policy specification contradicts itself: kind is own, and dtype is float32.")
         return spec
-
-    def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces. Equal specifications give equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-    @cached_property
-    def id(self) -> str:
-        """SHA-256 of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def __str__(self) -> str:
         return f"{self.observation_size}-{self.name}-{self.action_size}"

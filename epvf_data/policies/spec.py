@@ -68,8 +68,25 @@ class Normaliser:
         return {"mean": list(self.mean), "std": list(self.std), "clip": self.clip}
 
 
+class Described:
+    """What is stored of an architecture, of any kind, and its id."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON values."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces. Equal specifications give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
 @dataclass(frozen=True)
-class PolicySpec:
+class PolicySpec(Described):
     """A multilayer perceptron: observation → action, the action in [−1, 1] unless `output` is identity.
 
     Layer l computes `activation(x @ kernel_l + bias_l)` with kernel_l of shape [inputs, outputs]; the last layer uses
@@ -223,19 +240,10 @@ class PolicySpec:
             raise ConfigError("the policy specification contradicts itself: offsets, shapes or size do not add up.")
         return spec
 
-    def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces. Equal specifications give equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
     @classmethod
     def from_json(cls, text: str) -> PolicySpec:
         """Inverse of `to_json`. Raises ConfigError for what is none, which may be somebody's trick."""
         return cls.from_dict(parsed(text))
-
-    @cached_property
-    def id(self) -> str:
-        """SHA-256 of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def __str__(self) -> str:
         kinds = ["+layernorm"] * self.layer_norm + [f"+gaussian-{self.gaussian}"] * (self.gaussian is not None)

@@ -19,7 +19,7 @@ from epvf_data.code import names_code
 from epvf_data.critics.families import name_of
 from epvf_data.errors import ConfigError, EpvfError, RunError, extra
 from epvf_data.outputs import check_free, write_bytes
-from epvf_data.policies.spec import PolicySpec
+from epvf_data.policies.own import OwnSpec
 from epvf_data.provenance import now
 from epvf_data.recording.task import with_policy
 from epvf_data.report.gather import Prediction, gather, match
@@ -74,7 +74,11 @@ def write_report(
     """
     target = Path(out)
     check([Path(one) for one in datasets], [Path(one) for one in runs], target, force)
-    opened = [_acting(reader.open(one), policy) for one in datasets]
+    opened = [reader.open(one) for one in datasets]
+    if policy is not None:
+        opened = [with_policy(one, policy) if _own(one) or not any(map(_own, opened)) else one for one in opened]
+    if critics and not any(names_code(stored_run(Path(run))["config"]["critic"]) for run in runs):
+        raise ConfigError("no run here has a critic of your own; leave --critic out.")
     contents = [content_hash(one) for one in opened] if runs else []
     found, notes = gather(opened, [_predict(Path(run), contents, opened, critics) for run in runs], seed), []
     strips: list[list[dict[str, Any]]] = [[] for _ in opened]
@@ -93,11 +97,9 @@ def write_report(
     return {"page": str(target), "bytes": len(page), **counts, "notes": notes}
 
 
-def _acting(dataset: reader.Dataset, policy: PolicyCode | None) -> reader.Dataset:
-    """The data set, with the user's code where its policies are of an architecture that is none of this package's."""
-    if policy is None or all(isinstance(item.spec, PolicySpec) for item in dataset.architectures):
-        return dataset
-    return with_policy(dataset, policy)
+def _own(dataset: reader.Dataset) -> bool:
+    """Whether policies in it are of an architecture that is none of this package's."""
+    return any(isinstance(item.spec, OwnSpec) for item in dataset.architectures)
 
 
 def _predict(

@@ -18,7 +18,7 @@ from epvf_data.errors import ArchitectureMismatchError, ConfigError
 from epvf_data.scoring.settings import ScoreConfig
 
 SMALL = {"envs": 4, "policies": 12, "horizon": 20, "probes": 4, "episodes": 2}
-SAME = {"policy.hidden": [8], "perturbed.bases": ["mine.py:four"], "random.share": 0.0}
+SAME = {"perturbed.bases": ["mine.py:four"], "random.share": 0.0}
 MISSING = "act by code that is not stored, and no file's word runs code; name mine.py:make of the SHA-256"
 FIT = {"split": "iid", "epochs": 1, "seeds": 1, "resamples": 5}
 TEXT = """
@@ -40,7 +40,13 @@ def four(spec, seed):
 
 
 def config(**changes):
-    return epvf_data.collect_config("cartpole", **{**SMALL, **SAME, **changes})
+    layers = {} if "policy.architecture" in changes else {"policy.hidden": [8]}
+    return epvf_data.collect_config("cartpole", **{**SMALL, **SAME, **layers, **changes})
+
+
+def test_what_shapes_the_mlp_is_not_taken_beside_it():
+    with pytest.raises(ConfigError, match="policy.hidden shapes the MLP, and --policy takes its place; leave one out"):
+        config(**{"policy.architecture": "mine.py:make", "policy.hidden": [8]})
 
 
 @pytest.fixture(scope="module")

@@ -125,6 +125,13 @@ def test_two_data_sets_share_a_map_and_a_run_finds_its_own(stored, run, tmp_path
         epvf_data.write_report([other.path], tmp_path / "c.html", [run], pictures=False)
 
 
+def test_code_that_nothing_needs_is_told(stored, run, tmp_path):
+    with pytest.raises(ConfigError, match="no run here has a critic of your own; leave --critic out"):
+        epvf_data.write_report([stored], tmp_path / "a.html", [run], critics=["mine.py:make"], pictures=False)
+    with pytest.raises(ConfigError, match="are MLPs, which need no code; leave --policy out"):
+        epvf_data.write_report([stored], tmp_path / "a.html", policy="mine.py:make", pictures=False)
+
+
 def test_mistakes_are_one_sentence_and_leave_no_file(stored, tmp_path, shell):
     for words, told in (
         ([stored, stored, stored], "3 data sets were named; a page shows at most 2"),

@@ -25,7 +25,7 @@ from epvf_data.critics.families import CRITICS, Family, name_of, resolve
 from epvf_data.critics.settings import CriticSettings
 from epvf_data.envs import check_name
 from epvf_data.errors import ConfigError
-from epvf_data.policies.config import LAWS, PolicyConfig
+from epvf_data.policies.config import LAWS, PolicyConfig, typed_architecture
 from epvf_data.trainers.online.time_settings import TimeConfig
 from epvf_data.untrusted import printable
 
@@ -271,7 +271,7 @@ def configure(preset: str | None, *layers: Mapping[str, Any]) -> OnlineConfig:
     stated = read_preset(preset) if preset else {}
     typed = configuration.merge(*layers)
     code.check_stated(stated, typed, str(preset))
-    if configuration.flatten(typed).get("policy.architecture") is not None:  # it has no first layer to fold them into
+    if typed_architecture(typed):  # it has no first layer to fold them into
         stated = {**stated, "normalise_observations": False}
     config = configuration.build(OnlineConfig, stated, typed)
     bounds, own = config.time.reward_range, typed.get("time", {})
