@@ -6,6 +6,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EXTRAS  = --constraint constraints.txt --editable '.[dev]'
+# uv installs in a fifth of pip's time, but does not read where pip is told to look; there pip does it.
+MIRROR  = $(shell $(BIN)/python -m pip config list 2>/dev/null | grep -E '\.(no-)?index(-url)?=')
 DEMO   ?= demo
 # Processes that the tests run in. What a file compiles its tests share, so files are not split; the longest come first.
 JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
@@ -17,7 +21,7 @@ $(BIN)/installed: pyproject.toml constraints.txt hatch_build.py epvf_data/physic
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "epvf-data needs Python 3.11 or newer, got $$($(PYTHON) --version): run make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(if $(MIRROR),false,$(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(EXTRAS)) || $(PIP) $(EXTRAS)
 	@touch $@
 
 install: $(BIN)/installed
@@ -39,7 +43,7 @@ lint: $(BIN)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
 
 docs: $(BIN)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(PIP) --editable '.[dev,docs]'
 	$(BIN)/mkdocs build --strict
 
 # Source distribution and wheel in dist/, looked at, installed into a fresh environment and tried there.

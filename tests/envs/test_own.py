@@ -165,6 +165,7 @@ def test_data_sets_that_do_not_tell_their_functions_are_said_to(in_tmp, shell):
     assert len(epvf_data.open("old.zarr")) == 8
 
 
+@pytest.mark.soak  # a run with a policy or critic of one's own keeps its file in the same way
 def test_a_run_does_not_go_on_with_another_reward(in_tmp):
     where = write(in_tmp / "mine.py")
     config = online_config("body", env=where, envs=4, iterations=2, horizon=3, **{"policy.hidden": [4]})

@@ -161,6 +161,7 @@ for name in ("halfcheetah",):  # of several substeps
 """
 
 
+@pytest.mark.soak
 @needs_compiler
 def test_the_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
     library = tmp_path / "mujoco_step.so"
