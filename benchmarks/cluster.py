@@ -181,23 +181,22 @@ def same(folder: Path) -> dict:
     return {"processes": 8, "rows_made_by_each": made, **check(folder / "a.zarr", folder / "whole.zarr")}
 
 
-def overhead(folder: Path) -> dict:
-    """CPU seconds of the same rows, in one call and as 16 shards, through each launcher that is here; start-up apart.
+def overhead(folder: Path, names: list[str]) -> dict:
+    """CPU seconds of the same rows, in one call and as 16 shards, through each launcher; start-up apart.
 
-    Each process makes some other rows first. A thread is the way without a launcher; `slurm` takes a job a shard.
+    Each process makes some other rows first. A thread is the way without a launcher; `slurm` takes a job a shard and
+    `ray` a process a shard, hence once.
     """
     from epvf_data.launch.calls import run_calls
     from epvf_data.launch.executors import opened, parse
 
     settings = {"policy.hidden": [16], "perturbed.bases": ["random"]}
     config = epvf_data.collect_config("hopper", horizon=100, envs=128, policies=2048, **settings)
-    slurm = shutil.which("sinfo") and subprocess.run(["timeout", "5", "sinfo"], capture_output=True).returncode == 0
-    names = ["thread", "local:1", *(["slurm"] if slurm else [])]
     took: dict[str, dict[str, list[float]]] = {name: {"one": [], "shards": []} for name in names}
     for name in names:
         place = ThreadPoolExecutor(1) if name == "thread" else opened(parse(name), folder / "jobs")
         with place as executor:
-            for number in range(3 if name != "slurm" else 1):
+            for number in range(3 if name in ("thread", "local:1") else 1):
                 for what, shards in (("one", 1), ("shards", 16)):
                     out = str(folder / f"{name}-{what}-{number}.zarr")
                     calls = [(_shard_seconds, config, out, Shard(index, shards)) for index in range(shards)]
@@ -310,12 +309,14 @@ def _commit_once(path: Path, one: epvf_data.store.reader.Dataset, provenance: di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["slurm", "ray", "same", "overhead", "finalize", "metadata"])
+    parser.add_argument("--launchers", nargs="+", default=["thread", "local:1"], help="of overhead: slurm and ray, too")
     parser.add_argument("--folder", type=Path, help="where the data sets lie while it runs")
     parser.add_argument("--out", help="another file than that in results/; - for none")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         began = time.perf_counter()
-        found = globals()[asked.what](Path(name))
+        more = [asked.launchers] if asked.what == "overhead" else []
+        found = globals()[asked.what](Path(name), *more)
         found["seconds"] = round(time.perf_counter() - began, 1)
     text = json.dumps(found, indent=1) + "\n"
     if asked.out != "-":
