@@ -185,8 +185,9 @@ class FittedSplit:
             return np.ones(count), np.zeros(count)
         fit = self.ground.fit
         rows = fit[np.linspace(0, len(fit) - 1, min(_CALIBRATION, len(fit))).astype(int)]
-        outputs = outputs_of(self.setup, self.params, self.source, rows, self.ground)
-        scores = np.asarray(self.setup.fit.value(outputs, self.ground.scales[0]), np.float64)
+        with jax.ensure_compile_time_eval():  # who asks first may be a gradient that is being compiled
+            outputs = outputs_of(self.setup, self.params, self.source, rows, self.ground)
+            scores = np.asarray(self.setup.fit.value(outputs, self.ground.scales[0]), np.float64)
         labels = self.source.labels[rows]
         centred = scores - scores.mean(1, keepdims=True)
         spread = np.square(centred).mean(1)

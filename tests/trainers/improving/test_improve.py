@@ -167,6 +167,13 @@ def test_a_data_set_becomes_policies_and_a_sentence(poles, in_tmp):
     assert again.verdict == found.verdict
 
 
+def test_critics_of_an_order_are_climbed_in_units_of_the_return(poles, in_tmp):
+    """Nobody has asked for their calibration before the climb, which is compiled."""
+    config = ImproveConfig(method="rank", fit=poles.fit, **{**SMALL, "steps": (1,)})
+    found = epvf_data.improve(poles.data, "ranked", config, rollouts=False)
+    assert all(0 < one.promised < 100 for one in found.candidates)  # of 60 steps at most
+
+
 def test_a_run_is_improved_on_without_rollouts(poles, in_tmp):
     config = ImproveConfig(method="lower", **SMALL)
     found = epvf_data.improve(poles.run, "better", config, rollouts=False)
