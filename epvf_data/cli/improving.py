@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -137,12 +138,14 @@ def improve(
         print_json(found.to_dict())
         return
     if found.looks:
-        say("what critics say along the climb, mean of candidates; where to stop was chosen without rollouts:")
+        say("what critics say along the climb, mean of candidates; believed where that is no more than of any row:")
+        proposals = Counter(one.steps for one in found.candidates)
+        marks = ["believed up to here" if one.steps == found.stop else "" for one in found.looks]
         rows = [
-            [f"  {one.steps}", f"{one.promised:.2f}", f"{one.judged:.2f}", "stop" if one.steps == found.stop else ""]
-            for one in found.looks
+            [f"  {one.steps}", f"{one.promised:.2f}", f"{one.judged:.2f}", str(proposals[one.steps]), mark]
+            for one, mark in zip(found.looks, marks, strict=True)
         ]
-        print_table(["  steps", "critics climbed", "other critics, less deviation", ""], rows, numbers=True)
+        print_table(["  steps", "critics climbed", "other critics, less deviation", "proposals", ""], rows, numbers=True)
     say(found.verdict)
     if found.starts is not None:
         say(f"{found.episodes:,} episodes were spent. {found.starts}")

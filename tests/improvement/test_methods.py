@@ -66,6 +66,8 @@ def test_judges_are_sure_of_what_they_agree_on():
     assert where_to_stop(climb) == 3
     assert where_to_stop(climb, start=5.5) == 1  # what comes after the doubt is not believed
     assert where_to_stop(climb, start=8.0) == 0
+    assert where_to_stop(climb, highest=50.0) == 1  # nor what is more than they say of any row
+    assert where_to_stop(climb, highest=-1.0) == 0
 
 
 def test_cma_es_finds_the_top_of_v():

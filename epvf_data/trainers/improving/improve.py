@@ -128,7 +128,7 @@ class _Work:
         self.spent += pool.spent
         candidates = self._screen(pool.theta, pool, numbers)
         away = random_steps(starts[pool.origin], given.spread, pool.distance, np.random.default_rng(config.seed))
-        random = self._screen(away, pool._replace(promised=None, judged=None), numbers)
+        random = self._screen(away, pool._replace(promised=None, judged=None, steps=None), numbers)
         recorded = self._record(into, pool, starts, away, candidates, random)
         first, second = self._best(candidates), self._best(random)
         final = self._final(candidates.theta[first], rows.theta[0], random.theta[second])
@@ -178,6 +178,7 @@ class _Work:
                 pick(pool.promised, one),
                 pick(pool.judged, one),
                 None if outcomes is None else estimate(outcomes.returns[one], self.varies),
+                None if pool.steps is None else int(pool.steps[one]),
             )
             for one in range(len(theta))
         ]

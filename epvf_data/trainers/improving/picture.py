@@ -54,11 +54,13 @@ def _climb(axes: Axes, found: Improvement) -> None:
     axes.plot(
         steps, [one.judged for one in found.looks], "s-", ms=3, color=COLOURS[0], label="other critics, less deviation"
     )
-    real = [one.screened.mean for one in found.candidates if one.screened is not None]
-    if real and found.stop is not None:
-        axes.plot([found.stop], [np.mean(real)], "*", ms=11, color=COLOURS[2], label="realised, mean of proposals")
+    real = sorted((one.steps, one.screened.mean) for one in found.candidates if one.screened and one.steps is not None)
+    if real:
+        places = sorted({place for place, _ in real})
+        means = [np.mean([mean for place, mean in real if place == one]) for one in places]
+        axes.plot(places, means, "*-", ms=11, color=COLOURS[2], label="realised, mean of proposals")
     if found.stop is not None:
-        axes.axvline(found.stop, color="black", linewidth=0.8, linestyle=":", label="stopped, without rollouts")
+        axes.axvline(found.stop, color="black", linewidth=0.8, linestyle=":", label="critics are believed up to here")
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.set_xlim(-0.15, 1.15 * steps[-1])

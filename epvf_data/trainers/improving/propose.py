@@ -20,6 +20,7 @@ from epvf_data.improvement.search import cma_es, evolve
 from epvf_data.trainers.improving.settings import ImproveConfig
 from epvf_data.trainers.offline.fitted import FittedSplit
 
+_ROWS = 10_000
 Returns = Callable[[Float[np.ndarray, "n P"], int], Float[np.ndarray, "n"]]
 
 
@@ -40,8 +41,9 @@ class Pool(NamedTuple):
     promised: Float[np.ndarray, "n"] | None  # V of the critics that were climbed; None without critics
     judged: Float[np.ndarray, "n"] | None  # what the others are sure of
     looks: list[Look]
-    stop: int | None  # steps of all proposals
+    stop: int | None  # steps up to which the critics that were not climbed are believed
     spent: int  # real episodes that the method took itself
+    steps: Int[np.ndarray, "n"] | None = None  # of each proposal
 
 
 class Critics(NamedTuple):
@@ -58,6 +60,15 @@ class Critics(NamedTuple):
     def members(self) -> tuple[int, int]:
         """The first member, and the one after the last."""
         return self.own or (0, 1 if self.fitted.config.closed else self.fitted.config.members)
+
+    def highest(self) -> float:
+        """What the judges are surest of among the rows that they were fitted on (ten thousand of them at most)."""
+        fit = self.fitted.ground.fit
+        rows = fit[np.linspace(0, len(fit) - 1, min(_ROWS, len(fit))).astype(int)]
+        first, last = self.members
+        found = self.fitted.members(rows).reshape(-1, len(rows))[first:last]
+        judges = found[self.climbers.stop - first :]
+        return float(sure(judges if len(judges) else found).max())
 
     @property
     def climbers(self) -> slice:
@@ -144,7 +155,9 @@ def _plain(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarr
 def _climbed(
     config: ImproveConfig, starts: Float[np.ndarray, "n P"], spread: np.ndarray, count: int, critics: Critics
 ) -> Pool:
-    """Where the climbs lead, stopped and ranked by the critics that were not climbed."""
+    """Where the climbs lead, ranked by the critics that were not climbed: half of the proposals from where these are
+    still believed, the others from farther on, as long as they promise more, for only trying can tell.
+    """
     paths, origin = _paths(config, starts, spread, count, critics)
     tables = [critics.table(path) for path in paths]
     judged = np.stack([sure(judges) for _, judges in tables])
@@ -156,11 +169,15 @@ def _climbed(
         Look(steps, float(one.mean()), float(said.mean()))
         for steps, one, said in zip(config.steps, promised, judged, strict=True)
     ]
-    stop = where_to_stop(judged, float(known[origin].mean()))
-    order = choose(judged[stop], count)
-    theta = paths[stop][order]
+    stop, end = (where_to_stop(judged, float(known[origin].mean()), top) for top in (critics.highest(), np.inf))
+    farther = [len(part) for part in np.array_split(np.arange(count // 2), max(end - stop, 1))]
+    shares = [-(-count // 2), *farther] if end > stop else [count]
+    picked = [(look, one) for look, share in enumerate(shares, stop) for one in choose(judged[look], share)]
+    at, order = np.array(picked).T
+    theta = np.stack([paths[look][one] for look, one in picked])
     away = distance(theta, starts[origin[order]], spread)
-    return Pool(theta, origin[order], away, promised[stop][order], judged[stop][order], looks, config.steps[stop], 0)
+    said, sureness, steps = np.stack(promised)[at, order], judged[at, order], np.array(config.steps)[at]
+    return Pool(theta, origin[order], away, said, sureness, looks, config.steps[stop], 0, steps)
 
 
 def _paths(

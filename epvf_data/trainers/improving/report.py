@@ -18,6 +18,7 @@ class Tried:
     promised: float | None
     judged: float | None
     screened: Estimate | None
+    steps: int | None = None  # of the climb
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,9 @@ def test_every_climb_of_right_critics_helps(known, name):
     assert len(pool.theta) == len(pool.origin) == len(pool.distance) == 8
     gain = pool.theta @ slope - starts[pool.origin] @ slope
     assert (gain > 0).all()
-    assert pool.stop == 10  # the judges know that it goes on
-    assert (np.diff(pool.judged) <= 1e-6).all()
+    assert set(pool.steps) == {pool.stop, 10}  # these judges know that it goes on, but not that they may be believed
+    for step in set(pool.steps):
+        assert (np.diff(pool.judged[pool.steps == step]) <= 1e-6).all()
     np.testing.assert_allclose(pool.promised, pool.theta @ slope, rtol=0.1)
     if name in ("mean", "coms"):
         assert (pool.distance <= config.radius * spread.size**0.5 + 1e-3).all()
