@@ -148,7 +148,9 @@ SMALLER = {
 
 
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.soak)])
-@pytest.mark.parametrize(("name", "made"), [("tour", "cartpole.html"), pytest.param("own", "best.mp4", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("name", "made"), [("tour", "cartpole.html"), pytest.param("own", "best.mp4", marks=pytest.mark.soak)]
+)
 def test_the_notebooks_run(in_tmp, shell, name, made, small):
     """Every code cell but the one that installs the package, in order; `!` calls the command line."""
     cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())["cells"]

@@ -19,7 +19,6 @@ from epvf_data.store.digest import content_hash
 from epvf_data.store.reader import Dataset
 
 Progress = Callable[[int, int, int], None]
-_HIDDEN = ((8,), (6,))  # two architectures in the small rows
 
 
 def rows_for(task: Task, work: Path, given: Path | None, progress: Progress | None = None) -> Dataset:
@@ -53,16 +52,17 @@ def make(wanted: Rows, path: Path, progress: Progress | None = None) -> None:
         recipe = tables.build(tables.read(wanted.recipe, wanted.env, typed), typed)
         collect_recipe(recipe, path, resume=resume, progress=progress)
         return
-    if wanted.env != "cartpole":
+    if not wanted.hidden:
         settings: dict[str, Any] = {"policies": wanted.policies, **wanted.settings}
         collect(collect_config(wanted.env, **settings), path, resume=resume, progress=progress)
         return
-    for number, hidden in enumerate(_HIDDEN):
-        half = {"envs": wanted.policies // 2, "seed": number, "policy.hidden": list(hidden)}
+    share = wanted.policies // len(wanted.hidden)
+    for number, hidden in enumerate(wanted.hidden):
+        part = {"envs": share, "seed": number, "policy.hidden": list(hidden)}
         there = () if unmade(path) else reader.open(path).architectures
         held = sum(item.rows for item in there if isinstance(item.spec, PolicySpec) and item.spec.hidden == hidden)
-        if held < wanted.policies // 2:
-            config = collect_config(wanted.env, **half, **wanted.settings)
+        if held < share:
+            config = collect_config(wanted.env, **part, **wanted.settings)
             collect(config, path, resume=held > 0, mixed=True, progress=progress)
 
 

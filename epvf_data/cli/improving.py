@@ -145,7 +145,8 @@ def improve(
             [f"  {one.steps}", f"{one.promised:.2f}", f"{one.judged:.2f}", str(proposals[one.steps]), mark]
             for one, mark in zip(found.looks, marks, strict=True)
         ]
-        print_table(["  steps", "critics climbed", "other critics, less deviation", "proposals", ""], rows, numbers=True)
+        heads = ["  steps", "critics climbed", "other critics, less deviation", "proposals", ""]
+        print_table(heads, rows, numbers=True)
     say(found.verdict)
     if found.starts is not None:
         say(f"{found.episodes:,} episodes were spent. {found.starts}")

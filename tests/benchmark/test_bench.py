@@ -136,6 +136,7 @@ def test_held_out_rows_are_predicted(bench):
         found = run(bench, "predict-architecture", method, f"{len(method)}.json")
         assert -1 <= found["measures"]["spearman"]["mean"] <= 1
         assert found["measures"]["spearman"]["interval"] is None  # both seeds say the same
+    assert run(bench, "predict-iid", "ridge", "parameters.json")["data"]["rows"] == 96  # of one architecture
     with pytest.raises(ConfigError, match=r"predictions of the shape \[2\]; expected"):
         run(bench, "predict-iid", f"{bench / 'own.py'}:too_few", "x.json")
 
