@@ -155,8 +155,8 @@ def _plain(theta: Float[np.ndarray, "n P"], starts: np.ndarray, spread: np.ndarr
 def _climbed(
     config: ImproveConfig, starts: Float[np.ndarray, "n P"], spread: np.ndarray, count: int, critics: Critics
 ) -> Pool:
-    """Where the climbs lead, ranked by the critics that were not climbed: half of the proposals from where these are
-    still believed, the others from farther on, as long as they promise more, for only trying can tell.
+    """Where the climbs lead, ranked by the critics that were not climbed: half of the proposals from where these say to
+    stop, the others from shorter climbs, and from farther on as long as they promise more; only trying can tell.
     """
     paths, origin = _paths(config, starts, spread, count, critics)
     tables = [critics.table(path) for path in paths]
@@ -170,9 +170,10 @@ def _climbed(
         for steps, one, said in zip(config.steps, promised, judged, strict=True)
     ]
     stop, end = (where_to_stop(judged, float(known[origin].mean()), top) for top in (critics.highest(), np.inf))
-    farther = [len(part) for part in np.array_split(np.arange(count // 2), max(end - stop, 1))]
-    shares = [-(-count // 2), *farther] if end > stop else [count]
-    picked = [(look, one) for look, share in enumerate(shares, stop) for one in choose(judged[look], share)]
+    others = [look for look in range(end + 1) if look != stop]
+    shares = [len(part) for part in np.array_split(np.arange(count // 2), max(len(others), 1))]
+    picks = [(stop, count - sum(shares[: len(others)])), *zip(others, shares, strict=False)]
+    picked = [(look, one) for look, share in picks for one in choose(judged[look], share)]
     at, order = np.array(picked).T
     theta = np.stack([paths[look][one] for look, one in picked])
     away = distance(theta, starts[origin[order]], spread)
