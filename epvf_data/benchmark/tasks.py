@@ -58,7 +58,9 @@ class Task:
 DATA: dict[str, Rows] = {
     "ant": Rows("ant", 4096, content="8f8937b13483468f9fead227131fc804933ae7ba48726587e736b2fa3bb6a01b"),
     "ant-diverse": Rows("ant", 20_000, "diverse"),
-    "halfcheetah-diverse": Rows("halfcheetah", 1024, "diverse"),
+    "halfcheetah-diverse": Rows(
+        "halfcheetah", 1024, "diverse", content="eafbd31829fa1a477ff09aa2229d19a1499890f452f8250033c0b3afde82ab87"
+    ),
     "hoppercontroller": Rows(
         "hopper", 3200, "hoppercontroller", content="3c10ff88fc752c8a4e4d8fc822fb5a47f8b5a678ea22d1432a21e293f50f94f1"
     ),
