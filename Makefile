@@ -21,7 +21,7 @@ $(BIN)/installed: pyproject.toml constraints.txt hatch_build.py epvf_data/physic
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "epvf-data needs Python 3.11 or newer, got $$($(PYTHON) --version): run make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@$(if $(MIRROR),false,$(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(EXTRAS)) || $(PIP) $(EXTRAS)
+	@$(if $(MIRROR),false,$(PIP) uv && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(EXTRAS)) || $(PIP) $(EXTRAS)
 	@touch $@
 
 install: $(BIN)/installed
