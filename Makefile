@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTRAS  = --constraint constraints.txt --editable '.[dev]'
-# uv installs in a fifth of pip's time, but does not read where pip is told to look; there pip does it.
+# uv installs in a third of pip's time, but does not read where pip is told to look; there pip does it.
 MIRROR  = $(shell $(BIN)/python -m pip config list 2>/dev/null | grep -E '\.(no-)?index(-url)?=')
 DEMO   ?= demo
 # Processes that the tests run in. What a file compiles its tests share, so files are not split; the longest come first.
