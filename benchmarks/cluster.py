@@ -3,7 +3,7 @@
     python benchmarks/cluster.py slurm     an array of 32 shards; sbatch, scontrol and squeue have to be there
     python benchmarks/cluster.py ray       16 shards on a local Ray, whose workers are killed
     python benchmarks/cluster.py same      eight processes that make the same shard at once
-    python benchmarks/cluster.py overhead  16 shards through each launcher against the same rows in one call
+    python benchmarks/cluster.py overhead  16 shards through each of --launchers against the same rows in one call
     python benchmarks/cluster.py finalize  64 data sets of 4,096 rows against copying them
 
     python benchmarks/cluster.py metadata  as many records and parts as 10⁸ rows have: opened, validated, sampled

@@ -20,7 +20,7 @@ from epvf_data.improvement.search import cma_es, evolve
 from epvf_data.trainers.improving.settings import ImproveConfig
 from epvf_data.trainers.offline.fitted import FittedSplit
 
-_ROWS = 10_000
+_ROWS = 10_000  # of those that critics were fitted on, of which judges are asked
 Returns = Callable[[Float[np.ndarray, "n P"], int], Float[np.ndarray, "n"]]
 
 
@@ -62,7 +62,7 @@ class Critics(NamedTuple):
         return self.own or (0, 1 if self.fitted.config.closed else self.fitted.config.members)
 
     def highest(self) -> float:
-        """What the judges are surest of among the rows that they were fitted on (ten thousand of them at most)."""
+        """What the judges are surest of among the rows that they were fitted on (an even choice of _ROWS at most)."""
         fit = self.fitted.ground.fit
         rows = fit[np.linspace(0, len(fit) - 1, min(_ROWS, len(fit))).astype(int)]
         first, last = self.members
@@ -171,8 +171,8 @@ def _climbed(
     ]
     stop, end = (where_to_stop(judged, float(known[origin].mean()), top) for top in (critics.highest(), np.inf))
     others = [look for look in range(end + 1) if look != stop]
-    shares = [len(part) for part in np.array_split(np.arange(count // 2), max(len(others), 1))]
-    picks = [(stop, count - sum(shares[: len(others)])), *zip(others, shares, strict=False)]
+    shares = [len(part) for part in np.array_split(np.arange(count // 2), len(others))] if others else []
+    picks = [(stop, count - sum(shares)), *zip(others, shares, strict=True)]
     picked = [(look, one) for look, share in picks for one in choose(judged[look], share)]
     at, order = np.array(picked).T
     theta = np.stack([paths[look][one] for look, one in picked])
