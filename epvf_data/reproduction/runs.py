@@ -20,7 +20,7 @@ from epvf_data.progress import COMPILING, Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
 from epvf_data.trainers import rundir
-from epvf_data.trainers.rundir import differences
+from epvf_data.trainers.rundir import BUDGETS, differences
 from epvf_data.untrusted import printable
 
 Train = Callable[..., Any]
@@ -67,22 +67,32 @@ def stored_config(directory: Path, settings: type) -> dict[str, Any]:
     return flatten(rundir.read_run(directory, settings)["config"])
 
 
-def check_same(directory: Path, config: Any) -> None:
-    """Raises RunError, naming what differs, where the directory holds a run with other settings than these."""
-    before = stored_config(directory, type(config))
-    changes = before and differences(before, flatten(json.loads(json.dumps(to_dict(config)))), FREE)
+def check_same(directory: Path, config: Any) -> frozenset[str]:
+    """The budgets that are larger than those of the run in `directory`, which can go on to them.
+
+    Raises RunError, naming what differs, where it holds a run with other settings than these.
+    """
+    before, now = stored_config(directory, type(config)), flatten(json.loads(json.dumps(to_dict(config))))
+    longer: frozenset[str] = frozenset()
+    if before.get("improvement.final_learning_rate", "not a run of ours") is None:  # nothing is paced by the budget
+        longer = frozenset(name for name in BUDGETS if before[name] is not None and (now[name] or 0) > before[name])
+    changes = before and differences(before, now, FREE | longer)
     if changes:
         raise RunError(
             f"{directory} was started with {changes}; give the same settings, another --out, or remove that folder."
         )
+    return longer
+
+
+def to_do(directory: Path, config: Any) -> bool:
+    """Whether anything is left of a run with these settings. Raises RunError where it was started with others."""
+    return bool(check_same(directory, config)) or status(directory) != "finished"
 
 
 def check_all(jobs: Mapping[str, list[Job]], folder: Path) -> bool:
     """Whether anything is left to run. Raises RunError where one of the directories holds a run of other settings."""
-    every = [job for found in jobs.values() for job in found]
-    for job in every:
-        check_same(folder / job.path, job.config)
-    return any(status(folder / job.path) != "finished" for job in every)
+    left = [to_do(folder / job.path, job.config) for found in jobs.values() for job in found]
+    return any(left)
 
 
 def run_all(
@@ -147,7 +157,7 @@ def _tried(variant: Variant, job: Job, folder: str) -> tuple[str, str] | None:
     """One job, in a worker: what went wrong, as a sentence and as a traceback, or None."""
     directory = Path(folder) / job.path
     try:
-        if status(directory) != "finished":
+        if to_do(directory, job.config):
             with patiently() as step:
                 _train(variant, job, directory, step)
     except Exception as error:  # whatever breaks one run must not cost the others
@@ -159,7 +169,7 @@ def _run(variant: Variant, job: Job, folder: Path, title: str, quiet: bool) -> N
     """Starts or resumes one run, unless it is finished."""
     directory = folder / job.path
     title += f" {directory.name}" if directory.name != variant.folder else ""
-    if status(directory) == "finished":
+    if not to_do(directory, job.config):
         _say(f"{title}: finished before", quiet)
         return
     began = time.perf_counter()

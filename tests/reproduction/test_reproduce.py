@@ -114,6 +114,24 @@ def test_finished_runs_are_kept_and_interrupted_ones_go_on(trainer, undrawn, tmp
     assert len(trainer.calls) == 6
 
 
+def test_a_larger_budget_carries_finished_runs_on(trainer, undrawn, tmp_path):
+    reproduce("fig1", "cpu", tmp_path, only=["envs-1"], seeds=2, overrides=SMALL)
+    longer = reproduce("fig1", "cpu", tmp_path, only=["envs-1"], seeds=2, overrides={"iterations": 200})
+    assert longer.runs["envs-1"] == "finished"
+    assert trainer.calls == [("envs-1", False), ("envs-1", True)]
+    with pytest.raises(RunError, match=r"envs-1 was started with iterations 200 \(now 100\)"):
+        reproduce("fig1", "cpu", tmp_path, only=["envs-1"], seeds=2, overrides=SMALL)
+    assert len(trainer.calls) == 2
+
+
+def test_a_run_whose_rate_falls_over_its_budget_is_not_carried_on(trainer, undrawn, tmp_path):
+    one = {"settings": "ours", "only": ["ours-best"], "seeds": 1}
+    reproduce("fig2-ablations", "cpu", tmp_path, overrides={"env_steps": 10_000, "envs": 8}, **one)
+    with pytest.raises(RunError, match=r"was started with env_steps 10000 \(now 20000\)"):
+        reproduce("fig2-ablations", "cpu", tmp_path, overrides={"env_steps": 20_000, "envs": 8}, **one)
+    assert len(trainer.calls) == 1
+
+
 def test_a_failure_costs_its_own_run_only_and_is_tried_again(trainer, undrawn, tmp_path):
     trainer.fail = {"envs-1": RunError("no luck;\ntry again."), "envs-8": ZeroDivisionError("oh")}
     result = reproduce("fig1", "cpu", tmp_path, seeds=2, overrides=SMALL)

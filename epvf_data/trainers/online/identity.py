@@ -24,7 +24,6 @@ from epvf_data.trainers.online.standing import Standing
 
 REPORT = "report.json"
 _FREE = ("checkpoint_seconds", "snapshots", "devices")  # settings that may change when a run goes on
-_BUDGETS = ("iterations", "env_steps")  # and may grow, where nothing is paced by them
 _ROUNDING = 1e-3  # of a share that float32 adds up
 
 
@@ -91,7 +90,7 @@ def identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
 
 def _longer(directory: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The budgets that are larger than they were. Raises RunError where they pace the run."""
-    grown = [name for name in _BUDGETS if before[name] is not None and (now[name] or 0) > before[name]]
+    grown = [name for name in rundir.BUDGETS if before[name] is not None and (now[name] or 0) > before[name]]
     if grown and before["improvement"]["final_learning_rate"] is not None:
         raise RunError(
             f"{directory} was started with {grown[0]} {before[grown[0]]}, over which its learning rate falls; more of "
@@ -114,7 +113,7 @@ def _extend(directory: Path, config: OnlineConfig, standing: Standing) -> bool:
     if config.improvement.final_learning_rate is None:
         _pace(config, standing)  # also where a kill came between the line below and the first checkpoint after it
     found = rundir.read(directory / rundir.CONFIG)
-    budget = {name: getattr(config, name) for name in _BUDGETS}
+    budget = {name: getattr(config, name) for name in rundir.BUDGETS}
     if all(found["config"].get(name) == value for name, value in budget.items()):
         return False
     rundir.write_json(directory / rundir.CONFIG, {**found, "config": {**found["config"], **budget}})
