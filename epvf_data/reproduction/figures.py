@@ -62,6 +62,10 @@ class Times(NamedTuple):
     factor: float = 1
 
 
+class Whole(NamedTuple):
+    """The control steps of a whole episode."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One line of a figure: its run directory's name, what it is called, and what it changes in its preset."""
@@ -164,6 +168,7 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("four-times-envs", "four times the environments", {"envs": Times(4)}),
     ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
 )
+PSVF = {"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0}
 # Q(s, a, θ), each of its parts taken away; then V(s, θ).
 TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no-policy", "no policy input: TD3 with parameter noise", {"time.representation": "none"}),
@@ -173,7 +178,17 @@ TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("own-only", "own targets only", {"time.own": 1.0}),
     ("mse", "squared error", {"critic.loss": "mse"}),
     ("light-penalty", "action penalty 0.001", {"time.action_penalty": 1e-3}),
-    ("psvf", "V(s, θ)", {"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0}),
+    ("psvf", "V(s, θ)", PSVF),
+    # A perturbation lasts a whole episode, whose rewards are summed to its end; updates as often.
+    (
+        "psvf-monte-carlo",
+        "V(s, θ), Monte Carlo",
+        {
+            **PSVF,
+            **{"time.segment": Whole(), "time.n_step": Whole(), "time.hold": 1, "time.average": 2},
+            **{"critic.steps": Times(31), "log_every": 1},
+        },
+    ),
 )
 REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with
 CRITICS = {  # known ones first; critics that are not named here follow under their own names
@@ -274,7 +289,8 @@ def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:
         random = PRESETS["ant", tier, "random"]
         controls.append(Variant(f"{prefix}random", "random search", random, {}, "control", panel))
     if figure == "time":
-        controls.append(Variant("epvf", "V(θ)", PRESETS["ant", "paper", "ours"], {}, "control", panel))
+        whole = {"improvement.final_at": 1.0}  # its rate falls within 400 million steps, which nobody has here
+        controls.append(Variant("epvf", "V(θ)", PRESETS["ant", "paper", "ours"], whole, "control", panel))
     if figure in ("fig2-architectures", "time"):
         controls += [
             Variant(f"{prefix}{name}", label, f"ant-{name}-{tier}", {}, "baseline", panel, optional=True)

@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 
 from epvf_data.config import flatten, to_dict
 from epvf_data.errors import ConfigError
-from epvf_data.reproduction.figures import FIGURES, SEEDS, SMOKE, SMOKE_BASELINES, SMOKE_TIME, Envs, Times, Variant
+from epvf_data.reproduction.figures import (
+    FIGURES,
+    SEEDS,
+    SMOKE,
+    SMOKE_BASELINES,
+    SMOKE_TIME,
+    Envs,
+    Times,
+    Variant,
+    Whole,
+)
 
 # What a control takes over from the panel's reference: both spend the same on the same task. Its population is its own.
 SHARED = (
@@ -68,6 +78,7 @@ def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str
     }
     envs = changes.get("envs", reference["envs"])
     changes = {key: value.times * envs if isinstance(value, Envs) else value for key, value in changes.items()}
+    changes = {key: _episode(reference) if isinstance(value, Whole) else value for key, value in changes.items()}
     if variant.apart:
         return [
             Job(
@@ -77,6 +88,13 @@ def _configure(variant: Variant, base: Mapping[str, Any], reference: Mapping[str
             for seed in _seeds(reference)
         ]
     return [Job(variant.folder, online_config(variant.preset, **{**before, **changes}))]
+
+
+def _episode(reference: Mapping[str, Any]) -> int:
+    """Control steps of a whole episode."""
+    from epvf_data import envs
+
+    return reference["horizon"] or envs.make(reference["env"]).horizon
 
 
 def _multiple(factor: float, value: Any) -> Any:

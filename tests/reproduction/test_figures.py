@@ -162,3 +162,12 @@ def test_agents_of_a_library_run_seed_by_seed_or_are_left_out(monkeypatch, scale
         for place, job in enumerate(found):
             assert (job.config.algorithm, job.config.seed) == (name, 7 + place)
             assert (job.config.env_steps, job.config.horizon) == (reference["env_steps"], reference["horizon"])
+
+
+@pytest.mark.parametrize(("scale", "episode", "updates"), [("smoke", 40, 124), ("cpu", 1000, 3968)])
+def test_monte_carlo_sums_whole_episodes_and_updates_as_often(scale, episode, updates):
+    found = configured("time", scale)[0]
+    sums, best = found["psvf-monte-carlo"][0], found["best"][0]
+    assert (sums["time.segment"], sums["time.n_step"], sums["time.hold"]) == (episode, episode, 1)
+    assert sums["critic.steps"] == updates == 31 * best["critic.steps"]  # an iteration of the Ant is 31.25 as long
+    assert found["epvf"][0]["improvement.final_at"] == 1.0  # the rate falls over what a run has, as the others' do
