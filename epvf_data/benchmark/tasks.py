@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,8 +37,17 @@ class Rows:
     @property
     def command(self) -> str:
         """What makes it at a shell."""
-        recipe = f" --recipe {self.recipe}" if self.recipe else ""
-        return f"epvf-data collect{recipe} --env {self.env} --policies {self.policies}"
+        start = f"epvf-data collect{f' --recipe {self.recipe}' if self.recipe else ''} --env {self.env}"
+        sets = [shlex.quote(f"{key}={json.dumps(value)}") for key, value in self.settings.items()]
+        end = "".join(f" --set {one}" for one in sets)
+        if not self.hidden:
+            return f"{start} --policies {self.policies}{end}"
+        share = self.policies // len(self.hidden)
+        return " && ".join(
+            f"{start} --envs {share} --seed {seed} --set policy.hidden={json.dumps(hidden, separators=(',', ':'))}{end}"
+            + (" --mixed" if seed else "")
+            for seed, hidden in enumerate(self.hidden)
+        )
 
 
 @dataclass(frozen=True)

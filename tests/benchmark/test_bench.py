@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import epvf_data
 from epvf_data.benchmark import result
 from epvf_data.benchmark.run import run_task
 from epvf_data.benchmark.table import leaderboard, markdown
 from epvf_data.benchmark.tasks import DATA, GROUPS, TASKS, methods_of, small, split_method
 from epvf_data.errors import ConfigError, DatasetError, FileError
 from epvf_data.recipes import tables
+from epvf_data.store.digest import content_hash
 
 OWN = """
 import numpy as np
@@ -197,3 +200,6 @@ def test_the_verbs(bench, in_tmp, shell):
     assert "`random`" in shell("bench", "table", "improve-hopper-random.json").stdout
     assert json.loads(Path("leaderboard.json").read_text())["results"][0]["method"] == "random"
     assert "# Leaderboard" in Path("leaderboard.md").read_text()
+    rows = json.loads(Path("improve-hopper-random.json").read_text())["data"]
+    shell(*shlex.split(rows["made_by"])[1:], "--out", "again.zarr", "-q")
+    assert content_hash(epvf_data.open("again.zarr")) == rows["content"]
