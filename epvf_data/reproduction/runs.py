@@ -20,7 +20,7 @@ from epvf_data.progress import COMPILING, Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
 from epvf_data.trainers import rundir
-from epvf_data.trainers.rundir import BUDGETS, differences
+from epvf_data.trainers.rundir import BUDGETS, PACED, differences
 from epvf_data.untrusted import printable
 
 Train = Callable[..., Any]
@@ -74,7 +74,7 @@ def check_same(directory: Path, config: Any) -> frozenset[str]:
     """
     before, now = stored_config(directory, type(config)), flatten(json.loads(json.dumps(to_dict(config))))
     longer: frozenset[str] = frozenset()
-    if before.get("improvement.final_learning_rate", "not a run of ours") is None:  # nothing is paced by the budget
+    if before.keys() >= PACED.keys() and all(before[name] is None for name in PACED):  # a library's agent has none
         longer = frozenset(name for name in BUDGETS if before[name] is not None and (now[name] or 0) > before[name])
     changes = before and differences(before, now, FREE | longer)
     if changes:

@@ -254,6 +254,9 @@ def _account(config: OnlineConfig, env: Env, state: State, segment: Segment) -> 
     if time.anneal_at is not None:
         good = (performance >= time.anneal_at * env.horizon) | (annealed > 0)
         annealed = jnp.minimum(annealed + good * (steps_of(config) / time.anneal_over), 1.0)
+    if time.anneal_after is not None:
+        due = (state.fraction - time.anneal_after) / max(1.0 - time.anneal_after, 1e-6)
+        annealed = jnp.clip(due, annealed, 1.0)
     if state.normaliser is not None:
         flat = segment.observation.reshape(-1, segment.observation.shape[-1])
         state = state._replace(normaliser=observe(state.normaliser, flat))

@@ -45,8 +45,9 @@ class TimeConfig:
     layer_norm: bool = True  # in the critic, before each ReLU
 
     anneal_at: float | None = None  # mean reward a step of the perturbed policies from which on noise and rates fall
-    anneal_to: float = 0.35  # times what they were,
-    anneal_over: int = 250_000  # over so many control steps
+    anneal_over: int = 250_000  # over so many control steps,
+    anneal_to: float = 0.35  # to so many times what they were
+    anneal_after: float | None = None  # share of the budget from which on they fall in any case, until its end
     average: int = 64  # iterations over which θ is averaged for the policy that the run hands out; 1: θ as it is
     record_every: int = 50  # iterations between two batches of whole episodes for `--record`
 
@@ -59,7 +60,7 @@ class TimeConfig:
         check_range(self, "time.", 1, MAX_STEPS, "anneal_over")
         check_range(self, "time.", 0, MAX_FLOAT, "action_noise", "smoothing", "z_gradient", "action_penalty")
         check_range(self, "time.", 0, MAX_FLOAT, "sigma", "reward_scale", above=True)
-        check_range(self, "time.", 0, 1, "own", "cross", "discount")
+        check_range(self, "time.", 0, 1, "own", "cross", "discount", "anneal_after")
         check_range(self, "time.", 0, 1, "tau", "anneal_to", above=True)
         check_range(self, "time.", -MAX_FLOAT, MAX_FLOAT, "reward_range", "anneal_at")
         for name in ("sigma", "reward_range"):
