@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,14 +18,15 @@ from hypothesis import strategies as st
 import epvf_data
 from epvf_data.collectors.resimulate import resimulate
 from epvf_data.config import to_dict
-from epvf_data.errors import ConfigError
+from epvf_data.errors import ConfigError, RunError
 from epvf_data.physics.play import stepper_of
 from epvf_data.policies import mlp
 from epvf_data.policies.probe import probe
+from epvf_data.rollout import rollout
 from epvf_data.store.validate import validate
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.online import pavf, run, step_iteration, step_loop
-from epvf_data.trainers.online.loop import iteration_of
+from epvf_data.trainers.online.loop import evaluation_seeds, iteration_of
 from epvf_data.trainers.online.representation import represent
 from epvf_data.trainers.online.run import resolve
 from epvf_data.trainers.online.segments import begin_worlds, make_segment, world_keys
@@ -279,6 +281,36 @@ def test_best_is_chosen_by_the_mean_of_tiny_disturbances(tmp_path):
     assert report.return_best != max(line["return_unperturbed"] for line in lines)
     kept = checkpoint.restore(tmp_path / "run" / "checkpoints")
     assert kept["best_score"] == pytest.approx(max(means))
+
+
+def test_noise_and_rates_fall_over_the_budget(tmp_path):
+    config = tiny(**{"time.anneal_after": 0.5, "time.anneal_to": 0.1, "iterations": 8})
+    report = run.train_online(config, tmp_path / "run")
+    assert report.finished
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    # Of the k-th iteration (k - 1) / 8 of the budget were spent before; what it leaves holds for the next one.
+    wanted = [0.1 ** max(0.0, (k / 8 - 0.5) / 0.5) for k in range(8)]
+    assert [line["anneal_factor"] for line in lines] == pytest.approx([1.0, *wanted[:-1]])
+    with pytest.raises(RunError, match="iterations 8, over which its noise and rates fall"):
+        run.train_online(dataclasses.replace(config, iterations=16), tmp_path / "run", resume=True)
+
+
+def test_theta_of_random_starts_is_judged_in_more_episodes_than_its_disturbances():
+    config = tiny(**{"env": "hopper", "horizon": 40, "iterations": 1, "time.reward_range": None, "critic.loss": "mse"})
+    env, spec, backend = resolve(config)
+    chunk = make_step_loop(config, env, spec, backend).advance(loop_of(config).init(), np.ones(1, bool), False)
+    judged = functools.partial(rollout, env, spec, backend=backend)
+    key = evaluation_seeds(17)
+    assert chunk.unperturbed[0, 0] == pytest.approx(
+        judged(chunk.candidates[0], reset_seed=key[:1], episodes=8).returns.mean()
+    )
+    inner, noise = first_seed(chunk.state).inner, jax.random.normal(jax.random.key(0), (16, spec.size))
+    normaliser = first_seed(chunk.state).normaliser
+    around = jnp.stack([fold(spec, normaliser, inner.average + 0.0025 * one) for one in noise])
+    key[1:, 1] += np.arange(1, 17, dtype=np.uint32)  # each from starts of its own
+    returns = judged(np.asarray(around), reset_seed=key[1:], episodes=2).returns
+    assert len(np.unique(returns)) == 32
+    assert chunk.metrics["return_disturbed"][0] == pytest.approx(returns.mean(), rel=1e-3)
 
 
 def numpy_critic(params, x):
