@@ -142,8 +142,8 @@ def configure(
     code.check_stated(stated, typed, str(file))
     name = typed.get("env", stated.get("env", CollectConfig.env))
     own = envs.relative(name) if name in list(envs.ENVS) else ""  # a list: what a file states need not be a name
-    recipe = Path(str(resources.files("epvf_data.collectors"))) / "recipes" / f"{own}.toml"
-    default = {**configuration.read_toml(recipe), "env": name} if own and recipe.is_file() else {}
+    recipe = own and _default_recipe(own)
+    default = {**configuration.read_toml(recipe), "env": name} if recipe else {}
     if typed_architecture(typed):  # what ships are MLPs
         default = configuration.merge(default, {"perturbed": {"bases": list(PerturbedSource.bases)}})
     base_layer = {"perturbed": {"bases": list(bases)}} if bases else {}
@@ -155,6 +155,14 @@ def configure(
         return configuration.build(CollectConfig, *layers)
     fields = [item.name for item in dataclasses.fields(MlpConfig)]
     return configuration.build(CollectConfig, {"policy": {name: getattr(found, name) for name in fields}}, *layers)
+
+
+def _default_recipe(env: str) -> Path | None:
+    """The file of an environment's default recipe: its own, or that of all for which policies ship."""
+    folder = Path(str(resources.files("epvf_data.collectors")))
+    if (own := folder / "recipes" / f"{env}.toml").is_file():
+        return own
+    return folder / "recipes" / "bundled.toml" if (folder / "bases" / env).is_dir() else None
 
 
 def commit_rows(policies: int | None) -> int:
