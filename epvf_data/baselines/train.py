@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import re
+import contextlib
+import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,22 +20,20 @@ import numpy as np
 from epvf_data import config as configuration
 from epvf_data import runtime
 from epvf_data.baselines import library
+from epvf_data.baselines.directory import STEP, STEPS, begin, named, remove_steps
 from epvf_data.baselines.export import to_policy
 from epvf_data.baselines.settings import BaselineConfig
 from epvf_data.baselines.worlds import Worlds
 from epvf_data.envs import Env
-from epvf_data.errors import RunError
 from epvf_data.policies import mlp
 from epvf_data.policies.files import save_policy
 from epvf_data.policies.spec import PolicySpec
 from epvf_data.rollout import resolve_backend, rollout
-from epvf_data.trainers import rundir
+from epvf_data.trainers import rundir, trackers
+from epvf_data.trainers.online.journal import Journal, seed_series
 
 Progress = Callable[[dict[str, Any]], None]
 _NO_LOSS = ("training/sps", "training/walltime", "training/learning_rate", "training/buffer_current_size")
-_STEPS = "brax"  # where brax keeps SAC's checkpoints while it trains
-_STEP = re.compile(r"[0-9]{1,18}(\.orbax-checkpoint-tmp(-[0-9]+)?)?", re.ASCII)  # their names, unfinished ones' too
-_POLICY = re.compile(r"(last|best|at-[0-9]+)-[0-9]+\.safetensors", re.ASCII)
 _FREE_STD = {"distribution_type": "normal", "noise_std_type": "log", "state_dependent_std": False}
 EXACT = 1e-4  # a policy file is written only if its actions are brax's within this
 
@@ -62,23 +57,34 @@ class BaselineReport:
         return asdict(self)
 
 
-def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Progress | None = None) -> BaselineReport:
+def train_baseline(
+    config: BaselineConfig,
+    run_dir: str | Path,
+    *,
+    track: Sequence[str] = ("tensorboard",),
+    progress: Progress | None = None,
+) -> BaselineReport:
     """Trains PPO or SAC and writes config.json, versions.json, metrics.jsonl, report.json and the last policy.
 
     A run cannot be resumed: one that was killed is started again from the beginning in the same directory.
-    `progress` is called after each evaluation with env_steps, env_steps_total and return_perturbed.
+    `progress` is called after each evaluation with env_steps, env_steps_total and return_perturbed, and the trackers in
+    `track` ("tensorboard", "wandb", "trackio") get each line of the metrics.
 
     policies/ also keeps the policy of each evaluation, as at-EVALUATION-SEED.safetensors.
 
-    Raises RunError when the directory holds a finished run or anything else, and ConfigError where brax is missing.
+    Raises RunError when the directory holds a finished run or anything else, and ConfigError where brax is missing
+    or a tracker is unknown, MissingPackageError where its package is.
     """
     runtime.check()
+    trackers.check(track)
     library.load("training")
     directory, env = Path(run_dir), config.build_env()
     backend = resolve_backend(env, config.backend)
-    _start(directory, config, env)
-    log = _Log(directory, config, env, progress)
-    with library.ready():
+    begin(directory, config, env)
+    tracked = trackers.Tracked(directory, secrets.token_hex(16), configuration.to_dict(config), 0)
+    journal = Journal(directory, 0, trackers.open_trackers(track, tracked, [seed_series(config.seed)]))
+    log = _Log(directory, config, env, progress, journal)
+    with contextlib.closing(journal), library.ready():
         module, arguments = (_ppo if config.algorithm == "ppo" else _sac)(config, log)
         make_policy, params, _ = module.train(
             environment=Worlds(env, log.ended, backend),
@@ -102,46 +108,11 @@ def train_baseline(config: BaselineConfig, run_dir: str | Path, *, progress: Pro
     return report
 
 
-def _start(directory: Path, config: BaselineConfig, env: Env) -> None:
-    """Makes the run directory, or empties the one that a killed run of the same settings left behind."""
-    settings = {"kind": "baseline", "config": configuration.to_dict(config), "env": env.identity}
-    if os.path.lexists(directory / rundir.CONFIG):
-        before = rundir.read_run(directory)
-        if (directory / "report.json").exists():
-            raise RunError(f"{directory} holds a finished run; choose another directory for a new one.")
-        if before != json.loads(json.dumps(settings)):
-            raise RunError(f"{directory} was started with other settings; choose another directory for a new run.")
-        for old in (directory / rundir.METRICS, *_named(directory / "policies", _POLICY)):
-            old.unlink(missing_ok=True)
-        _remove_steps(directory / _STEPS)
-        rundir.write_json(directory / "versions.json", _versions())
-        return
-    rundir.create_run(directory, settings)
-    rundir.write_json(directory / "versions.json", _versions())
-
-
-def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
-    """What has a name of that form in a folder, if there is one."""
-    return sorted(path for path in folder.iterdir() if form.fullmatch(path.name)) if folder.is_dir() else []
-
-
-def _remove_steps(folder: Path) -> None:
-    """Removes the checkpoints that brax has written, and nothing else."""
-    for step in _named(folder, _STEP):
-        shutil.rmtree(step, ignore_errors=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _versions() -> dict[str, Any]:
-    return {**rundir.versions(), "brax": metadata.version("brax")}
-
-
 class _Log:
     """What a run has told so far: episodes that ended in training, and a line of metrics at each evaluation."""
 
-    def __init__(self, directory: Path, config: BaselineConfig, env: Env, progress: Progress | None):
-        self.directory, self.config, self.env, self.progress = directory, config, env, progress
+    def __init__(self, directory: Path, config: BaselineConfig, env: Env, progress: Progress | None, journal: Journal):
+        self.directory, self.config, self.env, self.progress, self.journal = directory, config, env, progress, journal
         self.began = time.perf_counter()
         self.episodes, self.total = 0, 0.0
         self.lines: list[dict[str, Any]] = []
@@ -158,7 +129,7 @@ class _Log:
         if env_steps == 0:
             return
         losses = {
-            name.removeprefix("training/"): _number(value)
+            name.removeprefix("training/"): float(value)
             for name, value in metrics.items()
             if name.startswith("training/") and name not in _NO_LOSS
         }
@@ -175,7 +146,7 @@ class _Log:
         }
         self.episodes, self.total = 0, 0.0
         self.lines.append(line)
-        rundir.append_metrics(self.directory, line)
+        self.journal.write([line])
         if self.progress is not None:
             self.progress(
                 {
@@ -214,11 +185,6 @@ class _Log:
             seconds=time.perf_counter() - self.began,
             finished=True,
         )
-
-
-def _number(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def _policy(env: Env, config: BaselineConfig, params: Any) -> tuple[PolicySpec, np.ndarray]:
@@ -286,14 +252,14 @@ def _sac(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
         hidden_layer_sizes=arguments.pop("hidden_layer_sizes"),
         activation=mlp.ACTIVATIONS[arguments.pop("activation")],
     )
-    arguments["checkpoint_logdir"] = str((log.directory / _STEPS).absolute())
+    arguments["checkpoint_logdir"] = str((log.directory / STEPS).absolute())
     return library.load("training.agents.sac.train"), {**arguments, "network_factory": factory}
 
 
 def _keep_sac(log: _Log, make_policy: Callable) -> None:
     """SAC's policies of each evaluation, from the checkpoints that brax has written, which go."""
-    folder = log.directory / _STEPS
-    for number, path in enumerate((path for path in _named(folder, _STEP) if path.name.isdecimal()), 1):
+    folder = log.directory / STEPS
+    for number, path in enumerate((path for path in named(folder, STEP) if path.name.isdecimal()), 1):
         params = library.load("training.checkpoint").load(path)
         log.save(make_policy, params, f"at-{number:06d}")
-    _remove_steps(folder)
+    remove_steps(folder)

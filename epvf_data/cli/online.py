@@ -108,11 +108,10 @@ def train_online(
     given |= {} if policy is None else {"policy": {"architecture": policy}}
     changes = configuration.parse_overrides(set_ or [])
     if name in BASELINES:
-        if resume or record or warm_start or max_minutes or executor or track:
-            raise ConfigError(
-                f"{name} takes no --resume, --record, --warm-start, --max-minutes, --executor or --track."
-            )
-        _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), json, quiet)
+        if resume or record or warm_start or max_minutes or executor:
+            raise ConfigError(f"{name} takes no --resume, --record, --warm-start, --max-minutes or --executor.")
+        how = {} if track is None else {"track": trackers.parse(track)}
+        _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), how, json, quiet)
         return
     settings = configure(name, changes, given)
     target = out or Path(f"{full_name(settings.env) if name in ANY_BODY else Path(name).stem}-run")
@@ -218,13 +217,15 @@ def _viewer(target: Path) -> str:
     return f", `tensorboard --logdir {target}`" if there else ""
 
 
-def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quiet: bool) -> None:
+def _baseline(name: str, changes: dict[str, Any], target: Path, how: dict[str, Any], json: bool, quiet: bool) -> None:
     """PPO or SAC in place of a policy-conditioned critic."""
+    from epvf_data.baselines.directory import unfinished
     from epvf_data.baselines.settings import baseline_config
     from epvf_data.trainers import rundir
 
     settings = baseline_config(name, **changes)
-    rundir.check_free(target)
+    if not unfinished(target):
+        rundir.check_free(target)
 
     from epvf_data.baselines.train import train_baseline
     from epvf_data.progress import COMPILING, Bar
@@ -233,7 +234,7 @@ def _baseline(name: str, changes: dict[str, Any], target: Path, json: bool, quie
     prepare()
     try:
         with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
-            report = train_baseline(settings, target, progress=bar.run)
+            report = train_baseline(settings, target, **how, progress=bar.run)
     except KeyboardInterrupt:
         raise StoppedError(f"interrupted; {name} cannot go on, and the same command begins it anew.") from None
     if json:

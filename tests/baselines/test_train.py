@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("brax")
 
 from epvf_data import envs
+from epvf_data.baselines import directory as directory_of
 from epvf_data.baselines import library, train
 from epvf_data.baselines.export import to_policy
 from epvf_data.baselines.settings import baseline_config
@@ -45,6 +46,7 @@ def check_run(directory, config, report):
     assert "brax" in json.loads((directory / "versions.json").read_text())
     assert json.loads((directory / "report.json").read_text()) == report.to_dict()
     assert report.finished
+    assert len(list((directory / "tensorboard" / "seed-3").iterdir())) == 1
     spec, flat = load_policy(directory / "policies" / "last-3.safetensors")
     returns = rollout(config.build_env(), spec, flat[None], episodes=16, backend="mjx").returns
     assert float(returns.mean()) == report.return_rollout
@@ -78,7 +80,9 @@ def test_a_finished_run_is_refused_and_a_killed_one_is_started_again(ppo_run):
     with pytest.raises(RunError, match="started with other settings"):
         train_baseline(replace(config, seed=4), killed)
 
-    train._start(killed, config, config.build_env())
+    assert directory_of.unfinished(killed)
+    assert not directory_of.unfinished(directory)
+    directory_of.begin(killed, config, config.build_env())
     assert not (killed / "metrics.jsonl").exists()  # nothing is left that could be taken for the new run's
     assert not list((killed / "policies").iterdir())
     assert rundir.read_run(killed) == rundir.read_run(directory)
