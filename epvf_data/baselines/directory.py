@@ -21,28 +21,27 @@ STEP = re.compile(r"[0-9]{1,18}(\.orbax-checkpoint-tmp(-[0-9]+)?)?", re.ASCII)  
 _POLICY = re.compile(r"(last|best|at-[0-9]+)-[0-9]+\.safetensors", re.ASCII)
 
 
-def unfinished(directory: Path) -> bool:
-    """Whether a killed run lies there, which the same command begins anew. Raises RunError for what cannot be read."""
-    if not os.path.lexists(directory / rundir.CONFIG) or (directory / "report.json").exists():
+def check(directory: Path) -> bool:
+    """Whether a kill left a run there, which begins anew. Raises RunError where anything else is."""
+    if not os.path.lexists(directory / rundir.CONFIG) or rundir.read_run(directory).get("kind") != "baseline":
+        rundir.check_free(directory)
         return False
-    return rundir.read_run(directory).get("kind") == "baseline"
+    if (directory / "report.json").exists():
+        raise RunError(f"{directory} holds a finished run; choose another directory for a new one.")
+    return True
 
 
 def begin(directory: Path, config: BaselineConfig, env: Env) -> None:
     """Makes the run directory, or empties the one that a killed run of the same settings left behind."""
     settings = {"kind": "baseline", "config": configuration.to_dict(config), "env": env.identity}
-    if os.path.lexists(directory / rundir.CONFIG):
-        before = rundir.read_run(directory)
-        if (directory / "report.json").exists():
-            raise RunError(f"{directory} holds a finished run; choose another directory for a new one.")
-        if before != json.loads(json.dumps(settings)):
+    if check(directory):
+        if rundir.read_run(directory) != json.loads(json.dumps(settings)):
             raise RunError(f"{directory} was started with other settings; choose another directory for a new run.")
         for old in (directory / rundir.METRICS, *named(directory / "policies", _POLICY)):
             old.unlink(missing_ok=True)
         remove_steps(directory / STEPS)
-        rundir.write_json(directory / "versions.json", _versions())
-        return
-    rundir.create_run(directory, settings)
+    else:
+        rundir.create_run(directory, settings)
     rundir.write_json(directory / "versions.json", _versions())
 
 

@@ -219,13 +219,11 @@ def _viewer(target: Path) -> str:
 
 def _baseline(name: str, changes: dict[str, Any], target: Path, how: dict[str, Any], json: bool, quiet: bool) -> None:
     """PPO or SAC in place of a policy-conditioned critic."""
-    from epvf_data.baselines.directory import unfinished
+    from epvf_data.baselines.directory import check
     from epvf_data.baselines.settings import baseline_config
-    from epvf_data.trainers import rundir
 
     settings = baseline_config(name, **changes)
-    if not unfinished(target):
-        rundir.check_free(target)
+    check(target)
 
     from epvf_data.baselines.train import train_baseline
     from epvf_data.progress import COMPILING, Bar

@@ -80,8 +80,7 @@ def test_a_finished_run_is_refused_and_a_killed_one_is_started_again(ppo_run):
     with pytest.raises(RunError, match="started with other settings"):
         train_baseline(replace(config, seed=4), killed)
 
-    assert directory_of.unfinished(killed)
-    assert not directory_of.unfinished(directory)
+    assert directory_of.check(killed)
     directory_of.begin(killed, config, config.build_env())
     assert not (killed / "metrics.jsonl").exists()  # nothing is left that could be taken for the new run's
     assert not list((killed / "policies").iterdir())
