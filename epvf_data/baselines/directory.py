@@ -8,13 +8,15 @@ import re
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epvf_data import config as configuration
 from epvf_data.baselines.settings import BaselineConfig
-from epvf_data.envs import Env
 from epvf_data.errors import RunError
 from epvf_data.trainers import rundir
+
+if TYPE_CHECKING:
+    from epvf_data.envs import Env  # JAX: a shell that asks whether a place is free does without
 
 STEPS = "brax"  # where brax keeps SAC's checkpoints while it trains
 STEP = re.compile(r"[0-9]{1,18}(\.orbax-checkpoint-tmp(-[0-9]+)?)?", re.ASCII)  # their names, unfinished ones' too

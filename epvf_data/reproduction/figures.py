@@ -168,6 +168,11 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("four-times-envs", "four times the environments", {"envs": Times(4)}),
     ("weight-clip", "weight clip ±0.1", {"improvement.weight_clip": 0.1}),
 )
+# A perturbation lasts a whole episode, whose rewards are summed to its end; updates as often.
+MONTE_CARLO = {
+    **{"time.segment": Whole(), "time.n_step": Whole(), "time.hold": 1, "time.average": 2},
+    **{"critic.steps": Times(31), "log_every": 1},
+}
 PSVF = {"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0}
 # Q(s, a, θ), each of its parts taken away; then V(s, θ).
 TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -179,16 +184,7 @@ TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mse", "squared error", {"critic.loss": "mse"}),
     ("light-penalty", "action penalty 0.001", {"time.action_penalty": 1e-3}),
     ("psvf", "V(s, θ)", PSVF),
-    # A perturbation lasts a whole episode, whose rewards are summed to its end; updates as often.
-    (
-        "psvf-monte-carlo",
-        "V(s, θ), Monte Carlo",
-        {
-            **PSVF,
-            **{"time.segment": Whole(), "time.n_step": Whole(), "time.hold": 1, "time.average": 2},
-            **{"critic.steps": Times(31), "log_every": 1},
-        },
-    ),
+    ("psvf-monte-carlo", "V(s, θ), Monte Carlo", {**PSVF, **MONTE_CARLO}),
 )
 REFERENCE_CRITICS = {"paper": "mlp", "ours": "probing-ridge"}  # what other critics are compared with
 CRITICS = {  # known ones first; critics that are not named here follow under their own names
