@@ -20,7 +20,8 @@ from epvf_data.progress import COMPILING, Bar
 from epvf_data.reproduction.figures import Variant
 from epvf_data.reproduction.plan import Job
 from epvf_data.trainers import rundir
-from epvf_data.trainers.rundir import BUDGETS, PACED, differences
+from epvf_data.trainers.rundir import differences
+from epvf_data.trainers.startedwith import PACED, grown, paced
 from epvf_data.untrusted import printable
 
 Train = Callable[..., Any]
@@ -73,9 +74,8 @@ def check_same(directory: Path, config: Any) -> frozenset[str]:
     Raises RunError, naming what differs, where it holds a run with other settings than these.
     """
     before, now = stored_config(directory, type(config)), flatten(json.loads(json.dumps(to_dict(config))))
-    longer: frozenset[str] = frozenset()
-    if before.keys() >= PACED.keys() and all(before[name] is None for name in PACED):  # a library's agent has none
-        longer = frozenset(name for name in BUDGETS if before[name] is not None and (now[name] or 0) > before[name])
+    ours = before.keys() >= PACED.keys()  # a library's agent cannot go on
+    longer = frozenset(grown(before, now) if ours and not paced(before) else ())
     changes = before and differences(before, now, FREE | longer)
     if changes:
         raise RunError(

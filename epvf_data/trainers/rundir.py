@@ -27,11 +27,6 @@ from epvf_data.untrusted import printable, shown
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 COPY = "critic.py"  # of the file that a critic of the user's came from
 POLICY = "policy"  # folder of the file that an architecture of the user's came from: its name is part of policies' ids
-BUDGETS = ("iterations", "env_steps")  # settings that may grow when a run goes on,
-PACED = {  # unless one of these is set, over which …
-    "improvement.final_learning_rate": "its learning rate falls",
-    "time.anneal_after": "its noise and rates fall",
-}
 MAX_FILES, MAX_DEPTH = 100_000, 12
 LARGEST = 1e30  # a number in a report or in metrics
 MAX_LINE = 1 << 20  # bytes of a line of metrics

@@ -15,6 +15,22 @@ from epvf_data.untrusted import printable
 # Parts of a run that may be code of the user's, and the settings that name it.
 NAMED = {"critic": ("critic", "critic.name"), "policy": ("policy.architecture",)}
 
+BUDGETS = ("iterations", "env_steps")  # settings that may grow when a run goes on,
+PACED = {  # unless one of these is set, over which …
+    "improvement.final_learning_rate": "its learning rate falls",
+    "time.anneal_after": "its noise and rates fall",
+}
+
+
+def grown(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The budgets that are larger than they were."""
+    return [name for name in BUDGETS if before[name] is not None and (now[name] or 0) > before[name]]
+
+
+def paced(settings: Mapping[str, Any]) -> str | None:
+    """What falls over the budget of a run with these settings, given with dotted keys; None where nothing does."""
+    return next((told for name, told in PACED.items() if settings[name] is not None), None)
+
 
 def check_same(directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises RunError, naming what differs, unless the run was started with these settings on this content."""

@@ -90,19 +90,13 @@ def identity(directory: Path, settings: dict[str, Any], resume: bool) -> str:
 
 def _longer(directory: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The budgets that are larger than they were. Raises RunError where they pace the run."""
-    grown = [name for name in rundir.BUDGETS if before[name] is not None and (now[name] or 0) > before[name]]
-    if grown and (paced := _paced(before)):
+    grown = startedwith.grown(before, now)
+    if grown and (paced := startedwith.paced(flatten(before))):
         raise RunError(
             f"{directory} was started with {grown[0]} {before[grown[0]]}, over which {paced}; more of "
             "it would be another run: start a new one, from this one's policy with --set start=FILE."
         )
     return grown
-
-
-def _paced(settings: dict[str, Any]) -> str | None:
-    """What falls over the budget, or None."""
-    flat = flatten(settings)
-    return next((told for name, told in rundir.PACED.items() if flat[name] is not None), None)
 
 
 def hold(directory: Path, config: OnlineConfig, standing: Standing) -> BinaryIO:
@@ -116,10 +110,10 @@ def hold(directory: Path, config: OnlineConfig, standing: Standing) -> BinaryIO:
 
 def _extend(directory: Path, config: OnlineConfig, standing: Standing) -> bool:
     """Writes down the budget with which a run goes on, and gives whether it has grown; it is unfinished again then."""
-    if not _paced(to_dict(config)):
+    if not startedwith.paced(flatten(to_dict(config))):
         _pace(config, standing)  # also where a kill came between the line below and the first checkpoint after it
     found = rundir.read(directory / rundir.CONFIG)
-    budget = {name: getattr(config, name) for name in rundir.BUDGETS}
+    budget = {name: getattr(config, name) for name in startedwith.BUDGETS}
     if all(found["config"].get(name) == value for name, value in budget.items()):
         return False
     rundir.write_json(directory / rundir.CONFIG, {**found, "config": {**found["config"], **budget}})
