@@ -26,6 +26,13 @@ BEST = (
     "The paper's figure has curves without numbers. That it calls its setup the best is taken as the claim that each "
     "change alone ends lower."
 )
+EQUAL = (
+    "Return of the unperturbed policy / of the perturbed ones (of PPO and SAC: of mean / of sampled actions), "
+    "interquartile means over seeds. Minutes are those of one seed: wall time, compiling and logging included, spread "
+    "evenly over its steps. They depend on the processor and on what ran beside."
+)
+EQUAL_STEPS = (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 10_000_000, 20_000_000, 100_000_000)
+EQUAL_MINUTES = (2, 5, 10, 20, 30, 60)
 CARTPOLE_CPU = "CartPole is small: the cpu and the paper scale are the same."
 PANELS = {"paper": "With the paper's settings", "ours": "With our settings"}
 
@@ -50,6 +57,7 @@ def write_report(data: Mapping[str, Any], image: str) -> str:
         "",
         *_table(data["variants"]),
         "",
+        *(_equal(data["variants"]) if data["figure"] in ("time", "fig2-architectures") else []),
         *_changes(data["variants"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -121,9 +129,44 @@ def _table(variants: list[dict[str, Any]]) -> list[str]:
             passes = variant.get("first_pass", {})
             cells += [_interval(passes.get(key), "median", 0) for key in ("iteration", "env_steps")]
         rows.append([*cells, _duration(variant["seconds"])])
+    return _markdown(rows)
+
+
+def _markdown(rows: list[list[str]]) -> list[str]:
+    """A table whose first row is its header and whose first column is text."""
     rule = "|" + "|".join("---" if place == 0 else "---:" for place in range(len(rows[0]))) + "|"
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return [lines[0], rule, *lines[1:]]
+
+
+def _equal(variants: list[dict[str, Any]]) -> list[str]:
+    """Where each variant stands after equal environment steps and after equal minutes; nothing for a single variant."""
+    found = [v for v in variants if v.get("curves", {}).get("env_steps", {}).get("return_unperturbed") and v["seconds"]]
+    if len(found) < 2:
+        return []
+    steps = [n for n in EQUAL_STEPS if n <= max(v["env_steps"] for v in found)]
+    least = {v["name"]: v["seconds"] / len(v["seeds"]) / 60 for v in found}
+    minutes = [n for n in EQUAL_MINUTES if n <= max(least.values())]
+    if not steps and not minutes:
+        return []
+    rows = [["variant", *(f"{n / 1e6:g} M steps" for n in steps), *(f"{n} min" for n in minutes)]]
+    for v in found:
+        curves, rate = v["curves"]["env_steps"], v["env_steps"] / least[v["name"]]
+        at = [*steps, *(n * rate for n in minutes)]
+        rows.append([v["label"], *(_reached(curves, n, v["env_steps"]) for n in at)])
+    return ["### At equal environment steps and equal minutes", "", EQUAL, "", *_markdown(rows), ""]
+
+
+def _reached(curves: Mapping[str, Any], steps: float, last: float) -> str:
+    """Unperturbed and perturbed return on a curve; nothing beyond its end."""
+    if steps > 1.001 * last:
+        return "–"
+    middles = []
+    for key in ("return_unperturbed", "return_perturbed"):
+        points = [(x, y) for x, y in zip(curves[key]["grid"], curves[key]["iqm"], strict=True) if y is not None]
+        near = min(points, key=lambda point: abs(point[0] - steps), default=None)
+        middles.append("–" if near is None else f"{near[1]:,.0f}")
+    return " / ".join(middles)
 
 
 def _changes(variants: list[dict[str, Any]]) -> list[str]:
