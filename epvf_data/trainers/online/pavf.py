@@ -8,6 +8,9 @@ A row of the replay trains the critic towards one of three targets, with γⁿ =
 
 In the last two the n rewards are those of another policy; with n = 1 that is exact, with more it is a bias that n-step
 methods off policy live with. θ climbs the mean of Q(s, π_θ(s), z(θ)) over the replay's states, through a and through z.
+
+Of several critics the `bound` (the smaller of two, as in TD3) counts in the third target only: θ was moved to where they
+are wrong upwards, and stored policies were not. θ itself climbs their mean.
 """
 
 from __future__ import annotations
@@ -108,9 +111,8 @@ def outputs(learner: Learner, critic: Any, state: Array, action: Array, z: Array
 
 
 def value(learner: Learner, critic: Any, state: Array, action: Array, z: Array) -> Float[Array, "B"]:
-    """Q as the members say it together, in the critic's units."""
-    read = learner.loss.read(outputs(learner, critic, state, action, z))
-    return combine(read, learner.config.critic.bound, 0)
+    """Q as the members say it in the mean, in the critic's units."""
+    return learner.loss.read(outputs(learner, critic, state, action, z)).mean(axis=0)
 
 
 def targets(
@@ -140,7 +142,9 @@ def targets(
         action.append(jnp.clip(acts(spec, params, rows.after[own + cross :])[0] + noise, -1.0, 1.0))
         z.append(_every(represent(config, spec, known.representation, learned.theta, known.normaliser), rest))
     where, act, as_ = seen(known.normaliser, rows.after), jnp.concatenate(action), jnp.concatenate(z)
-    target = time.reward_scale * rows.reward + rows.discount * value(learner, learned.target, where, act, as_)
+    said = learner.loss.read(outputs(learner, learned.target, where, act, as_))
+    stored, mine = said[:, : own + cross].mean(axis=0), combine(said[:, own + cross :], config.critic.bound, 0)
+    target = time.reward_scale * rows.reward + rows.discount * jnp.concatenate([stored, mine])
     if (bounds := time.values()) is not None:
         target = jnp.clip(target, *bounds)
     return target, as_

@@ -313,8 +313,8 @@ def test_theta_of_random_starts_is_judged_in_more_episodes_than_its_disturbances
     assert chunk.metrics["return_disturbed"][0] == pytest.approx(returns.mean(), rel=1e-3)
 
 
-def numpy_critic(params, x):
-    tree = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), params)["params"]
+def numpy_critic(params, x, member=0):
+    tree = jax.tree.map(lambda leaf: np.asarray(leaf[member], np.float64), params)["params"]
     for layer in range(2):
         x = x @ tree[f"Dense_{layer}"]["kernel"] + tree[f"Dense_{layer}"]["bias"]
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
@@ -356,9 +356,11 @@ def test_a_random_z_tells_nothing_of_the_row():
     assert all((stored == z).all(axis=1).any() for batch in got[True] for z in batch)
 
 
-def test_targets_are_what_numpy_computes():
+@pytest.mark.parametrize("members", [1, 2])
+def test_targets_are_what_numpy_computes(members):
     config = tiny(
-        **{**PLAIN, "time.smoothing": 0.0, "time.own": 0.5, "time.cross": 0.25, "time.reward_range": [0.0, 0.1]}
+        **{"critic.loss": "mse", "critic.ensemble": members, "time.smoothing": 0.0},
+        **{"time.own": 0.5, "time.cross": 0.25, "time.reward_range": [0.0, 0.1]},
     )
     _, spec, _ = resolve(config)
     state = states_of(tiny())[-1]
@@ -382,7 +384,9 @@ def test_targets_are_what_numpy_computes():
     mean, variance = np.asarray(state.normaliser.mean), np.asarray(state.normaliser.squares / state.normaliser.count)
     std = np.sqrt(variance)
     seen = np.clip((after - mean) / np.maximum(std, 1e-2), -5, 5)
-    value = numpy_critic(target, np.concatenate([seen, action, expected_z], axis=1))
+    x = np.concatenate([seen, action, expected_z], axis=1)
+    said = np.stack([numpy_critic(target, x, member) for member in range(members)])
+    value = np.concatenate([said.mean(0)[:12], said.min(0)[12:]])  # the smaller one counts where θ chose the action
     bound = 0.1 * 0.1 / (1 - 0.99)
     expected = np.clip(0.1 * np.asarray(rows.reward) + np.asarray(rows.discount) * value, 0.0, bound)
     np.testing.assert_allclose(found, expected, atol=1e-4)
