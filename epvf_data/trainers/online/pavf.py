@@ -9,8 +9,8 @@ A row of the replay trains the critic towards one of three targets, with γⁿ =
 In the last two the n rewards are those of another policy; with n = 1 that is exact, with more it is a bias that n-step
 methods off policy live with. θ climbs the mean of Q(s, π_θ(s), z(θ)) over the replay's states, through a and through z.
 
-Of several critics the `bound` (the smaller of two, as in TD3) counts in the third target only: θ was moved to where they
-are wrong upwards, and stored policies were not. θ itself climbs their mean.
+Of several critics the `bound` (the smaller of two, as in TD3) counts in the third target only: θ was moved to where
+they are wrong upwards, and stored policies were not. θ itself climbs their mean.
 """
 
 from __future__ import annotations
