@@ -91,11 +91,6 @@ def _licence(facts: Facts, labels: Labels) -> str:
     return f"## Licence\n\n{text}" + (f"\n\nFrom <{labels.url}>." if labels.url else "")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---" if number == 0 else "---:" for number in range(len(head))], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def _more(count: int) -> str:
     return f"\n\n… and {count - _MOST:,} more." if count > _MOST else ""
 
@@ -139,7 +134,7 @@ def _policies(facts: Facts) -> str:
         [code(item.id[:12]), item.layers, item.computes, f"{item.size:,}", f"{item.rows:,}"]
         for item in facts.policies[:_MOST]
     ]
-    text = "Multilayer perceptrons; the sizes go from the observation to the action.\n\n" + _table(
+    text = "Multilayer perceptrons; the sizes go from the observation to the action.\n\n" + table(
         ["architecture", "layers", "activations", "parameters P", "rows"], rows
     )
     text += _more(len(facts.policies))
@@ -154,7 +149,7 @@ def _policies(facts: Facts) -> str:
         text += (
             "\n\nProbing states: the rows also hold the actions of their policy in a fixed set of states, which makes "
             "policies of different architectures comparable.\n\n"
-            + _table(["set", "states K", "rows"], probing)
+            + table(["set", "states K", "rows"], probing)
             + _more(len(items))
         )
     return f"## Policies\n\n{text}"
@@ -179,7 +174,7 @@ def _returns(facts: Facts) -> str:
     head = ["source", "policies", "min", "25 %", "median", "75 %", "mean", "max", "finite"]
     return (
         "## Returns\n\nThe return of a policy is the mean over its episodes of the undiscounted sum of rewards.\n\n"
-        f"{_table(head, rows)}{_more(len(facts.returns))}\n\nEpisodes:\n\n" + "\n".join(f"- {line}" for line in lines)
+        f"{table(head, rows)}{_more(len(facts.returns))}\n\nEpisodes:\n\n" + "\n".join(f"- {line}" for line in lines)
     )
 
 

@@ -46,6 +46,12 @@ def prose(text: object, limit: int = 200) -> str:
     return _MARKUP.sub(r"\\\1", one_line(text, limit))
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, its first column text and the others numbers; cells are Markdown already."""
+    lines = [head, ["---" if number == 0 else "---:" for number in range(len(head))], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def quoted(text: object, limit: int = 200) -> str:
     """A quoted scalar of YAML and of JSON."""
     return json.dumps(one_line(text, limit), ensure_ascii=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from epvf_data.cards.words import code, prose
+from epvf_data.cards.words import code, prose, table
 
 SCALE_NOTES = {
     "smoke": "A smoke run shows that everything works. It is far too short to learn, and says nothing about the paper.",
@@ -29,7 +29,7 @@ BEST = (
 EQUAL = (
     "Return of the unperturbed policy / of the perturbed ones (of PPO and SAC: of mean / of sampled actions), "
     "interquartile means over seeds. Minutes are those of one seed: wall time, compiling and logging included, spread "
-    "evenly over its steps. They depend on the processor and on what ran beside."
+    "evenly over its steps. A dash: not logged yet, or ended. Minutes depend on the processor and on what ran beside."
 )
 EQUAL_STEPS = (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 10_000_000, 20_000_000, 100_000_000)
 EQUAL_MINUTES = (2, 5, 10, 20, 30, 60)
@@ -55,9 +55,9 @@ def write_report(data: Mapping[str, Any], image: str) -> str:
         *claims,
         "## Runs",
         "",
-        *_table(data["variants"]),
+        _table(data["variants"]),
         "",
-        *(_equal(data["variants"]) if data["figure"] in ("time", "fig2-architectures") else []),
+        *_equal(data["variants"]),
         *_changes(data["variants"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -112,14 +112,14 @@ def _claims(claims: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _table(variants: list[dict[str, Any]]) -> list[str]:
+def _table(variants: list[dict[str, Any]]) -> str:
     """Variant, seeds, steps, finals with intervals, wall time; for CartPole also the iterations until it is solved."""
     solved = any(variant.get("first_pass") for variant in variants)
     header = ["variant", "seeds", "env steps a seed", "iterations", "final perturbed", "final unperturbed"]
     header += ["iterations until solved", "env steps until solved"] if solved else []
-    rows = [[*header, "wall time"]]
+    rows = []
     for variant in variants:
-        label = variant["label"] if variant["panel"] == "paper" else f"{variant['label']} (ours)"
+        label = _label(variant)
         if variant["status"] != "finished":
             label += f" ({variant['status']})"
         final = variant.get("final", {})
@@ -129,44 +129,41 @@ def _table(variants: list[dict[str, Any]]) -> list[str]:
             passes = variant.get("first_pass", {})
             cells += [_interval(passes.get(key), "median", 0) for key in ("iteration", "env_steps")]
         rows.append([*cells, _duration(variant["seconds"])])
-    return _markdown(rows)
+    return table([*header, "wall time"], rows)
 
 
-def _markdown(rows: list[list[str]]) -> list[str]:
-    """A table whose first row is its header and whose first column is text."""
-    rule = "|" + "|".join("---" if place == 0 else "---:" for place in range(len(rows[0]))) + "|"
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], rule, *lines[1:]]
+def _label(variant: Mapping[str, Any]) -> str:
+    return variant["label"] if variant["panel"] == "paper" else f"{variant['label']} (ours)"
 
 
 def _equal(variants: list[dict[str, Any]]) -> list[str]:
     """Where each variant stands after equal environment steps and after equal minutes; nothing for a single variant."""
-    found = [v for v in variants if v.get("curves", {}).get("env_steps", {}).get("return_unperturbed") and v["seconds"]]
-    if len(found) < 2:
+    ran = [v for v in variants if v.get("curves", {}).get("env_steps") and v["seconds"]]
+    if len(ran) < 2:
         return []
-    steps = [n for n in EQUAL_STEPS if n <= max(v["env_steps"] for v in found)]
-    least = {v["name"]: v["seconds"] / len(v["seeds"]) / 60 for v in found}
-    minutes = [n for n in EQUAL_MINUTES if n <= max(least.values())]
+    minutes_a_seed = [v["seconds"] / len(v["seeds"]) / 60 for v in ran]
+    steps = [n for n in EQUAL_STEPS if n <= max(v["env_steps"] for v in ran)]
+    minutes = [n for n in EQUAL_MINUTES if n <= max(minutes_a_seed)]
     if not steps and not minutes:
         return []
-    rows = [["variant", *(f"{n / 1e6:g} M steps" for n in steps), *(f"{n} min" for n in minutes)]]
-    for v in found:
-        curves, rate = v["curves"]["env_steps"], v["env_steps"] / least[v["name"]]
-        at = [*steps, *(n * rate for n in minutes)]
-        rows.append([v["label"], *(_reached(curves, n, v["env_steps"]) for n in at)])
-    return ["### At equal environment steps and equal minutes", "", EQUAL, "", *_markdown(rows), ""]
+    head = ["variant", *(f"{n / 1e6:g} M steps" for n in steps), *(f"{n} min" for n in minutes)]
+    rows = []
+    for v, whole in zip(ran, minutes_a_seed, strict=True):
+        places = [*steps, *(v["env_steps"] * n / whole for n in minutes)]
+        rows.append([_label(v), *(_reached(v["curves"]["env_steps"], place) for place in places)])
+    return ["### At equal environment steps and equal minutes", "", EQUAL, "", table(head, rows), ""]
 
 
-def _reached(curves: Mapping[str, Any], steps: float, last: float) -> str:
-    """Unperturbed and perturbed return on a curve; nothing beyond its end."""
-    if steps > 1.001 * last:
-        return "–"
+def _reached(curves: Mapping[str, Any], steps: float) -> str:
+    """Unperturbed and perturbed return at so many steps; nothing before a curve's first cell or after its last."""
     middles = []
     for key in ("return_unperturbed", "return_perturbed"):
-        points = [(x, y) for x, y in zip(curves[key]["grid"], curves[key]["iqm"], strict=True) if y is not None]
-        near = min(points, key=lambda point: abs(point[0] - steps), default=None)
-        middles.append("–" if near is None else f"{near[1]:,.0f}")
-    return " / ".join(middles)
+        curve = curves.get(key, {"grid": [], "iqm": []})
+        points = [(x, y) for x, y in zip(curve["grid"], curve["iqm"], strict=True) if y is not None]
+        half = (points[-1][0] - points[0][0]) / max(len(points) - 1, 1) / 2 if points else 0.0  # of a cell
+        there = points and points[0][0] - half <= steps <= points[-1][0] + half
+        middles.append(f"{min(points, key=lambda point: abs(point[0] - steps))[1]:,.0f}" if there else "–")
+    return "–" if middles == ["–", "–"] else " / ".join(middles)
 
 
 def _changes(variants: list[dict[str, Any]]) -> list[str]:
