@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from epvf_data.cards.facts import MEANING, Facts, Labels, Spread
-from epvf_data.cards.words import code, one_line, prose, quoted, slug
+from epvf_data.cards.words import code, one_line, prose, quoted, slug, table
 from epvf_data.store.folders import ROWS
 from epvf_data.store.schema import COLUMNS
 
