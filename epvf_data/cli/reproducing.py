@@ -34,6 +34,10 @@ def reproduce(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of every run.  [default: by figure and scale]")] = None,
     draw: Annotated[bool, typer.Option("--draw", help="Run nothing; draw what there is.")] = False,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Draw the variants of this folder's data.json, too; repeat for more."),
+    ] = None,
     seed: Seed = None,
     backend: Backend = None,
     set_: Set = None,
@@ -75,6 +79,7 @@ def reproduce(
                 seeds=seeds,
                 overrides=overrides,
                 redraw=draw,
+                beside=beside or (),
                 plot=plot,
                 force=force,
                 quiet=quiet,

@@ -19,6 +19,7 @@ from epvf_data.reproduction.verdicts import (
     ALIKE,
     CANNOT_TELL,
     ENOUGH_ENVS,
+    NO_RANKS,
     QUARTER,
     STRONG,
     Panel,
@@ -56,23 +57,19 @@ class Claim(NamedTuple):
 def judge(figure: str, scale: str, measured: Mapping[str, Measured], partly: bool = False) -> list[dict[str, Any]]:
     """Every claim about the figure with its verdict, for each set of settings that was run.
 
-    `partly` leaves out claims about variants that are not in `measured`.
+    `partly` leaves out claims about what is not in `measured`.
     """
     panels: dict[str, dict[str, Measured]] = {}
     for name, found in measured.items():
         panels.setdefault(found.variant.panel, {})[name.removeprefix("ours-")] = found
-    return [
-        {
-            "panel": name,
-            "of": claim.of,
-            "claim": claim.text,
-            "judged": claim.judged,
-            **_judge(claim, scale, panel)._asdict(),
-        }
+    found = [
+        {"panel": name, "of": claim.of, "claim": claim.text, "judged": claim.judged}
+        | _judge(claim, scale, panel)._asdict()
         for name, panel in panels.items()
         for claim in claims(figure, name)
         if not partly or (claim.needs and all(need in panel for need in claim.needs))
     ]
+    return [one for one in found if not partly or one["evidence"] != NO_RANKS]
 
 
 def _judge(claim: Claim, scale: str, panel: Panel) -> Verdict:

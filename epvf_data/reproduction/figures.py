@@ -101,6 +101,10 @@ class Figure:
     ordered: bool = False  # the variants are steps of one scale
     panels: tuple[str, ...] = ("paper", "ours")  # whose settings it can have
 
+    def variants(self, scale: str) -> list[Variant]:
+        """All of them, in the order of the table."""
+        return variants(self.name, scale, "both" if len(self.panels) > 1 else "paper")
+
 
 FIGURES = {
     "fig1": Figure(
@@ -257,12 +261,8 @@ def _changes(figure: str, scale: str, panel: str) -> list[tuple[str, str, dict[s
 
     order = [REFERENCE_CRITICS[panel], *CRITICS]
     names = sorted(LEARNERS, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return [(f"critic-{name}", CRITICS.get(name, name), _critic(name)) for name in names]
-
-
-def _critic(name: str) -> dict[str, Any]:
-    actions = {"critic.inputs": "raw"} if name.startswith("probing") else {}  # actions are not centred on anything
-    return {"critic.name": name, **actions}
+    raw = {name: {"critic.inputs": "raw"} for name in names if name.startswith("probing")}  # actions have no centre
+    return [(f"critic-{n}", CRITICS.get(n, n), {"critic.name": n, **raw.get(n, {})}) for n in names]
 
 
 def _controls(figure: str, tier: str, panel: str, prefix: str) -> list[Variant]:

@@ -64,23 +64,34 @@ def write_report(data: Mapping[str, Any], image: str) -> str:
 
 
 def _how(data: Mapping[str, Any]) -> list[str]:
-    hardware = data["hardware"]  # an earlier call's plan says so, and a stranger may have sent it
-    versions = ", ".join(f"{name} {prose(data['versions'].get(name))}" for name in ("epvf-data", "jax", "mujoco"))
     note = CARTPOLE_CPU if data["figure"] == "fig1" and data["scale"] != "smoke" else SCALE_NOTES[data["scale"]]
     counts = {status: sum(v["status"] == status for v in data["variants"]) for status in ("finished", "unfinished")}
-    runs = {v["name"] if v["kind"] == "epvf" else v["name"].removeprefix("ours-"): v for v in data["variants"]}
-    total = sum(variant["seconds"] for variant in runs.values())
-    steps = sum(variant["env_steps"] * len(variant["seeds"]) for variant in runs.values())
+    others = data.get("beside", [])  # runs of other folders, made with other commands and perhaps elsewhere
+    away = {name for lot in others for name in lot["variants"]}
+    lots = [(data, [v for v in data["variants"] if v["name"] not in away])]
+    lots += [(lot, [v for v in data["variants"] if v["name"] in lot["variants"]]) for lot in others]
     return [
         f"Scale `{data['scale']}`. {note} {_sizes(data['variants'])} {counts['finished']} of {len(data['variants'])} "
         f"variants are finished; not yet finished: {counts['unfinished']}.",
         "",
-        *[f"Command: {code(command, 4000)}" for command in data["commands"]],
-        "",
-        f"{steps:,.0f} environment steps in {_duration(total)} on {hardware['cores']} cores of "
-        f"{prose(hardware['processor'])} (device: {prose(hardware['device'])}), {versions}, {prose(data['date'])}.",
-        "",
+        *(line for made, runs in lots for line in _made(made, runs, bool(others))),
         WHAT,
+    ]
+
+
+def _made(made: Mapping[str, Any], variants: list[dict[str, Any]], named: bool) -> list[str]:
+    """With what some runs were made. An earlier call's plan says so, and a stranger may have sent it."""
+    versions = ", ".join(f"{name} {prose(made['versions'].get(name))}" for name in ("epvf-data", "jax", "mujoco"))
+    runs = {v["name"] if v["kind"] == "epvf" else v["name"].removeprefix("ours-"): v for v in variants}
+    steps = sum(variant["env_steps"] * len(variant["seeds"]) for variant in runs.values())
+    hardware, total = made["hardware"], sum(variant["seconds"] for variant in runs.values())
+    which = f"{', '.join(code(name) for name in runs)}: " if named else ""
+    return [
+        *(f"Command: {code(command, 4000)}" for command in made["commands"]),
+        "",
+        f"{which}{steps:,.0f} environment steps in {_duration(total)} on {hardware['cores']} cores of "
+        f"{prose(hardware['processor'])} (device: {prose(hardware['device'])}), {versions}, {prose(made['date'])}.",
+        "",
     ]
 
 

@@ -16,24 +16,20 @@ from epvf_data import outputs, pictures, provenance
 from epvf_data.errors import RunError
 from epvf_data.launch.calls import Runs
 from epvf_data.reproduction import runs
+from epvf_data.reproduction.beside import DATA, MADE, SOURCE, read_beside
 from epvf_data.reproduction.claims import judge
 from epvf_data.reproduction.figures import Figure, Variant, check, variants
 from epvf_data.reproduction.plan import configure, references
 from epvf_data.reproduction.report import write_report
-from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, measure, printable_texts, summarise
+from epvf_data.reproduction.summary import LAST, SOLVED, WINDOW, Measured, measure, printable_texts, summarise
 from epvf_data.trainers import rundir
 from epvf_data.trainers.curves.statistics import LEVEL, RESAMPLES
 from epvf_data.untrusted import printable
 
 PLAN = "plan.json"
-RESULTS = DATA, IMAGE, REPORT = "data.json", "figure.png", "report.md"
-_PLAN = {
-    **dict.fromkeys(("figure", "scale", "command", "date"), str),
-    "commands": [str],
-    "left_out": {str: str},
-    "versions": {str: (str, None)},
-    "hardware": {"processor": str, "cores": int, "device": str},
-}
+IMAGE, REPORT = "figure.png", "report.md"
+RESULTS = DATA, IMAGE, REPORT
+_PLAN = {**SOURCE, "figure": str, "scale": str, "left_out": {str: str}}
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ def reproduce(
     seeds: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     redraw: bool = False,
+    beside: Iterable[str | Path] = (),
     plot: Path | None = None,
     force: bool = False,
     quiet: bool = True,
@@ -71,9 +68,10 @@ def reproduce(
     """Runs or resumes the variants of a figure below `out`/runs and writes data.json, figure.png and report.md.
 
     `settings` says whose hyper-parameters: "paper", "ours" or "both". `only` runs some variants, and all that exist are
-    drawn; with `redraw`, which runs nothing, `only` draws some. `seeds` and `overrides` (nested tables) go to every
-    run, and with an `executor` each is a call on it. `plot` gets the picture too, as PNG, PDF or SVG. A run that fails
-    leaves the others alone and is named in `failed`.
+    drawn; with `redraw`, which runs nothing, `only` draws some. Variants of the data.json of the folders `beside` are
+    drawn and judged with them, and what no folder has is left out then. `seeds` and `overrides` (nested tables) go to
+    every run, and with an `executor` each is a call on it. `plot` gets the picture too, as PNG, PDF or SVG. A run that
+    fails leaves the others alone and is named in `failed`.
 
     Raises ConfigError for unknown names and settings, RunError for a directory with runs of other settings and where
     there is nothing to draw, and DatasetError where others made files of the results' names.
@@ -83,6 +81,7 @@ def reproduce(
     folder = Path(f"{figure}-{scale}" if out is None else out)
     stored = _stored_plan(folder, figure, scale)
     rundir.check_folder(folder / "runs")
+    others, sources = read_beside(map(Path, beside), about, scale, () if redraw else chosen, folder / "runs")
     failed, left_out = {}, {}
     if not redraw:
         jobs, left_out = configure(figure, scale, chosen, references(every), overrides or {}, seeds)
@@ -94,24 +93,41 @@ def reproduce(
     left_out, partly = {**stored.get("left_out", {}), **left_out}, redraw and len(only) > 0
     shown = chosen if partly else _shown(about, scale, every, folder / "runs")
     measured = measure(shown, folder / "runs", failed, left_out)
+    if sources:
+        partly, both = True, {name: found for name, found in measured.items() if found.curves} | others
+        measured = {one.name: both[one.name] for one in about.variants(scale) if one.name in both}
+        measured = {name: found for name, found in measured.items() if not only or name in only or not redraw}
     if not any(found.curves for found in measured.values()):
         cure = next(iter(failed.values()), "run it without --draw" if redraw else "let it run longer")
         raise RunError(f"there is nothing to draw in {folder}, because no run has logged a return: {cure}")
-    if not stored:
+    if measured.keys() - others and not stored:
         raise RunError(f"{folder} has lost its {PLAN}, which says how its runs were made; give the command anew.")
-    data = {
-        "figure": figure,
+    return _publish(folder, _data(about, scale, measured, partly, stored, sources), failed, plot, force)
+
+
+def _data(
+    about: Figure,
+    scale: str,
+    measured: Mapping[str, Measured],
+    partly: bool,
+    stored: Mapping[str, Any],
+    sources: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The values of data.json. Of runs of several folders the first says at the top how they were made."""
+    made, *beside = [*([stored] if stored else []), *sources]
+    return {
+        "figure": about.name,
         "scale": scale,
         "title": about.title,
         "paper": about.paper,
         "ordered": about.ordered,
         "solved": SOLVED,
         "statistics": {"level": LEVEL, "resamples": RESAMPLES, "final_share": LAST, "window": WINDOW},
-        **{key: stored.get(key) for key in ("command", "commands", "date", "versions", "hardware")},
-        "variants": summarise(figure, measured),
-        "claims": judge(figure, scale, measured, partly),
+        **{key: made[key] for key in MADE},
+        **({"beside": beside} if beside else {}),
+        "variants": summarise(about, scale, measured),
+        "claims": judge(about.name, scale, measured, partly),
     }
-    return _publish(folder, data, failed, plot, force)
 
 
 def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
@@ -133,7 +149,7 @@ def _stored_plan(folder: Path, figure: str, scale: str) -> dict[str, Any]:
 
 def _shown(about: Figure, scale: str, every: list[Variant], folder: Path) -> list[Variant]:
     """The variants asked for, and those of other settings that were run before."""
-    table = variants(about.name, scale, "both" if len(about.panels) > 1 else "paper")
+    table = about.variants(scale)
     there = [variant for variant in table if runs.parts(folder / variant.folder)]
     panels = {variant.panel for variant in (*every, *there) if variant in every or variant.kind == "epvf"}
     return [variant for variant in table if variant in every or (variant in there and variant.panel in panels)]

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from epvf_data import envs, untrusted
+from epvf_data.config import flatten, to_dict
 from epvf_data.errors import DatasetError, RunError
 from epvf_data.reproduction import runs
-from epvf_data.reproduction.figures import Variant
+from epvf_data.reproduction.figures import Figure, Variant
+from epvf_data.reproduction.plan import configure, references
 from epvf_data.trainers import rundir
 from epvf_data.trainers.curves.read import (
     AXES,
+    RANK,
     RETURNS,
     Curve,
     align,
@@ -44,6 +47,7 @@ class Measured:
     curves: list[Curve]
     seconds: float
     versions: dict[str, Any]
+    record: dict[str, Any] | None = None  # of a data.json that it was read from
 
     @property
     def steps(self) -> float:
@@ -53,6 +57,8 @@ class Measured:
     @property
     def max_return(self) -> float:
         """The return that no policy exceeds: 1 a step in both environments."""
+        if self.record:
+            return float(self.record["max_return"])
         name = self.config["env"]
         if not envs.ships(name):  # a run's file must not load code
             raise RunError(f"the run is of {untrusted.shown(name)}, which is none of this package's environments.")
@@ -142,16 +148,20 @@ def printable_texts(value: Any) -> Any:
     return untrusted.printable(value, 4000) if isinstance(value, str) else value
 
 
-def summarise(figure: str, measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """The `variants` of data.json."""
-    references: dict[str, dict[str, Any]] = {}
-    for found in measured.values():
-        if found.config and found.variant.kind == "epvf":
-            references.setdefault(found.variant.panel, found.config)
-    return [_variant(figure, found, references.get(found.variant.panel, found.config)) for found in measured.values()]
+def summarise(about: Figure, scale: str, measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """The `variants` of data.json. Changes are from the first variant of a panel, as it ran, else as it would run."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for panel, variant in references(about.variants(scale)).items():
+        found = measured.get(variant.name)
+        there = found is not None and found.config and not found.record
+        jobs = configure(about.name, scale, [variant], {panel: variant}, {})[0]
+        first[panel] = found.config if found and there else flatten(to_dict(jobs[variant.name][0].config))
+    return [_variant(about.name, found, first[found.variant.panel]) for found in measured.values()]
 
 
 def _variant(figure: str, found: Measured, reference: Mapping[str, Any]) -> dict[str, Any]:
+    if found.record:
+        return found.record
     variant = found.variant
     both = {*reference, *found.config} - {"seed", "seeds"} if found.config and variant.kind != "baseline" else set()
     if variant.kind == "control":  # which has no critic
@@ -185,8 +195,10 @@ def _variant(figure: str, found: Measured, reference: Mapping[str, Any]) -> dict
 
 def _curves(curves: list[Curve], axis: str) -> dict[str, Any]:
     table: dict[str, Any] = {}
-    for key in RETURNS:
+    for key in (*RETURNS, RANK):
         grid, values = align(curves, key, axis)
+        if key == RANK and not len(grid):
+            continue
         band = estimate(values)
         table[key] = {"grid": _plain(grid), **_band(band, "iqm"), "seeds": [_plain(row) for row in values]}
     return table

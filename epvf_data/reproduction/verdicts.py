@@ -17,6 +17,7 @@ ALIKE = 0.1  # of the maximum return: less than this apart counts as the same pe
 LEARNED = 0.05  # of the maximum return: where both stay below, nothing was learned that could differ
 QUARTER, STRONG = 0.25, 0.9  # of the maximum return: "a quarter of the maximum", "solve the task"
 ENOUGH_ENVS = 2048
+NO_RANKS = "Their logs have no rank correlations."
 
 Panel = Mapping[str, Measured]  # the variants of one set of settings, names without its prefix
 
@@ -88,7 +89,7 @@ def ranks(first: str, second: str, panel: Panel) -> Verdict:
     steps = min(found.steps for found in pair)
     values = [found.final(RANK, steps, 0.5) for found in pair]
     if not all(len(one) for one in values):
-        return Verdict(CANNOT_TELL, "Their logs have no rank correlations.")
+        return Verdict(CANNOT_TELL, NO_RANKS)
     gap = difference(values[0], values[1])
     both = ", ".join(_named(found, estimate(one), 2) for found, one in zip(pair, values, strict=True))
     return Verdict(

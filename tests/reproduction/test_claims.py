@@ -1,12 +1,16 @@
 """Verdicts follow the intervals: each way that a claim can go, on curves whose truth is known."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
 from epvf_data.config import flatten, to_dict
+from epvf_data.reproduction.beside import read_beside
 from epvf_data.reproduction.claims import claims, judge
 from epvf_data.reproduction.figures import FIGURES, variants
-from epvf_data.reproduction.summary import Measured
+from epvf_data.reproduction.summary import Measured, summarise
 from epvf_data.reproduction.verdicts import AGREES, CANNOT_TELL, DISAGREES
 from epvf_data.trainers.curves.read import Curve
 
@@ -123,6 +127,24 @@ def test_what_a_policy_input_is_good_for_is_asked_apart_from_what_it_earns(sim):
     assert (found[claim], found[ends]) == (AGREES, CANNOT_TELL)
     assert verdicts("time", sim, **options, rank={"best": 0.5, "no-policy": 0.7})[claim] == DISAGREES
     assert verdicts("time", sim, **options)[claim] == CANNOT_TELL  # nothing was logged
+
+
+def test_ranks_are_judged_from_another_folders_data_as_from_logs(sim, tmp_path):
+    about, options = FIGURES["time"], {"best": {"rank": 0.7}, "no-policy": {"rank": 0.5}, "psvf": {}}
+    config = sim.settings(env="ant", horizon=250)
+    there = [variant for variant in about.variants("cpu") if variant.name in options]
+    found = {variant.name: measured(variant, config, 200.0, **options[variant.name]) for variant in there}
+    plan = {"command": "a", "commands": ["a"], "date": "b", "versions": {}}
+    plan["hardware"] = {"processor": "c", "cores": 2, "device": "cpu"}
+    data = {"figure": "time", "scale": "cpu", **plan, "variants": summarise(about, "cpu", found)}
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    others, sources = read_beside([tmp_path], about, "cpu", (), tmp_path / "runs")
+    assert sources == [{"variants": ["best", "no-policy", "psvf"], **plan}]
+    first, second = (judge("time", "cpu", one, partly=True) for one in (found, others))
+    assert [(one["claim"], one["verdict"]) for one in first] == [(one["claim"], one["verdict"]) for one in second]
+    (ranks,) = (one for one in second if "ranks" in one["claim"])  # psvf has none, and nothing is said of it
+    assert ranks["verdict"] == AGREES
+    assert re.search(r"Q\(s, a, θ\) 0\.7\d .* 0\.5\d .*; difference 0\.20", ranks["evidence"])
 
 
 def test_architectures(sim):

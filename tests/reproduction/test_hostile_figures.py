@@ -195,6 +195,75 @@ def test_words_of_a_plan_are_no_markup(figure, monkeypatch):
     assert (figure / "data.json").stat().st_size < 10**6
 
 
+def first(change_of):
+    """A change of the first variant of data.json."""
+    return change("data.json", lambda it: change_of(it["variants"][0]))
+
+
+def series(change_of):
+    return first(lambda it: change_of(it["curves"]["env_steps"]["return_perturbed"]))
+
+
+BESIDE = {
+    "data that are a link": lambda out: (shutil.move(out / "data.json", out / "x"), link("data.json", "x")(out)),
+    "data that are a pipe": lambda out: ((out / "data.json").unlink(), special("data.json", os.mkfifo)(out)),
+    "data of many levels": put("data.json", corpus.deep()),
+    "half a file": put("data.json", b'{"figure": '),
+    "a list": put("data.json", b"[]"),
+    "no variants": change("data.json", lambda it: it.pop("variants")),
+    "variants without names": first(lambda it: it.pop("name")),
+    "a name of an object": first(lambda it: it.__setitem__("name", {})),
+    "another figure": change("data.json", lambda it: it.__setitem__("figure", corpus.ESCAPE)),
+    "a state of its own": first(lambda it: it.__setitem__("status", "left out")),
+    "many seeds": first(lambda it: it.__setitem__("seeds", list(range(10**5)))),
+    "no hardware": change("data.json", lambda it: it.pop("hardware")),
+    "wild seconds": first(lambda it: it.__setitem__("seconds", 10**40)),
+    "no final": first(lambda it: it.pop("final")),
+    "a short series": series(lambda it: it["low"].pop()),
+    "a seed's short series": series(lambda it: it["seeds"][0].pop()),
+    "words in a series": series(lambda it: it["iqm"].__setitem__(0, "x")),
+    "holes in a series": series(lambda it: it["grid"].__setitem__(0, None)),
+    "a setting of words": first(lambda it: it.__setitem__("changes", {"![x](y)": [1, 2]})),
+    "a series of its own": first(lambda it: it["curves"]["env_steps"].__setitem__("x", 5)),
+}
+
+
+@pytest.fixture
+def other(figure, sim, monkeypatch):
+    """A folder with what two runs of another figure gave."""
+    monkeypatch.setattr("epvf_data.reproduction.draw.draw", lambda data: Figure(figsize=(1, 1)))
+    folder = figure.with_name("other")
+    for name in ("best", "es"):
+        config = sim.settings(env="ant", envs=2, seeds=2, horizon=250)
+        sim.write_run(folder / "runs" / name, config)
+    (folder / "plan.json").write_text(json.dumps(PLAN | {"figure": "fig2-ablations"}))
+    reproduce("fig2-ablations", "cpu", folder, redraw=True)
+    return folder
+
+
+def borrow(out: Path):
+    return reproduce("fig2-ablations", "cpu", out.with_name("joined"), redraw=True, beside=[out])
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_data_of_strangers(other, name):
+    BESIDE[name](other)
+    assert refusal(borrow, other), name
+    assert not other.with_name("joined").exists()
+
+
+def test_words_of_a_strangers_data_are_no_markup(other):
+    evil = "![x](http://evil/x.png) `<script>` " + corpus.ESCAPE
+    first(lambda it: it.update(label=evil, changes={"envs": [evil, evil]}, reason=evil, preset=evil, x=evil))(other)
+    change("data.json", lambda it: it.update(title=evil, commands=[evil], date=evil, claims=[{"claim": evil}]))(other)
+    assert refusal(borrow, other) is None
+    text = (other.with_name("joined") / "report.md").read_text()
+    assert all(line.isprintable() for line in text.splitlines())
+    outside_code = re.sub(r"`[^`]*`", "", text.replace("figure.png)", ""))
+    assert "![x](" not in outside_code
+    assert "<script>" not in outside_code
+
+
 def test_the_users_own_files_stay(tmp_path, sim):
     for name in ("report.md", "figure.png", "data.json"):
         out = tmp_path / name.replace(".", "-")

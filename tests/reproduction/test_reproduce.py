@@ -1,9 +1,11 @@
 """From the command to the three files, with a trainer that writes known curves in place of training."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.image
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
@@ -238,3 +240,60 @@ def test_runs_on_an_executor_fail_and_go_on_by_themselves(trainer, undrawn, tmp_
     assert set(result.runs.values()) == {"finished"}
     assert [name for name, _ in trainer.calls[before:]] == ["envs-8"]
     assert not list((tmp_path / "runs").glob("*.failed.txt"))
+
+
+def test_variants_of_other_folders_are_drawn_and_judged_as_if_they_had_run_here(trainer, undrawn, tmp_path):
+    small = {"seeds": 5, "overrides": {"env_steps": 10_000, "envs": 8}}
+    names = ["best", "noise-1", "es"]
+    reproduce("fig2-ablations", "cpu", tmp_path / "all", only=names, **small)
+    for name in names:
+        reproduce("fig2-ablations", "cpu", tmp_path / name, only=[name], **small)
+    calls = len(trainer.calls)
+    folders = [tmp_path / name for name in names]
+    joined = reproduce("fig2-ablations", "cpu", tmp_path / "joined", redraw=True, beside=folders)
+    assert len(trainer.calls) == calls
+    assert list(joined.runs) == names
+    data, whole = (json.loads((tmp_path / name / "data.json").read_text()) for name in ("joined", "all"))
+    there = {one["name"]: one for one in whole["variants"]}
+    for variant in data["variants"]:
+        assert variant["final"] == there[variant["name"]]["final"]
+        assert variant["changes"].get("exploration.scale") == there[variant["name"]]["changes"].get("exploration.scale")
+    told = {claim["claim"]: claim for claim in whole["claims"]}
+    assert len(data["claims"]) == 2  # those about the three
+    for claim in data["claims"]:
+        assert claim["verdict"] == told[claim["claim"]]["verdict"]
+        here, logs = (re.findall(r"\d+\.\d", one["evidence"])[:2] for one in (claim, told[claim["claim"]]))
+        assert np.array(here, float) == pytest.approx(np.array(logs, float), rel=0.02)  # cells against logged points
+    report = (tmp_path / "joined" / "report.md").read_text()
+    assert report.count("Command: ") == 3  # each with what it made, where and when
+    assert [one["variants"] for one in data["beside"]] == [["noise-1"], ["es"]]
+    again = reproduce("fig2-ablations", "cpu", tmp_path / "again", redraw=True, beside=[tmp_path / "joined"])
+    assert again.runs == joined.runs
+    assert json.loads((tmp_path / "again" / "data.json").read_text())["claims"] == data["claims"]
+    mixed = reproduce("fig2-ablations", "cpu", tmp_path / "es", redraw=True, beside=folders[:2])  # its own runs, too
+    assert list(mixed.runs) == names
+    one = reproduce("fig2-ablations", "cpu", tmp_path / "one", redraw=True, only=["es"], beside=folders)
+    assert list(one.runs) == ["es"]
+
+
+def test_what_a_variant_alone_changes_is_told(trainer, undrawn, tmp_path):
+    """The run that it differs from is not there: its settings are known all the same."""
+    reproduce("fig2-ablations", "cpu", tmp_path, only=["noise-1"], seeds=1)
+    reproduce("fig2-ablations", "cpu", tmp_path, only=["noise-1"], redraw=True)
+    (variant,) = json.loads((tmp_path / "data.json").read_text())["variants"]
+    assert variant["changes"]["exploration.scale"] == [0.3, 1.0]
+
+
+def test_folders_of_another_figure_or_none_are_refused_before_anything_runs(trainer, undrawn, tmp_path):
+    options = {"only": ["es"], "seeds": 1, "overrides": {"env_steps": 10_000}}
+    reproduce("fig2-ablations", "cpu", tmp_path / "one", **options)
+    calls = len(trainer.calls)
+    for figure, folder, text in (
+        ("fig2-architectures", "one", r"holds fig2-ablations at scale cpu, and what is drawn is fig2-architectures"),
+        ("fig2-ablations", "two", r"two holds no data\.json; name a folder that"),
+        ("fig1", "one", r"fig1 is judged by single iterations"),
+    ):
+        with pytest.raises(RunError, match=text):
+            reproduce(figure, "cpu", tmp_path / "new", beside=[tmp_path / folder])
+        assert not (tmp_path / "new").exists()
+    assert len(trainer.calls) == calls
