@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def read_beside(
     sources: list[dict[str, Any]] = []
     for folder in folders:
         data = _read(folder, about, scale)
-        lots = [one for one in data.get("beside", []) if rundir.fits(one, {**SOURCE, "variants": [str]})]
+        lots = data.get("beside", [])  # that folder may have been joined itself
         here = {v["name"]: v for v in data["variants"] if v.get("curves") and v["name"] in free}
         for name, record in here.items():
             if not _right(record):
@@ -91,7 +90,7 @@ def _read(folder: Path, about: Figure, scale: str) -> dict[str, Any]:
     data = printable_texts(runs.read(path))
     if not data:
         raise RunError(f"{folder} holds no {DATA}; name a folder that `epvf-data reproduce {about.name}` wrote.")
-    if not rundir.fits(data, _DATA):
+    if not rundir.fits(data, _DATA) or not rundir.fits(data.get("beside", []), [{**SOURCE, "variants": [str]}]):
         raise RunError(f"{path} is not what `reproduce` writes.")
     if (data["figure"], data["scale"]) != (about.name, scale):
         what = f"{data['figure'][:80]} at scale {data['scale'][:80]}"
@@ -103,7 +102,7 @@ def _measured(variant: Variant, record: Mapping[str, Any]) -> Measured:
     """The variant as if it had been read from its runs, and the record itself, under this version's names."""
     names = {key: getattr(variant, key) for key in ("name", "label", "panel", "kind", "preset")}
     record = {**record, **names}
-    found = Measured(
+    return Measured(
         variant=variant,
         status=record["status"],
         reason=record["reason"],
@@ -111,8 +110,8 @@ def _measured(variant: Variant, record: Mapping[str, Any]) -> Measured:
         curves=[_curve(record, place, seed) for place, seed in enumerate(record["seeds"])],
         seconds=record["seconds"],
         versions=record["versions"],
+        record=record,
     )
-    return replace(found, record=record)
 
 
 def _curve(record: Mapping[str, Any], place: int, seed: int) -> Curve:

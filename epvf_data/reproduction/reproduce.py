@@ -95,8 +95,8 @@ def reproduce(
     measured = measure(shown, folder / "runs", failed, left_out)
     if sources:
         partly, both = True, {name: found for name, found in measured.items() if found.curves} | others
-        measured = {one.name: both[one.name] for one in about.variants(scale) if one.name in both}
-        measured = {name: found for name, found in measured.items() if not only or name in only or not redraw}
+        wanted = only if redraw and only else both
+        measured = {v.name: both[v.name] for v in about.variants(scale) if v.name in both and v.name in wanted}
     if not any(found.curves for found in measured.values()):
         cure = next(iter(failed.values()), "run it without --draw" if redraw else "let it run longer")
         raise RunError(f"there is nothing to draw in {folder}, because no run has logged a return: {cure}")
@@ -114,7 +114,9 @@ def _data(
     sources: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The values of data.json. Of runs of several folders the first says at the top how they were made."""
-    made, *beside = [*([stored] if stored else []), *sources]
+    away = {name for source in sources for name in source["variants"]}
+    drawn = [source for source in sources if measured.keys() & {*source["variants"]}]
+    made, *beside = [*([stored] if measured.keys() - away else []), *drawn]
     return {
         "figure": about.name,
         "scale": scale,

@@ -153,9 +153,11 @@ def summarise(about: Figure, scale: str, measured: Mapping[str, Measured]) -> li
     first: dict[str, Mapping[str, Any]] = {}
     for panel, variant in references(about.variants(scale)).items():
         found = measured.get(variant.name)
-        there = found is not None and found.config and not found.record
-        jobs = configure(about.name, scale, [variant], {panel: variant}, {})[0]
-        first[panel] = found.config if found and there else flatten(to_dict(jobs[variant.name][0].config))
+        if found and found.config and not found.record:
+            first[panel] = found.config
+        else:
+            jobs = configure(about.name, scale, [variant], {panel: variant}, {})[0]
+            first[panel] = flatten(to_dict(jobs[variant.name][0].config))
     return [_variant(about.name, found, first[found.variant.panel]) for found in measured.values()]
 
 

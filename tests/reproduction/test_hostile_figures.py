@@ -223,6 +223,8 @@ BESIDE = {
     "a seed's short series": series(lambda it: it["seeds"][0].pop()),
     "words in a series": series(lambda it: it["iqm"].__setitem__(0, "x")),
     "holes in a series": series(lambda it: it["grid"].__setitem__(0, None)),
+    "lots of no form": change("data.json", lambda it: it.__setitem__("beside", 5)),
+    "lots of words": change("data.json", lambda it: it.__setitem__("beside", ["x"])),
     "a setting of words": first(lambda it: it.__setitem__("changes", {"![x](y)": [1, 2]})),
     "a series of its own": first(lambda it: it["curves"]["env_steps"].__setitem__("x", 5)),
 }

@@ -274,6 +274,9 @@ def test_variants_of_other_folders_are_drawn_and_judged_as_if_they_had_run_here(
     assert list(mixed.runs) == names
     one = reproduce("fig2-ablations", "cpu", tmp_path / "one", redraw=True, only=["es"], beside=folders)
     assert list(one.runs) == ["es"]
+    report = (tmp_path / "one" / "report.md").read_text()
+    assert report.count("Command: ") == 1  # what is not drawn is not told of
+    assert " 0 environment steps" not in report
 
 
 def test_what_a_variant_alone_changes_is_told(trainer, undrawn, tmp_path):
