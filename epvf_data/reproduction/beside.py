@@ -89,7 +89,7 @@ def _read(folder: Path, about: Figure, scale: str) -> dict[str, Any]:
     path = folder / DATA
     data = printable_texts(runs.read(path))
     if not data:
-        raise RunError(f"{folder} holds no {DATA}; name a folder that `epvf-data reproduce {about.name}` wrote.")
+        raise RunError(f"{folder} holds no whole {DATA}; name a folder that `epvf-data reproduce {about.name}` wrote.")
     if not rundir.fits(data, _DATA) or not rundir.fits(data.get("beside", []), [{**SOURCE, "variants": [str]}]):
         raise RunError(f"{path} is not what `reproduce` writes.")
     if (data["figure"], data["scale"]) != (about.name, scale):

@@ -293,7 +293,7 @@ def test_folders_of_another_figure_or_none_are_refused_before_anything_runs(trai
     calls = len(trainer.calls)
     for figure, folder, text in (
         ("fig2-architectures", "one", r"holds fig2-ablations at scale cpu, and what is drawn is fig2-architectures"),
-        ("fig2-ablations", "two", r"two holds no data\.json; name a folder that"),
+        ("fig2-ablations", "two", r"two holds no whole data\.json; name a folder that"),
         ("fig1", "one", r"fig1 is judged by single iterations"),
     ):
         with pytest.raises(RunError, match=text):
