@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("ppo", "sac")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")  # those that a policy file can name
-PRESETS = ("ant-ppo-paper", "ant-ppo-cpu", "ant-sac-paper", "ant-sac-cpu", "hopper-ppo-cpu")
+PRESETS = ("ant-ppo-paper", "ant-ppo-cpu", "ant-sac-paper", "ant-sac-cpu", "hopper-ppo-cpu", "body-sac")
 
 
 @dataclass(frozen=True)

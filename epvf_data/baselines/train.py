@@ -252,14 +252,19 @@ def _sac(config: BaselineConfig, log: _Log) -> tuple[Any, dict[str, Any]]:
         hidden_layer_sizes=arguments.pop("hidden_layer_sizes"),
         activation=mlp.ACTIVATIONS[arguments.pop("activation")],
     )
-    arguments["checkpoint_logdir"] = str((log.directory / STEPS).absolute())
+    arguments["checkpoint_logdir"] = str(_steps_of(log.directory))
     return library.load("training.agents.sac.train"), {**arguments, "network_factory": factory}
 
 
 def _keep_sac(log: _Log, make_policy: Callable) -> None:
     """SAC's policies of each evaluation, from the checkpoints that brax has written, which go."""
-    folder = log.directory / STEPS
+    folder = _steps_of(log.directory)
     for number, path in enumerate((path for path in named(folder, STEP) if path.name.isdecimal()), 1):
         params = library.load("training.checkpoint").load(path)
         log.save(make_policy, params, f"at-{number:06d}")
     remove_steps(folder)
+
+
+def _steps_of(directory: Path) -> Path:
+    """Where brax keeps checkpoints; the library behind them takes absolute paths only."""
+    return (directory / STEPS).absolute()

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -91,9 +92,13 @@ def test_a_finished_run_is_refused_and_a_killed_one_is_started_again(ppo_run):
 
 
 @pytest.mark.slow  # compiles the training loop
-def test_sac_leaves_a_readable_run(tmp_path):
+def test_sac_leaves_a_readable_run(tmp_path, monkeypatch):
     config = baseline_config("ant-sac-cpu", **TINY, **SAC)
-    check_run(tmp_path / "sac", config, train_baseline(config, tmp_path / "sac"))
+    monkeypatch.chdir(tmp_path)  # a path as people type it: it was refused where the checkpoints were read back
+    check_run(Path("sac"), config, train_baseline(config, "sac"))
+    names = sorted(path.name for path in Path("sac", "policies").iterdir())
+    assert names == ["at-000001-3.safetensors", "at-000002-3.safetensors", "last-3.safetensors"]
+    assert not Path("sac", "brax").exists()
 
 
 def test_a_free_width_gives_the_mean_itself_and_log_std_at_the_end():
