@@ -13,9 +13,11 @@ from matplotlib.ticker import EngFormatter
 
 from epvf_data.pictures import blank
 
-# Safe for the colour-blind (Okabe and Ito, with wine for an eighth); the reference is black, what is no EPVF grey.
+# Safe for the colour-blind (Okabe and Ito, with wine for an eighth). The reference is black; what is no EPVF is dashed, and
+# grey where there are more variants than colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#B2A000")
 CONTROL_STYLES = ((0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+GREY = "#555555"
 DASHES = ("- -", "···", "-·-", "-··")  # the same, in text
 FEW = 5  # variants: with more, curves of the unperturbed policy would hide those of the perturbed ones
 PANELS = {"paper": "the paper's settings", "ours": "our settings"}
@@ -68,9 +70,11 @@ def _styles(variants: Sequence[Mapping[str, Any]], ordered: bool) -> list[Style]
     styles: list[Style] = []
     colours = iter([(colour, line) for line in ("-", *CONTROL_STYLES) for colour in COLOURS])
     dashes = iter(CONTROL_STYLES * len(variants))
+    enough = len(variants) <= 1 + len(COLOURS)
     for variant in variants:
         if variant["kind"] != "epvf":
-            styles.append({"color": "#555555", "linewidth": 1.6, "linestyle": next(dashes)})
+            colour = next(colours)[0] if enough else GREY
+            styles.append({"color": colour, "linewidth": 1.6, "linestyle": next(dashes)})
         elif not styles:
             styles.append({"color": "black", "linewidth": 2.4})
         else:
@@ -115,8 +119,8 @@ def _finals(axes: Axes, variants: Sequence[Mapping[str, Any]], styles: list[Styl
         for key, offset, fill in (("return_unperturbed", 0.16, "white"), ("return_perturbed", -0.16, style["color"])):
             if final.get(key):
                 _whisker(axes, final[key], "iqm", row + offset, style, fill)
-    for fill, label in (("#555555", "perturbed"), ("white", "unperturbed")):
-        axes.plot([], [], "o", color="#555555", markerfacecolor=fill, markersize=6, label=label)
+    for fill, label in ((GREY, "perturbed"), ("white", "unperturbed")):
+        axes.plot([], [], "o", color=GREY, markerfacecolor=fill, markersize=6, label=label)
     axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     axes.set_title("final return (last tenth of the steps)", fontsize=10)
     axes.set_xlabel("return")
