@@ -13,8 +13,8 @@ from matplotlib.ticker import EngFormatter
 
 from epvf_data.pictures import blank
 
-# Safe for the colour-blind (Okabe and Ito, with wine for an eighth). The reference is black; what is no EPVF is dashed, and
-# grey where there are more variants than colours.
+# Safe for the colour-blind (Okabe and Ito, with wine for an eighth). The reference is black; what is no EPVF is dashed,
+# and grey where there are more variants than colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#B2A000")
 CONTROL_STYLES = ((0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#555555"

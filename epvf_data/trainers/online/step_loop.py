@@ -1,5 +1,5 @@
-"""The loop of the algorithms that learn from single steps. A chunk of iterations is one compiled function; at its end θ
-is judged through the door that everybody takes, exactly and under tiny disturbances, and so are perturbations of θ.
+"""The loop of the algorithms that learn from single steps. A few iterations are one compiled function; at the end of a
+chunk θ is judged through the door that everybody takes, exactly and under tiny disturbances, and so are perturbations.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from epvf_data.envs import Env
 from epvf_data.errors import ConfigError
@@ -23,6 +23,7 @@ from epvf_data.trainers.online.state import Metrics, State
 from epvf_data.trainers.online.step_iteration import Method, make_method, steps_of
 from epvf_data.trainers.online.step_judge import make_judge
 
+PIECE = 8  # iterations of a call: nothing stops inside one, and a chunk of another body takes a minute
 _MOST, _LEAST = ("return_max", "reward_max"), ("reward_min",)
 
 
@@ -32,7 +33,7 @@ def make_step_loop(config: OnlineConfig, env: Env, spec: Spec, backend: str) -> 
     on_cpu = backend == "native" or jax.default_backend() == "cpu"
     method = make_method(config, env, spec, stepper_of(env, backend), on_cpu)
     # Not donated: Ctrl-C in a chunk saves the state before it.
-    chunk = jax.jit(_over_seeds(partial(_chunk, method)))
+    piece = jax.jit(_over_seeds(partial(_piece, method)))
     begin = jax.jit(_over_seeds(lambda seed, _: method.init(seed)))
     judge = make_judge(config, env, spec, backend, method, _over_seeds)
 
@@ -40,8 +41,11 @@ def make_step_loop(config: OnlineConfig, env: Env, spec: Spec, backend: str) -> 
         seconds: dict[str, float] = {}
         length = length_of(config, state)
         last, every = iteration_of(state) + length, config.time.record_every
-        state, metrics = timed(seconds, "training", chunk, state, np.int32(length))
-        metrics = {name: np.asarray(leaf) for name, leaf in metrics.items()}
+        found: list[Metrics] = []
+        for done in range(0, length, PIECE):
+            state, some = timed(seconds, "training", piece, state, np.int32(min(PIECE, length - done)))
+            found.append(some)
+        metrics = _means(found, length, np.asarray(state.inner.performance))
         check_rewards(config, metrics)
         due = keep and last // every > (last - length) // every
         judged = timed(seconds, "evaluation", judge, state, due)
@@ -95,8 +99,8 @@ def _over_seeds(function: Any) -> Any:
     return run
 
 
-def _chunk(method: Method, state: State, length: Int[Array, ""]) -> tuple[State, Metrics]:
-    """So many iterations of one seed, and the means of what they found."""
+def _piece(method: Method, state: State, length: Int[Array, ""]) -> tuple[State, Metrics]:
+    """So many iterations of one seed, and the sums of what they found."""
     shapes = jax.eval_shape(method.iteration, state)[1]
     start = {name: jnp.full((), _neutral(name)) for name in shapes}
 
@@ -104,10 +108,19 @@ def _chunk(method: Method, state: State, length: Int[Array, ""]) -> tuple[State,
         state, found = method.iteration(carry[0])
         return state, {name: _joined(name, carry[1][name], found[name]) for name in found}
 
-    state, found = jax.lax.fori_loop(0, length, body, (state, start))
-    metrics = {name: leaf if name in (*_MOST, *_LEAST) else leaf / length for name, leaf in found.items()}
-    metrics["return_max"] = jnp.where(jnp.isfinite(metrics["return_max"]), metrics["return_max"], jnp.nan)
-    return state, metrics | {"return_perturbed": state.inner.performance}
+    return jax.lax.fori_loop(0, length, body, (state, start))
+
+
+def _means(pieces: list[Metrics], length: int, performance: Float[np.ndarray, "S"]) -> dict[str, np.ndarray]:
+    """What a chunk found: means over its iterations, and of some the largest or the least."""
+    metrics: dict[str, np.ndarray] = {}
+    for name in pieces[0]:
+        each = np.stack([np.asarray(piece[name]) for piece in pieces])
+        metrics[name] = (
+            each.max(axis=0) if name in _MOST else each.min(axis=0) if name in _LEAST else each.sum(axis=0) / length
+        )
+    metrics["return_max"] = np.where(np.isfinite(metrics["return_max"]), metrics["return_max"], np.nan)
+    return metrics | {"return_perturbed": performance}
 
 
 def _neutral(name: str) -> float:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ from epvf_data.policies.probe import probe
 from epvf_data.rollout import rollout
 from epvf_data.store.validate import validate
 from epvf_data.trainers import checkpoint
-from epvf_data.trainers.online import pavf, run, step_iteration, step_loop
+from epvf_data.trainers.online import loop, pavf, run, step_iteration, step_loop
 from epvf_data.trainers.online.loop import evaluation_seeds, iteration_of
 from epvf_data.trainers.online.representation import represent
 from epvf_data.trainers.online.run import resolve
@@ -460,9 +461,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, kill_at, error):
         with pytest.raises(error):
             run.train_online(config, files[1], record=tmp_path / "stopped.zarr", progress=stop)
     run.train_online(config, files[1], record=tmp_path / "stopped.zarr", resume=True)
-    first, second = (checkpoint.restore(run / "checkpoints") for run in files)
-    first.pop("seconds"), second.pop("seconds")
-    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), first, second))
+    check_same_end(*files)
     clock = lambda line: {key: value for key, value in json.loads(line).items() if "seconds" not in key}  # noqa: E731
     told = [[clock(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in files]
     assert told[0] == told[1]
@@ -474,6 +473,35 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, kill_at, error):
     scale = np.asarray(dataset.table().column("scale"))
     assert (scale >= 0.01 - 1e-6).all()
     assert len(np.unique(scale)) > 8
+
+
+def check_same_end(*runs):
+    """The last checkpoints are the same to the bit but for the clock."""
+    first, second = (checkpoint.restore(run / "checkpoints") for run in runs)
+    first.pop("seconds"), second.pop("seconds")
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), first, second))
+
+
+def test_ctrl_c_stops_within_a_chunk(tmp_path, monkeypatch):
+    """Between two calls of a few iterations, not after the minute that a chunk of another body takes."""
+    config, files, calls = tiny(log_every=4), [tmp_path / name for name in ("whole", "stopped")], []
+    run.train_online(config, files[0])
+
+    def timed(seconds, name, *work):
+        calls.append(name)
+        if len(calls) == 6:  # the first call of the second chunk
+            signal.raise_signal(signal.SIGINT)
+        return loop.timed(seconds, name, *work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step_loop, "PIECE", 1)
+        patch.setattr(step_loop, "timed", timed)
+        with pytest.raises(KeyboardInterrupt):
+            run.train_online(config, files[1])
+        assert calls == ["training"] * 4 + ["evaluation", "training"]
+        assert checkpoint.latest(files[1] / "checkpoints") == 4
+        run.train_online(config, files[1], resume=True)  # in calls of one iteration each
+    check_same_end(*files)
 
 
 def test_seeds_are_the_runs_by_themselves():
