@@ -135,6 +135,7 @@ ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("clip-perturbed", "perturbed weights clipped", {"exploration.clip_weights": True}),
     ("gaussian", "Gaussian noise N(0, 1)", {"exploration.law": "gaussian", "exploration.scale": 1.0}),
 )
+ADAM = {"optimiser": "adam", "learning_rate": 1e-2, "final_learning_rate": None}
 # Ours, each of its changes from the paper taken back.
 OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
@@ -153,15 +154,7 @@ OUR_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("linear", "linear critic on raw parameters", {"critic.name": "linear", "critic.inputs": "centred"}),
     ("few-states", "16 probing states", {"critic.probes": 16}),
     ("light-penalty", "penalty 1", {"critic.penalty": 1.0}),
-    (
-        "adam",
-        "Adam at 1e-2",
-        {
-            "improvement.optimiser": "adam",
-            "improvement.learning_rate": 1e-2,
-            "improvement.final_learning_rate": None,
-        },
-    ),
+    ("adam", "Adam at 1e-2", {f"improvement.{name}": value for name, value in ADAM.items()}),
     (
         "long-steps",
         "steps four times as long",
@@ -177,7 +170,11 @@ MONTE_CARLO = {
     **{"time.segment": Whole(), "time.n_step": Whole(), "time.hold": 1, "time.average": 2},
     **{"critic.steps": Times(31), "log_every": 1},
 }
-PSVF = {"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0}
+# With the settings of Q, θ leaves within an iteration what its perturbations tell of, and saturates its actions.
+PSVF = {
+    **{"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0, "time.action_penalty": 0.0},
+    **{"time.probes": 64, "time.projection": 64, "improvement.learning_rate": 5e-6},
+}
 # Q(s, a, θ), each of its parts taken away; then V(s, θ).
 TIME_ABLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no-policy", "no policy input: TD3 with parameter noise", {"time.representation": "none"}),
