@@ -66,13 +66,14 @@ def write_report(data: Mapping[str, Any], image: str) -> str:
 def _how(data: Mapping[str, Any]) -> list[str]:
     note = CARTPOLE_CPU if data["figure"] == "fig1" and data["scale"] != "smoke" else SCALE_NOTES[data["scale"]]
     counts = {status: sum(v["status"] == status for v in data["variants"]) for status in ("finished", "unfinished")}
+    rest = f"; not yet finished: {counts['unfinished']}" if counts["unfinished"] else ""
     others = data.get("beside", [])  # runs of other folders, made with other commands and perhaps elsewhere
     away = {name for lot in others for name in lot["variants"]}
     lots = [(data, [v for v in data["variants"] if v["name"] not in away])]
     lots += [(lot, [v for v in data["variants"] if v["name"] in lot["variants"]]) for lot in others]
     return [
         f"Scale `{data['scale']}`. {note} {_sizes(data['variants'])} {counts['finished']} of {len(data['variants'])} "
-        f"variants are finished; not yet finished: {counts['unfinished']}.",
+        f"variants are finished{rest}.",
         "",
         *(line for made, runs in lots for line in _made(made, runs, bool(others))),
         WHAT,
@@ -86,10 +87,11 @@ def _made(made: Mapping[str, Any], variants: list[dict[str, Any]], named: bool) 
     steps = sum(variant["env_steps"] * len(variant["seeds"]) for variant in runs.values())
     hardware, total = made["hardware"], sum(variant["seconds"] for variant in runs.values())
     which = f"{', '.join(code(name) for name in runs)}: " if named else ""
+    cores = f"{hardware['cores']} core{'' if hardware['cores'] == 1 else 's'}"
     return [
         *(f"Command: {code(command, 4000)}" for command in made["commands"]),
         "",
-        f"{which}{steps:,.0f} environment steps in {_duration(total)} on {hardware['cores']} cores of "
+        f"{which}{steps:,.0f} environment steps in {_duration(total)} on {cores} of "
         f"{prose(hardware['processor'])} (device: {prose(hardware['device'])}), {versions}, {prose(made['date'])}.",
         "",
     ]
@@ -140,7 +142,7 @@ def _table(variants: list[dict[str, Any]]) -> str:
             passes = variant.get("first_pass", {})
             cells += [_interval(passes.get(key), "median", 0) for key in ("iteration", "env_steps")]
         rows.append([*cells, _duration(variant["seconds"])])
-    return table([*header, "wall time"], rows)
+    return table([*header, "wall time, all seeds"], rows)
 
 
 def _label(variant: Mapping[str, Any]) -> str:
