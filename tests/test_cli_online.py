@@ -64,8 +64,8 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, shell):
 
 
 def test_without_config_the_environment_and_the_algorithm_choose():
-    assert [preset_of(env, None) for env in ("ant", "hopper", "cartpole")] == [
-        *("ant-pavf", "body-pavf", "cartpole-paper")
+    assert [preset_of(env, None) for env in ("ant", "hopper", "halfcheetah", "cartpole")] == [
+        *("ant-pavf", "body-pavf", "halfcheetah-pavf", "cartpole-paper")
     ]
     assert (preset_of("hopper", "psvf"), preset_of("ant", "es")) == ("body-pavf", "ant-cpu")
     assert (preset_of("hopper", "epvf"), preset_of("swimmer", None), preset_of("own.py:make", None)) == ("body",) * 3

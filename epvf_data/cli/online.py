@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from epvf_data.trainers.online.settings import OnlineConfig
 
 # Environment → preset without --config: of critics that use time where that was measured (docs/online.md), else V(θ)'s.
-TIMED = {"ant": "ant-pavf", **dict.fromkeys(("hopper", "walker2d", "halfcheetah"), "body-pavf")}
+TIMED = {"ant": "ant-pavf", "hopper": "body-pavf", "walker2d": "body-pavf", "halfcheetah": "halfcheetah-pavf"}
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}
-ANY_BODY = ("body", "body-pavf")  # presets whose runs are called by the environment
+ANY_BODY = ("body", "body-pavf", "halfcheetah-pavf")  # presets whose runs are called by the environment
 PRESET = choice(
     "preset",
     (*presets(), *BASELINES),
-    "Settings; --presets tells about those that ship.  [default: ant-cpu, cartpole-paper, else body]",
+    "Settings; --presets tells about those that ship.  [default: the one for --env and --algorithm]",
     others="FILE.toml",
     check=lambda name: None,  # `configure` looks
 )
@@ -56,7 +56,7 @@ def train_online(
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs side by side, with seeds SEED, SEED + 1, …")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of body and body-pavf ENV-run]")
+        Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of presets for bodies ENV-run]")
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,

@@ -120,7 +120,7 @@ def test_bad_recipes_are_refused_in_one_sentence(build, message):
         build()
 
 
-@pytest.mark.parametrize("name", ["ant", "cartpole"])
+@pytest.mark.parametrize("name", ["ant", "cartpole", "hopper", "walker2d", "halfcheetah"])
 def test_bundled_policies_are_bases_of_their_environment(name):
     env = envs.make(name)
     bases = load_bases(Recipe(perturbed=PerturbedSource(("bundled",))), env, PolicySpec(*sizes(env)), 0)
