@@ -170,7 +170,7 @@ MONTE_CARLO = {
     **{"time.segment": Whole(), "time.n_step": Whole(), "time.hold": 1, "time.average": 2},
     **{"critic.steps": Times(31), "log_every": 1},
 }
-# With the settings of Q, θ leaves within an iteration what its perturbations tell of, and saturates its actions.
+# At ten times the rate two thirds of the actions saturate within a million steps.
 PSVF = {
     **{"algorithm": "psvf", "time.own": 1.0, "time.z_gradient": 1.0, "time.action_penalty": 0.0},
     **{"time.probes": 64, "time.projection": 64, "improvement.learning_rate": 5e-6},
