@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from epvf_data.cli.online import preset_of
+from epvf_data.cli.online import default_out, preset_of
 from epvf_data.trainers import checkpoint
 from epvf_data.trainers.online.journal import Journal
 
@@ -69,6 +69,14 @@ def test_without_config_the_environment_and_the_algorithm_choose():
     ]
     assert (preset_of("hopper", "psvf"), preset_of("ant", "es")) == ("body-pavf", "ant-cpu")
     assert (preset_of("hopper", "epvf"), preset_of("swimmer", None), preset_of("own.py:make", None)) == ("body",) * 3
+
+
+def test_runs_of_two_bodies_have_folders_of_their_own():
+    assert [str(default_out(preset, "hopper")) for preset in ("body", "body-pavf", "body-sac", "halfcheetah-pavf")] == [
+        *("hopper-run", "hopper-pavf-run", "hopper-sac-run", "halfcheetah-pavf-run")
+    ]
+    assert str(default_out("my/bodybuilder.toml", "hopper")) == "bodybuilder-run"
+    assert str(default_out("body-sac", "playground:CartpoleBalance")) == "playground-CartpoleBalance-sac-run"
 
 
 @pytest.mark.soak

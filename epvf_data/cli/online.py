@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epvf_data.baselines.settings import PRESETS as BASELINES
+from epvf_data.baselines.settings import BaselineConfig, baseline_config
 from epvf_data.cli.app import Debug, Json, Quiet, Seed, Set, app, print_json, resume_command, say
 from epvf_data.cli.choices import Backend, Policy, Track, choice, environment
 from epvf_data.cli.launching import check_executor, executor_option
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 # Environment → preset without --config: of critics that use time where that was measured (docs/online.md), else V(θ)'s.
 TIMED = {"ant": "ant-pavf", "hopper": "body-pavf", "walker2d": "body-pavf", "halfcheetah": "halfcheetah-pavf"}
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}
-ANY_BODY = ("body", "body-pavf", "halfcheetah-pavf")  # presets whose runs are called by the environment
 PRESET = choice(
     "preset",
     (*presets(), *BASELINES),
@@ -56,7 +57,8 @@ def train_online(
     horizon: Annotated[int | None, typer.Option(help="Control steps an episode.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs side by side, with seeds SEED, SEED + 1, …")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run directory.  [default: PRESET-run, of presets for bodies ENV-run]")
+        Path | None,
+        typer.Option(help="The run directory.  [default: PRESET-run, with the environment where PRESET says body]"),
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Commit every rollout to this data set.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
@@ -84,7 +86,6 @@ def train_online(
     on the same rollouts, as controls.
     """
     from epvf_data import config as configuration
-    from epvf_data.envs import full_name
     from epvf_data.trainers.online.inputs import check_apart, check_inputs
     from epvf_data.trainers.online.settings import configure
 
@@ -111,10 +112,11 @@ def train_online(
         if resume or record or warm_start or max_minutes or executor:
             raise ConfigError(f"{name} takes no --resume, --record, --warm-start, --max-minutes or --executor.")
         how = {} if track is None else {"track": trackers.parse(track)}
-        _baseline(name, configuration.merge(changes, given), out or Path(f"{name}-run"), how, json, quiet)
+        baseline = baseline_config(name, **configuration.merge(changes, given))
+        _baseline(baseline, out or default_out(name, baseline.env), how, json, quiet)
         return
     settings = configure(name, changes, given)
-    target = out or Path(f"{full_name(settings.env) if name in ANY_BODY else Path(name).stem}-run")
+    target = out or default_out(name, settings.env)
     seconds = None if max_minutes is None else 60 * max_minutes
     if executor is None:
         check_inputs(target, resume, record, warm_start)
@@ -131,6 +133,13 @@ def train_online(
 def preset_of(env: str, algorithm: str | None) -> str:
     """The preset without --config: by the environment, unless an algorithm is named that is not one of its preset's."""
     return TIMED[env] if env in TIMED and algorithm in (None, *TEMPORAL) else DEFAULTS.get(env, "body")
+
+
+def default_out(preset: str, env: str) -> Path:
+    """Where a run goes without --out: called by its preset, in which `body` stands for the environment."""
+    from epvf_data.envs import full_name
+
+    return Path(f"{re.sub('^body(?![a-z])', full_name(env), Path(preset).stem)}-run")
 
 
 def _list_presets(json: bool) -> None:
@@ -217,12 +226,10 @@ def _viewer(target: Path) -> str:
     return f", `tensorboard --logdir {target}`" if there else ""
 
 
-def _baseline(name: str, changes: dict[str, Any], target: Path, how: dict[str, Any], json: bool, quiet: bool) -> None:
+def _baseline(settings: BaselineConfig, target: Path, how: dict[str, Any], json: bool, quiet: bool) -> None:
     """PPO or SAC in place of a policy-conditioned critic."""
     from epvf_data.baselines.directory import check
-    from epvf_data.baselines.settings import baseline_config
 
-    settings = baseline_config(name, **changes)
     check(target)
 
     from epvf_data.baselines.train import train_baseline
@@ -234,6 +241,7 @@ def _baseline(name: str, changes: dict[str, Any], target: Path, how: dict[str, A
         with Bar("train", "env steps", quiet, waiting=COMPILING) as bar:
             report = train_baseline(settings, target, **how, progress=bar.run)
     except KeyboardInterrupt:
+        name = settings.algorithm.upper()
         raise StoppedError(f"interrupted; {name} cannot go on, and the same command begins it anew.") from None
     if json:
         print_json(report.to_dict())
