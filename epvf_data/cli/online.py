@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from epvf_data.trainers.online.run import OnlineReport
     from epvf_data.trainers.online.settings import OnlineConfig
 
-# Environment → preset without --config: of critics that use time where that was measured (docs/online.md), else V(θ)'s.
+# Environment → preset without --config: of critics that use time where that was measured (docs/time.md), else V(θ)'s.
 TIMED = {"ant": "ant-pavf", "hopper": "body-pavf", "walker2d": "body-pavf", "halfcheetah": "halfcheetah-pavf"}
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}
 PRESET = choice(
