@@ -23,6 +23,7 @@ import numpy as np
 
 from epvf_data import envs
 from epvf_data.collectors.bundled import bundled_files
+from epvf_data.physics.loop import start_key
 from epvf_data.policies.acting import acts
 from epvf_data.policies.files import load_policy
 from epvf_data.rollout import rollout
@@ -71,10 +72,10 @@ def said(learner, env, state, params, states, z):
     def q(params, z, where):
         return value(learner, inner.critic, seen(normaliser, where), acts(spec, params, where)[0], z).mean()
 
-    start = env.observe(env.reset(jax.random.key(0)))[None]
+    start = env.observe(env.reset(start_key(np.zeros(2, np.uint32), 0)))[None]
     found = {}
     for name, where in (("start", start), ("states", states)):
-        each = lambda params, z, where=where: np.asarray(jax.lax.map(lambda one: q(*one, where), (params, z)))  # noqa: E731
+        each = lambda params, z, where=where: np.asarray(jax.lax.map(lambda one: q(one[0], one[1], where), (params, z)))  # noqa: E731
         mine = lambda thing: jnp.broadcast_to(thing, (len(params), len(thing)))  # noqa: E731
         found[name] = {
             "own action, own z": each(params, z),
