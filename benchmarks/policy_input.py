@@ -2,11 +2,11 @@
 
 python benchmarks/policy_input.py RUN [RUN …]     # run directories of `train-online --config ant-pavf`, one seed each
 
-Each run's last critic is asked about 512 fresh perturbations of its θ, about as many of one size and, on the Ant, about
-the bundled bases, which are of other trainings. Spearman's correlation of what it says with what whole episodes then
-bring (discounted from the start; the mean over states of the replay with the undiscounted return), where a policy comes
-with its own action and description z, and where one of the two is another's: θ's for all of them, or the z of a
-neighbour. The control is a rank by the size of the perturbation alone, the smaller the better.
+Each run's last critic is asked about 512 fresh perturbations of its θ, as many of one size (the middle of the range of
+noise) and, on the Ant, the bundled bases, which are of other trainings. Spearman's correlation of what it says with what
+whole episodes then bring (discounted from the start; the mean over states of the replay with the undiscounted return),
+where a policy comes with its own action and description z, and where one of the two is another's: θ's for all of them,
+or the z of a neighbour. The control is a rank by the size of the perturbation alone, the smaller the better.
 """
 
 from __future__ import annotations
@@ -69,19 +69,20 @@ def said(learner, env, state, params, states, z):
     own = fold(spec, normaliser, inner.average)
     known = represent(learner.config, spec, inner.representation, inner.average, normaliser)
 
-    def q(params, z, where):
-        return value(learner, inner.critic, seen(normaliser, where), acts(spec, params, where)[0], z).mean()
+    def each(params, z, where):
+        q = lambda p, z: value(learner, inner.critic, seen(normaliser, where), acts(spec, p, where)[0], z).mean()  # noqa: E731
+        return np.asarray(jax.lax.map(lambda one: q(one[0], one[1]), (params, z)))
+
+    all_the_same = lambda thing: jnp.broadcast_to(thing, (len(params), len(thing)))  # noqa: E731
 
     start = env.observe(env.reset(start_key(np.zeros(2, np.uint32), 0)))[None]
     found = {}
     for name, where in (("start", start), ("states", states)):
-        each = lambda params, z, where=where: np.asarray(jax.lax.map(lambda one: q(one[0], one[1], where), (params, z)))  # noqa: E731
-        mine = lambda thing: jnp.broadcast_to(thing, (len(params), len(thing)))  # noqa: E731
         found[name] = {
-            "own action, own z": each(params, z),
-            "own action, z of θ": each(params, mine(known)),
-            "own action, a neighbour's z": each(params, jnp.roll(z, 1, axis=0)),
-            "action of θ, own z": each(mine(own), z),
+            "own action, own z": each(params, z, where),
+            "own action, z of θ": each(params, all_the_same(known), where),
+            "own action, a neighbour's z": each(params, jnp.roll(z, 1, axis=0), where),
+            "action of θ, own z": each(all_the_same(own), z, where),
         }
     return found
 
@@ -95,9 +96,9 @@ def measure(run: Path) -> list[dict]:
     state = jax.tree.map(lambda leaf: leaf[0], standing.state)
     learner = make_learner(config, spec)
     states = draw(state.inner.replay.observation, jax.random.key(1), filled(config, state), STATES)
+    described = jax.jit(jax.vmap(partial(represent, config, spec, state.inner.representation, normaliser=None)))
     lines = []
     for lot, (params, scale) in lots(config, spec, state).items():
-        described = jax.jit(jax.vmap(partial(represent, config, spec, state.inner.representation, normaliser=None)))
         z = described(theta=jnp.asarray(params))
         outcomes = rollout(env, spec, params, backend=backend, discount=config.time.discount)
         real = {"start": outcomes.discounted.mean(axis=1), "states": outcomes.returns.mean(axis=1)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,7 +138,9 @@ def default_out(preset: str, env: str) -> Path:
     """Where a run goes without --out: called by its preset, in which `body` stands for the environment."""
     from epvf_data.envs import full_name
 
-    return Path(f"{re.sub('^body(?![a-z])', full_name(env), Path(preset).stem)}-run")
+    name = Path(preset).stem
+    first, *rest = name.split("-")
+    return Path("-".join([full_name(env), *rest, "run"]) if first == "body" else f"{name}-run")
 
 
 def _list_presets(json: bool) -> None:
