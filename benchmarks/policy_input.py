@@ -3,7 +3,7 @@
 python benchmarks/policy_input.py RUN [RUN …]     # run directories of `train-online --config ant-pavf`, one seed each
 
 Each run's last critic is asked about 512 fresh perturbations of its θ, as many of one size (the middle of the range of
-noise) and, on the Ant, the bundled bases, which are of other trainings. Spearman's correlation of what it says with what
+noise) and, on the Ant, the bundled bases, of other trainings. Spearman's correlation of what it says with what
 whole episodes then bring (discounted from the start; the mean over states of the replay with the undiscounted return),
 where a policy comes with its own action and description z, and where one of the two is another's: θ's for all of them,
 or the z of a neighbour. The control is a rank by the size of the perturbation alone, the smaller the better.
