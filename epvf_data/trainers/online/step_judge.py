@@ -85,7 +85,9 @@ def make_judge(
             real = outcomes.discounted[:, :count].mean(axis=1).reshape(seeds, -1)[:, : expected.shape[1]]
             expected = expected[..., :count].mean(axis=-1)
             metrics[f"q_bias_{name}"] = (expected - real).mean(axis=1)
-            metrics[f"q_rank_{name}"] = np.array([_spearman(*pair) for pair in zip(expected, real, strict=True)])
+            metrics[f"q_rank_{name}"] = _spearmans(expected, real)
+            if name == "perturbed":  # a smaller perturbation is often better, and no critic is needed to say so
+                metrics["size_rank_perturbed"] = _spearmans(-np.asarray(proposal.scale)[:, : real.shape[1]], real)
         returns, perturbed = (outcomes.returns.mean(axis=1).reshape(seeds, -1) for outcomes in kept)
         if episodes > few:
             exact = roll(_Lot(*(leaf[:, :1] for leaf in mine)), episodes).returns.mean(axis=1)
@@ -115,6 +117,11 @@ def _foreseen(
         return value(learner, state.inner.critic, seen(state.normaliser, starts), action, z)
 
     return jax.vmap(one)(thetas, seeds) / learner.config.time.reward_scale
+
+
+def _spearmans(first: Float[np.ndarray, "S N"], second: Float[np.ndarray, "S N"]) -> Float[np.ndarray, "S"]:
+    """Spearman's correlation of each seed."""
+    return np.array([_spearman(*pair) for pair in zip(first, second, strict=True)])
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 import epvf_data
 from epvf_data.collectors.resimulate import resimulate
@@ -294,6 +295,17 @@ def test_noise_and_rates_fall_over_the_budget(tmp_path):
     assert [line["anneal_factor"] for line in lines] == pytest.approx([1.0, *wanted[:-1]])
     with pytest.raises(RunError, match="iterations 8, over which its noise and rates fall"):
         run.train_online(dataclasses.replace(config, iterations=16), tmp_path / "run", resume=True)
+
+
+def test_the_control_of_q_s_rank_is_a_rank_by_the_size_of_the_noise():
+    """A small perturbation of a good θ is better than a large one, and no critic is needed to say so."""
+    config = tiny(**PAIR)
+    chunk = loop_of(config).advance(loop_of(config).init(), np.ones(2, bool), True)
+    outcomes, scale = chunk.rollouts[0].outcomes, chunk.rollouts[0].proposal.scale
+    returns = outcomes.discounted.mean(axis=1).reshape(2, 8)
+    wanted = [spearmanr(-np.asarray(scale[seed]), returns[seed]).statistic for seed in range(2)]
+    assert all(0.0 < abs(one) < 1.0 for one in wanted)
+    np.testing.assert_allclose(chunk.metrics["size_rank_perturbed"], wanted, atol=1e-6)
 
 
 def test_theta_of_random_starts_is_judged_in_more_episodes_than_its_disturbances():
