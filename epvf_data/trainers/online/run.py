@@ -74,7 +74,7 @@ def train_online(
     policy: PolicyCode | None = None,
     track: Sequence[str] = ("tensorboard",),
 ) -> OnlineReport:
-    """Trains `config.seeds` policies side by side until the budget is spent, or for `max_seconds` of this call.
+    """Trains `config.seeds` policies side by side until the budget, or room for a log entry in `max_seconds`, ends.
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, policies/ (last-, best-,
     best-perturbed-, at-ITERATION-K of seed K) and, at the end, report.json. `resume` goes on with a stopped run, to the
@@ -108,7 +108,7 @@ def train_online(
                 recorder.add(chunk.rollouts)
             _log(journal, progress, config, standing, chunk, keeper.elapsed())
             keeper.keep(standing)
-            if max_seconds is not None and time.perf_counter() - began > max_seconds:
+            if keeper.over(max_seconds):
                 break
         keeper.save(standing)
     except KeyboardInterrupt:
@@ -233,11 +233,16 @@ class _Keeper:
         self.directory, self.config, self.env, self.spec = directory, config, env, spec
         self.recorder, self.spent, self.began = recorder, float(standing.seconds), began
         self.perturbed = BestPerturbed(directory / POLICIES, seeds_of(config), env, spec)
-        self.saved = time.perf_counter()
+        self.saved = self.logged = time.perf_counter()
         self.kept = int(np.asarray(standing.state.fraction).min() * config.snapshots)
 
     def elapsed(self) -> float:  # seconds that the run has taken, those before a resume included
         return self.spent + time.perf_counter() - self.began
+
+    def over(self, max_seconds: float | None) -> bool:
+        """Whether another log entry, as long as this one, would end more than so many seconds after this call began."""
+        before, self.logged = self.logged, time.perf_counter()
+        return max_seconds is not None and 2 * self.logged - before - self.began > max_seconds
 
     def keep(self, standing: Standing) -> None:
         """A snapshot where one is due, and a checkpoint now and then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from epvf_data.rollout import rollout
 from epvf_data.store.digest import content_hash
 from epvf_data.store.validate import validate
 from epvf_data.trainers import checkpoint
+from epvf_data.trainers.online import run
 from epvf_data.trainers.online.exploration import spread
 from epvf_data.trainers.online.loop import evaluation_seeds
 from epvf_data.trainers.online.run import read_config, resolve, train_online
@@ -65,8 +67,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, request, kill_at, task,
     for seed in range(2):
         rows = np.flatnonzero([run.endswith(f"/{seed}") for run in runs])
         best.append(means[rows].max())
-        for run in (whole, killed):
-            path = run / "policies" / f"best-perturbed-{seed}.safetensors"
+        for folder in (whole, killed):
+            path = folder / "policies" / f"best-perturbed-{seed}.safetensors"
             assert load_policy(path)[1].tobytes() == table.column("params")[rows[means[rows].argmax()]].tobytes()
             assert float(read_notes(path)["return"]) == pytest.approx(best[-1])
     assert report.return_best_perturbed == pytest.approx(np.mean(best))
@@ -171,6 +173,22 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(tmp_path, cartpole):
     assert train_online(config, tmp_path / "run", resume=True, **rows).finished
     with pytest.raises(RunError, match="no run"):
         train_online(config, tmp_path / "other", resume=True)
+
+
+def test_a_run_ends_before_its_time_is_up_where_the_next_log_entry_would_not(tmp_path, cartpole, monkeypatch):
+    """A cluster's limit kills what oversteps it: with entries of ten seconds, 25 seconds have room for two."""
+    clock = types.SimpleNamespace(now=0.0)
+    loop = run.make_loop(cartpole(**TWO), *resolve(cartpole(**TWO)))
+
+    def advance(*arguments):
+        clock.now += 10.0
+        return loop.advance(*arguments)
+
+    monkeypatch.setattr(run, "make_loop", lambda *_: loop._replace(advance=advance))
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    report = train_online(cartpole(**TWO), tmp_path / "run", max_seconds=25.0)
+    assert (report.finished, report.seconds) == (False, 20.0)
+    assert len({line["iteration"] for line in lines(tmp_path / "run")}) == 2
 
 
 def test_a_finished_run_goes_on_with_a_larger_budget_to_the_bits_of_the_longer_run(tmp_path, cartpole):
