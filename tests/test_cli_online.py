@@ -64,11 +64,11 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, shell):
 
 
 def test_without_config_the_environment_and_the_algorithm_choose():
-    assert [preset_of(env, None) for env in ("ant", "hopper", "halfcheetah", "cartpole")] == [
-        *("ant-pavf", "body-pavf", "halfcheetah-pavf", "cartpole-paper")
+    assert [preset_of(env, None) for env in ("ant", "hopper", "halfcheetah", "swimmer", "cartpole")] == [
+        *("ant-pavf", "body-pavf", "halfcheetah-pavf", "swimmer-pavf", "cartpole-paper")
     ]
     assert (preset_of("hopper", "psvf"), preset_of("ant", "es")) == ("body-pavf", "ant-cpu")
-    assert (preset_of("hopper", "epvf"), preset_of("swimmer", None), preset_of("own.py:make", None)) == ("body",) * 3
+    assert (preset_of("hopper", "epvf"), preset_of("humanoid", None), preset_of("own.py:make", None)) == ("body",) * 3
 
 
 def test_runs_of_two_bodies_have_folders_of_their_own():
@@ -81,8 +81,11 @@ def test_runs_of_two_bodies_have_folders_of_their_own():
 
 @pytest.mark.soak
 def test_other_bodies_have_a_preset_too(in_tmp, shell):
-    words = ("--env", "swimmer", "--horizon", "10", "--envs", "8", "--iterations", "3", "--set", "critic.probes=4")
-    assert "swimmer-run: 3 iterations, 240 env steps" in shell("train-online", *words, "--quiet").stdout
+    words = ("--config", "body", "--env", "swimmer", "--horizon", "10", "--envs", "8", "--set", "critic.probes=4")
+    assert (
+        "swimmer-run: 3 iterations, 240 env steps"
+        in shell("train-online", *words, "--iterations", "3", "--quiet").stdout
+    )
     config = json.loads((in_tmp / "swimmer-run" / "config.json").read_text())["config"]
     assert (config["env"], config["critic"]["name"]) == ("swimmer", "probing-ridge")
 
