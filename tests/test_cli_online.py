@@ -60,6 +60,9 @@ def test_presets_are_listed_and_wrong_words_get_one_sentence(in_tmp, shell):
         assert refused.returncode in (1, 2)
         assert sentence in refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
+    for limit in ("-1", "nan"):  # nan would never be reached
+        refused = shell("train-online", "--env", "swimmer", "--max-minutes", limit, code=2)
+        assert "'--max-minutes': Input should be greater than" in refused.stderr
     assert not list(in_tmp.iterdir())
 
 

@@ -64,7 +64,7 @@ def train_online(
     warm_start: Annotated[Path | None, typer.Option(help="Fit the critic on this data set first.")] = None,
     track: Track = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Stop at a log entry within so long; --resume goes on.")
+        float | None, typer.Option(min=0, help="Stop at a log entry within so long; --resume goes on.")
     ] = None,
     executor: Annotated[
         str | None, typer.Option(**executor_option("Train each seed by itself, in --out/seed-K,"))

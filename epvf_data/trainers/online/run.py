@@ -74,7 +74,7 @@ def train_online(
     policy: PolicyCode | None = None,
     track: Sequence[str] = ("tensorboard",),
 ) -> OnlineReport:
-    """Trains `config.seeds` policies side by side until the budget, or room for a log entry in `max_seconds`, ends.
+    """Trains `config.seeds` policies side by side until the budget is spent, or one more entry oversteps `max_seconds`.
 
     `run_dir` then holds config.json, versions.json, metrics.jsonl, checkpoints/, policies/ (last-, best-,
     best-perturbed-, at-ITERATION-K of seed K) and, at the end, report.json. `resume` goes on with a stopped run, to the

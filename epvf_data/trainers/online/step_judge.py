@@ -16,6 +16,7 @@ from epvf_data.physics.episode import Outcomes
 from epvf_data.physics.loop import start_key
 from epvf_data.policies.kinds import Spec
 from epvf_data.rollout import rollout
+from epvf_data.trainers.metrics import spearman
 from epvf_data.trainers.online.loop import episodes_of, evaluation_seeds
 from epvf_data.trainers.online.pavf import acts, seen, value
 from epvf_data.trainers.online.representation import represent
@@ -120,12 +121,5 @@ def _foreseen(
 
 
 def _spearmans(first: Float[np.ndarray, "S N"], second: Float[np.ndarray, "S N"]) -> Float[np.ndarray, "S"]:
-    """Spearman's correlation of each seed."""
-    return np.array([_spearman(*pair) for pair in zip(first, second, strict=True)])
-
-
-def _spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of ranks; 0 where one of them does not vary."""
-    ranks = [np.argsort(np.argsort(values)) - (len(values) - 1) / 2.0 for values in (first, second)]
-    varies = np.ptp(first) > 0 and np.ptp(second) > 0
-    return float(ranks[0] @ ranks[1] / (ranks[0] @ ranks[0])) if varies else 0.0
+    """Spearman's correlation of each seed; 0 where one of the two does not vary."""
+    return np.array([spearman(*pair) for pair in zip(first, second, strict=True)])
