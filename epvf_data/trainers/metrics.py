@@ -1,4 +1,7 @@
-"""How well predicted returns match true ones. NumPy and SciPy only; every function returns finite numbers or None."""
+"""How well predicted returns match true ones. NumPy and SciPy only; every function returns finite numbers or None.
+
+scipy.stats is imported where it is called: half a second that a run which asks for no rank should not wait for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import kendalltau, rankdata, trim_mean
 
 Vector = Float[np.ndarray, "n"]
 MIN_MEMBERS = 10  # of a family whose order among themselves says anything
@@ -23,6 +25,8 @@ def spearman(predicted: Vector, true: Vector) -> float:
     """Pearson correlation of average ranks, in [−1, 1]; 0.0 where either side is constant."""
     if _constant(predicted) or _constant(true):
         return 0.0
+    from scipy.stats import rankdata
+
     a, b = rankdata(predicted), rankdata(true)
     a, b = a - a.mean(), b - b.mean()
     return float(np.clip((a @ b) / math.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
@@ -32,6 +36,8 @@ def kendall(predicted: Vector, true: Vector) -> float:
     """Kendall's τ-b, which corrects for ties, in [−1, 1]; 0.0 where either side is constant."""
     if _constant(predicted) or _constant(true):
         return 0.0
+    from scipy.stats import kendalltau
+
     method = "asymptotic" if len(true) > 2 else "exact"  # the quick one divides by zero for two rows
     found: Any = kendalltau(predicted, true, method=method)
     return float(found.statistic)
@@ -126,6 +132,8 @@ def measure(predicted: Float[np.ndarray, "S n"], true: Vector) -> dict[str, Any]
 
     `iqm` is the interquartile mean over predictors (Agarwal et al. 2021).
     """
+    from scipy.stats import trim_mean
+
     best = top_tenth(true)
     result: dict[str, Any] = {
         name: float(np.mean([metric(row, true) for row in predicted])) for name, metric in POINTS.items()
