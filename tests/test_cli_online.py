@@ -71,7 +71,8 @@ def test_without_config_the_environment_and_the_algorithm_choose():
         *("ant-pavf", "body-pavf", "halfcheetah-pavf", "swimmer-pavf", "cartpole-paper")
     ]
     assert (preset_of("hopper", "psvf"), preset_of("ant", "es")) == ("body-pavf", "ant-cpu")
-    assert (preset_of("hopper", "epvf"), preset_of("humanoid", None), preset_of("own.py:make", None)) == ("body",) * 3
+    assert preset_of("humanoid", None) == preset_of("ant-gym", None) == "body-pavf"
+    assert (preset_of("hopper", "epvf"), preset_of("own.py:make", None)) == ("body", "body")
 
 
 def test_runs_of_two_bodies_have_folders_of_their_own():

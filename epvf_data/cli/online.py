@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Environment → preset without --config: of critics that use time where that was measured (docs/time.md), else V(θ)'s.
 TIMED = {name: f"{name}-pavf" for name in ("ant", "halfcheetah", "swimmer")}
-TIMED |= dict.fromkeys(("hopper", "walker2d"), "body-pavf")
+TIMED |= dict.fromkeys(("hopper", "walker2d", "ant-gym", "humanoid"), "body-pavf")
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}
 PRESET = choice(
     "preset",
@@ -80,9 +80,8 @@ def train_online(
 ) -> None:
     """Perturb a policy, roll the perturbations out, fit a critic that reads policies, climb it, and again.
 
-    On the Ant, hopper, walker2d, halfcheetah and swimmer that is Q(s, a, θ), learned from single steps, unless
-    `--config` or `--algorithm` say otherwise; elsewhere it is V(θ), learned from returns: Algorithm 1 of the paper,
-    `epvf`.
+    On the paper's Ant and Gymnasium's bodies that is Q(s, a, θ), learned from single steps, unless `--config` or
+    `--algorithm` say otherwise; elsewhere it is V(θ), learned from returns: Algorithm 1 of the paper, `epvf`.
 
     The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the last policy, the best unperturbed and
     the best perturbed one as files that `collect --base` and `render` take. Evolution strategies and random search run

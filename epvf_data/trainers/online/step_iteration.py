@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from epvf_data.envs import Env
 from epvf_data.improvement.ascent import rate_at
@@ -33,6 +33,8 @@ from epvf_data.trainers.online.transitions import (
     policy,
     push,
 )
+
+EPISODES = 128  # of the running mean of returns: it tells of now, however many worlds there are
 
 
 class Inner(NamedTuple):
@@ -243,13 +245,18 @@ def _redraw(config: OnlineConfig, spec: Spec, state: State) -> State:
     return state._replace(inner=inner._replace(policies=inner.policies._replace(z=z), representation=known))
 
 
+def recent(mean: Array, returns: Float[Array, "T M"], done: Bool[Array, "T M"]) -> Float[Array, ""]:
+    """The running mean of returns after the episodes that are done: over one of each world, at most `EPISODES`."""
+    ended = done.sum()
+    new = jnp.where(done, returns, 0.0).sum() / jnp.maximum(ended, 1)
+    weight = jnp.where(mean == 0.0, 1.0, ended / (ended + min(done.shape[1], EPISODES))) * (ended > 0)
+    return mean + weight * (new - mean)
+
+
 def _account(config: OnlineConfig, env: Env, state: State, segment: Segment) -> tuple[State, Metrics]:
     """Counters, the normaliser, how far noise and rates have fallen, and what the log tells of the segment."""
     inner, time = state.inner, config.time
-    ended, count = segment.done.sum(), config.envs
-    returns = jnp.where(segment.done, segment.returns, 0.0).sum() / jnp.maximum(ended, 1)
-    weight = jnp.where(inner.performance == 0.0, 1.0, ended / (ended + count)) * (ended > 0)
-    performance = inner.performance + weight * (returns - inner.performance)
+    performance = recent(inner.performance, segment.returns, segment.done)
     annealed = inner.annealed
     if time.anneal_at is not None:
         good = (performance >= time.anneal_at * env.horizon) | (annealed > 0)
