@@ -72,12 +72,16 @@ def test_without_config_the_environment_and_the_algorithm_choose():
     ]
     assert (preset_of("hopper", "psvf"), preset_of("ant", "es")) == ("body-pavf", "ant-cpu")
     assert preset_of("humanoid", None) == preset_of("ant-gym", None) == "body-pavf"
+    assert preset_of("playground:WalkerWalk", None) == preset_of("playground-WalkerWalk", "pavf") == "halfcheetah-pavf"
     assert (preset_of("hopper", "epvf"), preset_of("own.py:make", None)) == ("body", "body")
 
 
 def test_runs_of_two_bodies_have_folders_of_their_own():
     assert [str(default_out(preset, "hopper")) for preset in ("body", "body-pavf", "body-sac", "halfcheetah-pavf")] == [
-        *("hopper-run", "hopper-pavf-run", "hopper-sac-run", "halfcheetah-pavf-run")
+        *("hopper-run", "hopper-pavf-run", "hopper-sac-run", "hopper-pavf-run")
+    ]
+    assert [str(default_out(preset, "ant")) for preset in ("ant-pavf-gpu", "my/try.toml")] == [
+        *("ant-pavf-gpu-run", "try-run")
     ]
     assert str(default_out("my/bodybuilder.toml", "hopper")) == "bodybuilder-run"
     assert str(default_out("body-sac", "playground:CartpoleBalance")) == "playground-CartpoleBalance-sac-run"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Environment → preset without --config: of critics that use time where that was measured (docs/time.md), else V(θ)'s.
 TIMED = {name: f"{name}-pavf" for name in ("ant", "halfcheetah", "swimmer")}
 TIMED |= dict.fromkeys(("hopper", "walker2d", "ant-gym", "humanoid"), "body-pavf")
+TIMED |= dict.fromkeys(("playground-CheetahRun", "playground-WalkerWalk"), "halfcheetah-pavf")
 DEFAULTS = {"ant": "ant-cpu", "cartpole": "cartpole-paper"}
 PRESET = choice(
     "preset",
@@ -80,8 +81,9 @@ def train_online(
 ) -> None:
     """Perturb a policy, roll the perturbations out, fit a critic that reads policies, climb it, and again.
 
-    On the paper's Ant and Gymnasium's bodies that is Q(s, a, θ), learned from single steps, unless `--config` or
-    `--algorithm` say otherwise; elsewhere it is V(θ), learned from returns: Algorithm 1 of the paper, `epvf`.
+    On the paper's Ant, Gymnasium's bodies and Playground's WalkerWalk and CheetahRun that is Q(s, a, θ), learned from
+    single steps, unless `--config` or `--algorithm` say otherwise; elsewhere it is V(θ), learned from returns:
+    Algorithm 1 of the paper, `epvf`.
 
     The run directory holds metrics.jsonl, TensorBoard files, checkpoints, and the last policy, the best unperturbed and
     the best perturbed one as files that `collect --base` and `render` take. Evolution strategies and random search run
@@ -134,16 +136,17 @@ def train_online(
 
 def preset_of(env: str, algorithm: str | None) -> str:
     """The preset without --config: by the environment, unless an algorithm is named that is not one of its preset's."""
-    return TIMED[env] if env in TIMED and algorithm in (None, *TEMPORAL) else DEFAULTS.get(env, "body")
+    timed = TIMED.get(env.replace(":", "-"))
+    return timed if timed and algorithm in (None, *TEMPORAL) else DEFAULTS.get(env, "body")
 
 
 def default_out(preset: str, env: str) -> Path:
-    """Where a run goes without --out: called by its preset, in which `body` stands for the environment."""
-    from epvf_data.envs import full_name
+    """Where a run goes without --out: called by its preset, whose `body` or own environment makes room for `env`."""
+    from epvf_data.envs import ENVS, full_name
 
     name = Path(preset).stem
     first, *rest = name.split("-")
-    return Path("-".join([full_name(env), *rest, "run"]) if first == "body" else f"{name}-run")
+    return Path("-".join([full_name(env), *rest, "run"]) if first in ("body", *ENVS) else f"{name}-run")
 
 
 def _list_presets(json: bool) -> None:
