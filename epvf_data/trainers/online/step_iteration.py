@@ -246,7 +246,7 @@ def _redraw(config: OnlineConfig, spec: Spec, state: State) -> State:
 
 
 def recent(mean: Array, returns: Float[Array, "T M"], done: Bool[Array, "T M"]) -> Float[Array, ""]:
-    """The running mean of returns after the episodes that are done: over one of each world, at most `EPISODES`."""
+    """The running mean of returns, with the episodes that are done: over as many as worlds, at most `EPISODES`."""
     ended = done.sum()
     new = jnp.where(done, returns, 0.0).sum() / jnp.maximum(ended, 1)
     weight = jnp.where(mean == 0.0, 1.0, ended / (ended + min(done.shape[1], EPISODES))) * (ended > 0)
