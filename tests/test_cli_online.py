@@ -84,6 +84,7 @@ def test_runs_of_two_bodies_have_folders_of_their_own():
         *("ant-pavf-gpu-run", "try-run")
     ]
     assert str(default_out("my/bodybuilder.toml", "hopper")) == "bodybuilder-run"
+    assert str(default_out("ant-gym-try.toml", "ant-gym")) == "ant-gym-try-run"
     assert str(default_out("body-sac", "playground:CartpoleBalance")) == "playground-CartpoleBalance-sac-run"
 
 

@@ -141,12 +141,12 @@ def preset_of(env: str, algorithm: str | None) -> str:
 
 
 def default_out(preset: str, env: str) -> Path:
-    """Where a run goes without --out: called by its preset, whose `body` or own environment makes room for `env`."""
+    """Where a run goes without --out: called by its file, or its preset with `env` for the preset's own environment."""
     from epvf_data.envs import ENVS, full_name
 
-    name = Path(preset).stem
-    first, *rest = name.split("-")
-    return Path("-".join([full_name(env), *rest, "run"]) if first in ("body", *ENVS) else f"{name}-run")
+    first, *rest = preset.split("-")
+    ours = not preset.endswith(".toml") and first in ("body", *ENVS)
+    return Path("-".join([full_name(env), *rest, "run"]) if ours else f"{Path(preset).stem}-run")
 
 
 def _list_presets(json: bool) -> None:
